@@ -1,0 +1,55 @@
+"""Four virtual devices, strict dtypes and shapes, and a compilation cache."""
+
+import os
+from pathlib import Path
+
+# Before JAX starts: a backend takes its number of devices once.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import hypothesis
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# JAX compiles in the first example, which is no flaw of the test.
+hypothesis.settings.register_profile(
+    "lrscape", deadline=None, derandomize=True, max_examples=25
+)
+hypothesis.settings.load_profile("lrscape")
+
+
+@pytest.fixture
+def x64():
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+def data_dir(name: str) -> Path | None:
+    """Where `TFDS_DATA_DIR` holds the data set `name`, if it does."""
+    root = os.environ.get("TFDS_DATA_DIR")
+    if root and (Path(root) / name).is_dir():
+        return Path(root)
+    return None
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir():
+    if (found := data_dir("cifar10")) is None:
+        pytest.skip("TFDS_DATA_DIR does not hold cifar10")
+    return found
+
+
+@pytest.fixture(scope="session")
+def mnist_dir():
+    if (found := data_dir("mnist")) is None:
+        pytest.skip("TFDS_DATA_DIR does not hold mnist")
+    return found
