@@ -156,10 +156,14 @@ def test_rational(init, total, decay):
 def test_step(init, total, milestones, factor):
     milestones = tuple(sorted(milestones))
     # A milestone within rounding of a count may fall on either side of it.
-    assume(all(abs(m * total - round(m * total)) > 1e-5 for m in milestones)
-           or total == 100)
+    assume(
+        all(abs(m * total - round(m * total)) > 1e-5 for m in milestones)
+        or total == 100
+    )
     schedule = schedules.step(init, total, milestones=milestones, factor=factor)
-    assert_closed_form(schedule, lambda n: step(n, init, total, milestones, factor), total)
+    assert_closed_form(
+        schedule, lambda n: step(n, init, total, milestones, factor), total
+    )
 
 
 def test_step_drops_on_the_milestone_itself():
@@ -176,7 +180,9 @@ def test_step_drops_on_the_milestone_itself():
 def test_triangular(peak, cycle, base):
     schedule = schedules.triangular(peak, cycle, base_value=base * peak)
     assert_closed_form(
-        schedule, lambda n: triangular(n, peak, cycle, base * peak), 5 * cycle,
+        schedule,
+        lambda n: triangular(n, peak, cycle, base * peak),
+        5 * cycle,
         absolute=1e-9 * peak,
     )
 
@@ -199,9 +205,7 @@ def test_swa(init, total, ratio, start, end):
     assume(start + 0.01 < end)
     last = ratio * init
     schedule = schedules.swa(init, total, swa_value=last, start=start, end=end)
-    assert_closed_form(
-        schedule, lambda n: swa(n, init, total, last, start, end), total
-    )
+    assert_closed_form(schedule, lambda n: swa(n, init, total, last, start, end), total)
 
 
 def test_a_ramp_of_no_length_is_a_jump():
@@ -315,7 +319,9 @@ def test_bad_arguments(name, changes, words):
 def test_names():
     with pytest.raises(InputError, match="did you mean 'gaussian'"):
         schedules.create("gausian", peak_value=0.1, total_steps=10)
-    with pytest.raises(InputError, match="variance=0.1 is not taken by schedule='step'"):
+    with pytest.raises(
+        InputError, match="variance=0.1 is not taken by schedule='step'"
+    ):
         schedules.create("step", init_value=0.1, total_steps=10, variance=0.1)
     with pytest.raises(InputError, match="schedule='rational' needs decay"):
         schedules.create("rational", init_value=0.1, total_steps=10)

@@ -11,7 +11,7 @@ from lrscape.transforms.rate import scale_by_rate as scale_by_rate
 
 globals().update(ALIASES)
 
-__all__ = ["ScaleByRateState", "scale_by_rate", *ALIASES]  # noqa: PLE0604
+__all__ = ["ScaleByRateState", "scale_by_rate", *ALIASES]
 
 
 def __getattr__(name: str) -> Any:

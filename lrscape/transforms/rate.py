@@ -24,7 +24,7 @@ class ScaleByRateState(NamedTuple):
             rate that it will use), a float scalar.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     learning_rate: jax.Array
 
 

@@ -1,0 +1,168 @@
+"""What happens between two updates: metrics, snapshots, checkpoints, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from lrscape.records import Records
+from lrscape.runs import RunConfig, save_snapshot
+from lrscape.training import (
+    NonFiniteLossError,
+    TrainState,
+    averages,
+    learning_rate,
+)
+from lrscape.training.checkpoint import Checkpoints
+from lrscape.training.fit import raise_if_not_finite
+
+
+class Loop:
+    """What happens between updates: log, snapshot, checkpoint, progress."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        checkpoints: Checkpoints,
+        config: RunConfig,
+        evaluate: Callable[..., dict[str, float]],
+        parts: tuple[str, ...],
+        steps_per_epoch: int,
+        total_steps: int,
+        snapshot_steps: dict[int, list[str]],
+        seconds: float,
+    ):
+        self.records = records
+        self.checkpoints = checkpoints
+        self.batch_size = config.batch_size
+        self.log_every = config.log_every or steps_per_epoch
+        self.checkpoint_every = config.checkpoint_every or steps_per_epoch
+        self.evaluate = evaluate
+        self.parts = parts
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = total_steps
+        self.snapshot_steps = snapshot_steps
+        self.seconds_before = seconds
+        self.saved_step: int | None = None
+        self.started = self.resumed = time.monotonic()
+        self.training_seconds, self.training_steps = 0.0, 0
+        self.bar: tqdm | None = None
+        self.shown = 0.0
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        self.close()
+        if isinstance(error, NonFiniteLossError):
+            # Nothing that is not finite is ever saved.
+            where = self.checkpoints.directory / str(self.checkpoints.steps[-1])
+            error.args = (f"{error}; the last good checkpoint is {where}",)
+
+    def close(self) -> None:
+        """Takes the progress bar away."""
+        if self.bar is not None:
+            self.bar.close()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, over all of its stretches."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def after_update(self, step: int, state: TrainState) -> None:
+        """Does what is due after update `step` (counted from 1)."""
+        if self.bar is None:
+            # Compiling is over: speed is measured from here.
+            jax.block_until_ready(state)
+            self.resumed = time.monotonic()
+            self.bar = tqdm(
+                total=self.total_steps, initial=step, disable=None, unit="step",
+                dynamic_ncols=True, mininterval=0.5,
+            )  # fmt: skip
+        else:
+            self.training_steps += 1
+            self.bar.update()
+            self._show(state)
+        epoch_ends = step % self.steps_per_epoch == 0
+        logs = epoch_ends or step % self.log_every == 0 or step == self.total_steps
+        saves = step % self.checkpoint_every == 0 or step == self.total_steps
+        if not (logs or saves or step in self.snapshot_steps):
+            return
+        # What follows waits for the device and is not training.
+        jax.block_until_ready(state)
+        self.training_seconds += time.monotonic() - self.resumed
+        raise_if_not_finite(state.first_bad_step)
+        if logs:
+            self._log(step, state, evaluates=epoch_ends)
+        self.keep(step, state)
+        if saves:
+            self.save(step, state)
+        self.resumed = time.monotonic()
+
+    def _show(self, state: TrainState) -> None:
+        """Rate and loss beside the progress bar, at most twice a second."""
+        assert self.bar is not None
+        if self.bar.disable or time.monotonic() - self.shown < 0.5:
+            return
+        self.shown = time.monotonic()
+        self.bar.set_postfix(rate=_rate(state), loss=f"{averages(state)['loss']:.4f}")
+
+    def _log(self, step: int, state: TrainState, *, evaluates: bool) -> None:
+        train = averages(state)
+        line: dict[str, Any] = {
+            "step": step,
+            "epoch": step / self.steps_per_epoch,
+            "learning_rate": float(_rate(state)),
+            "train_loss": train["loss"],
+            "train_error": train["error"],
+        }
+        if evaluates:
+            for part in self.parts:
+                for name, value in self.evaluate(state, part).items():
+                    line[f"{part}_{name}"] = value
+        line["gradient_norm"] = train["gradient_norm"]
+        line["seconds"] = round(self.seconds, 3)
+        self.records.append_metrics(line)
+        if evaluates:
+            measured = "  ".join(
+                f"{part} loss {line[part + '_loss']:.4f} "
+                f"error {100 * line[part + '_error']:.2f} %"
+                for part in ("train", *self.parts)
+            )
+            tqdm.write(
+                f"epoch {step // self.steps_per_epoch:>3}  rate "
+                f"{line['learning_rate']:.3g}  {measured}  {self.seconds:.1f} s"
+            )
+
+    def keep(self, step: int, state: TrainState) -> None:
+        """Keeps the snapshots that are due at a step."""
+        for name in self.snapshot_steps.get(step, ()):
+            save_snapshot(self.records, name, state)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Saves a checkpoint, once a step."""
+        if self.saved_step != step:
+            raise_if_not_finite(state.first_bad_step)
+            notes = {
+                "metrics_bytes": self.records.metrics_length(),
+                "seconds": self.seconds,
+            }
+            self.checkpoints.save(state, notes)
+            self.saved_step = step
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training images a second, compiling and measuring apart."""
+        if not self.training_steps:
+            return None
+        return self.training_steps * self.batch_size / self.training_seconds
+
+
+def _rate(state: TrainState) -> str:
+    rate = learning_rate(state.opt_state)
+    return "nan" if rate is None else repr(float(rate))

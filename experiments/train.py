@@ -1,0 +1,278 @@
+"""Trains one network into a run directory; `digits`, `mnist` and `cifar` share it.
+
+Joins the parts in plain sight: `fit` passes through the states of a run, and between
+two updates this file measures, logs, keeps snapshots and saves checkpoints.
+
+Exit statuses: 0 finished, 1 training failed, 2 bad input, 128 + N stopped by signal N
+with everything saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import io
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from experiments.arguments import Arguments, Preset, parse, resolve
+from experiments.loop import Loop
+from experiments.signals import Signals
+from lrscape import figures
+from lrscape.environment import describe, differences
+from lrscape.errors import InputError
+from lrscape.records import Records, best
+from lrscape.runs import RunConfig, open_run, peak_step
+from lrscape.training import NonFiniteLossError, fit, initial_state, make_evaluate
+from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
+from lrscape.training.devices import choose_devices, replicate
+
+# What a run may be resumed with another value of, at the price of bit-for-bit equality.
+CHANGEABLE = ("data_dir", "num_devices")
+
+# The times among what is logged: all else is the same when a run is repeated.
+UNITS = {"seconds": "s", "learning_rate": "1", "gradient_norm": "1", "epoch": "epoch"}
+
+
+def main(
+    experiment: str,
+    docstring: str,
+    presets: Mapping[str, Preset],
+    argv: list[str] | None = None,
+) -> int:
+    """Runs an experiment from its command line.
+
+    Args:
+        experiment: its name.
+        docstring: of its file, shown by ``--help``.
+        presets: its presets by name.
+        argv: the command line; None is the process's own.
+
+    Returns:
+        The exit status.
+    """
+    # A line at a time, into a log file too.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    arguments = parse(f"experiments.{experiment}", docstring, presets, argv)
+    try:
+        return train(experiment, presets, arguments)
+    except (InputError, CorruptCheckpointError) as error:
+        return _say(error, 2, arguments.debug)
+    except NonFiniteLossError as error:
+        return _say(error, 1, arguments.debug)
+    except KeyboardInterrupt:
+        print("\nstopped before training began; nothing was lost", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _say(error: Exception, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) -> int:
+    """Starts a run or goes on with one; returns the exit status."""
+    config, records, is_new = _open(experiment, presets, arguments)
+    data = config.load_data()
+    steps_per_epoch = config.steps_per_epoch(data)
+    total_steps = config.total_steps(data)
+    devices = choose_devices(config.num_devices, config.batch_size)
+    model = config.make_model(data.num_classes)
+    schedule = config.make_schedule(total_steps, steps_per_epoch)
+    tx = config.make_optimizer(schedule)
+
+    # All that can be wrong with the input has been looked at: now there is a run.
+    if is_new:
+        records = Records.create(
+            records.path,
+            {**config.to_dict(), "given": arguments.given(), **describe(devices)},
+        )
+        print(f"run directory: {records.path}")
+    elif records.summary() is not None:
+        print(f"{records.path} is finished: there is nothing to resume")
+        return 0
+
+    with Checkpoints(records.path / "checkpoints") as checkpoints:
+        state = replicate(initial_state(model, data, tx, config.seed), devices)
+        seconds = 0.0
+        restored = checkpoints.restore(state) if not is_new else None
+        if restored is not None:
+            state, notes, problems = restored
+            for problem in problems:
+                print(f"warning: {problem}; fell back to an older checkpoint")
+            seconds = notes["seconds"]
+            records.truncate_metrics(notes["metrics_bytes"])
+            for difference in differences(records.config(), devices):
+                print(
+                    f"warning: {difference}: the run goes on, but not bit for bit as "
+                    "it would have"
+                )
+            print(f"resuming {records.path} at step {int(state.step)} of {total_steps}")
+        elif not is_new:
+            records.truncate_metrics(0)
+            print(f"{records.path} has no checkpoint yet: starting from the beginning")
+
+        loop = Loop(
+            records=records,
+            checkpoints=checkpoints,
+            config=config,
+            evaluate=make_evaluate(
+                model, data, config, batch_size=config.eval_batch_size
+            ),
+            parts=("validation", "test") if data.validation is not None else ("test",),
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
+            snapshot_steps=_snapshot_steps(
+                config, steps_per_epoch, total_steps, peak_step(schedule, total_steps)
+            ),
+            seconds=seconds,
+        )
+        with Signals() as signals, loop:
+            if restored is None:
+                loop.keep(0, state)
+                loop.save(0, state)
+            first = int(state.step) + 1
+            states = fit(model, data, tx, config, state=state)
+            # Counted here, since reading state.step would wait for the device.
+            for step, state in enumerate(states, start=first):
+                loop.after_update(step, state)
+                if signals.received and step < total_steps:
+                    loop.save(step, state)
+                    loop.close()
+                    print(
+                        f"stopped by {signals.received.name} at step {step}; saved. Go "
+                        f"on with --resume --run-dir={records.path}"
+                    )
+                    return 128 + signals.received
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        _finish(loop, parameters)
+    return 0
+
+
+def _finish(loop: Loop, parameters: int) -> None:
+    """Writes curves, results and summary, and says where they lie."""
+    records = loop.records
+    metrics = records.metrics()
+    part = loop.parts[0]
+    least = best(metrics, f"{part}_error")
+    assert least is not None  # the last step of a run is always measured
+    last = metrics[-1]
+    run = open_run(records.path).config
+    title = f"{run.model} on {run.dataset}, {run.schedule} rate"
+    records.save_figure(
+        "learning_curves", figures.learning_curves(metrics, title=title)
+    )
+    records.save_result("learning_curves", _as_dataset(metrics), run.to_dict())
+    # The summary says that the run is finished, so it comes last.
+    speed = loop.images_per_second
+    records.write_summary(
+        {
+            "last": last,
+            "best": least,
+            "best_by": f"{part}_error",
+            "steps": loop.total_steps,
+            "epochs": loop.total_steps / loop.steps_per_epoch,
+            "parameters": parameters,
+            "seconds": round(loop.seconds, 3),
+            "images_per_second": speed and round(speed, 1),
+        }
+    )
+    fast = f", {speed:,.0f} images/s" if speed else ""
+    print(
+        f"test error {100 * last['test_error']:.2f} % after the last epoch (least "
+        f"{part} error {100 * least[part + '_error']:.2f} % after epoch "
+        f"{least['epoch']:g}); {loop.seconds:.0f} s{fast}\n"
+        f"everything lies in {records.path}: curves in "
+        f"{records.path / 'figures' / 'learning_curves.png'}"
+    )
+
+
+def _as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
+    """The metrics as one labelled array for each, along `step`."""
+    names = [name for name in metrics[-1] if name != "step"]
+    variables = {}
+    for name in names:
+        unit = UNITS.get(name, "nat" if name.endswith("loss") else "fraction")
+        values = np.array([line.get(name, np.nan) for line in metrics])
+        variables[name] = ("step", values, {"units": unit})
+    steps = np.array([line["step"] for line in metrics])
+    return xr.Dataset(variables, {"step": ("step", steps, {"units": "update"})})
+
+
+def _snapshot_steps(
+    config: RunConfig, steps_per_epoch: int, total_steps: int, peak: int
+) -> dict[int, list[str]]:
+    """The names of the snapshots that are due at each step."""
+    due: dict[int, list[str]] = {}
+    named = {"initial": 0, "peak": peak, "final": total_steps}
+    named.update({f"epoch_{e}": e * steps_per_epoch for e in config.snapshot_epochs})
+    for name, step in named.items():
+        due.setdefault(step, []).append(name)
+    return due
+
+
+def _open(
+    experiment: str, presets: Mapping[str, Preset], arguments: Arguments
+) -> tuple[RunConfig, Records, bool]:
+    """The run that the command line asks for, and whether it is a new one."""
+    if arguments.run_dir is None:
+        if arguments.resume:
+            raise InputError("--resume needs --run-dir, the run to go on with")
+        now = datetime.datetime.now()
+        run_dir = Path("runs") / f"{experiment}-{now:%Y%m%d-%H%M%S}"
+    else:
+        run_dir = arguments.run_dir
+    records = Records(run_dir)
+    given = arguments.given()
+    if not records.exists() or not arguments.resume:
+        config = resolve(
+            experiment, presets, arguments.preset or "quick", given, arguments.data_dir
+        )
+        if records.exists():
+            raise InputError(
+                f"run_dir={str(run_dir)!r} already holds a run; go on with it by "
+                "--resume, or choose another directory"
+            )
+        if arguments.resume:
+            print(f"{run_dir} holds no run to resume: starting one")
+        return config, records, True
+    stored = records.config()
+    config = open_run(run_dir).config
+    if config.experiment != experiment:
+        raise InputError(
+            f"run_dir={str(run_dir)!r} is a run of experiments.{config.experiment}; "
+            f"resume it with python -m experiments.{config.experiment}"
+        )
+    if arguments.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=str(arguments.data_dir))
+    if not given and arguments.preset is None:
+        return config, records, False
+    # The stored fields are what counts; flags that are given again must agree.
+    asked = resolve(
+        experiment,
+        presets,
+        arguments.preset or config.preset,
+        {**stored.get("given", {}), **given},
+        arguments.data_dir,
+    )
+    before, after = config.to_dict(), asked.to_dict()
+    for field, value in after.items():
+        if value != before[field] and field not in CHANGEABLE:
+            raise InputError(
+                f"{field}={value!r} differs from {before[field]!r}, with which "
+                f"{str(run_dir)!r} was started; leave it out to go on, or start "
+                "another run"
+            )
+    config = dataclasses.replace(config, num_devices=asked.num_devices)
+    return config, records, False

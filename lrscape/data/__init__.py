@@ -1,0 +1,22 @@
+"""Real data, held as uint8 and brought to the device once.
+
+`load` reads a data set by name: the embedded ``digits``, or any prepared TFDS set of
+labelled images, without TensorFlow. ``python -m lrscape.data prepare NAME`` downloads
+and prepares one (with the extra ``[prepare]``).
+"""
+
+from lrscape.data.augment import AUGMENTATIONS as AUGMENTATIONS
+from lrscape.data.augment import augment_batch as augment_batch
+from lrscape.data.dataset import NORMALIZATIONS as NORMALIZATIONS
+from lrscape.data.dataset import Dataset as Dataset
+from lrscape.data.dataset import Examples as Examples
+from lrscape.data.sources import load as load
+
+__all__ = [
+    "AUGMENTATIONS",
+    "NORMALIZATIONS",
+    "Dataset",
+    "Examples",
+    "augment_batch",
+    "load",
+]

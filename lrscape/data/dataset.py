@@ -1,0 +1,122 @@
+"""A set of labelled images: its parts, and how its pixels are normalised."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from lrscape.errors import InputError, unknown_name
+
+NORMALIZATIONS = ("standardize", "center", "scale")
+
+
+class Examples(NamedTuple):
+    """Labelled images.
+
+    Attributes:
+        image: (n, height, width, channels), uint8.
+        label: (n,), int32, counted from 0.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+
+    def __len__(self) -> int:  # the number of examples, not of fields
+        return len(self.label)
+
+    def take(self, indices: np.ndarray) -> Examples:
+        """The examples at `indices`, in that order."""
+        return Examples(self.image[indices], self.label[indices])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A set of labelled images, split into its parts.
+
+    Attributes:
+        name: the name it was loaded by.
+        num_classes: labels lie below it.
+        max_value: the largest value a pixel can take (255; 16 for digits).
+        train: the examples to train on.
+        test: the examples to report errors on.
+        validation: examples held out of the training set, or None.
+    """
+
+    name: str
+    num_classes: int
+    max_value: int
+    train: Examples
+    test: Examples
+    validation: Examples | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.train.image.shape[1:]
+
+    def normalization(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """The mean to subtract from pixels and the scale to divide by.
+
+        Computed over the training examples alone.
+
+        Args:
+            kind: ``'standardize'`` to mean 0 and deviation 1 in each channel;
+                ``'center'``: the mean image is subtracted and pixels keep their
+                scale, as in Krizhevsky et al. (2012); ``'scale'``: to [0, 1].
+
+        Returns:
+            Two float32 arrays that broadcast against an image: mean and scale.
+
+        Raises:
+            InputError: another kind.
+        """
+        shape = (1, 1, self.image_shape[-1])
+        if kind == "standardize":
+            # Counting each value of uint8 is exact and needs no float copy.
+            values = np.arange(256)
+            counts = np.stack([
+                np.bincount(self.train.image[..., channel].ravel(), minlength=256)
+                for channel in range(shape[-1])
+            ])  # fmt: skip
+            pixels = counts.sum(axis=1)
+            mean = counts @ values / pixels
+            variance = counts @ values**2 / pixels - mean**2
+            scale = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 1.0)
+        elif kind == "center":
+            mean = self.train.image.mean(axis=0, dtype=np.float64)
+            return mean.astype(np.float32), np.ones(shape, np.float32)
+        elif kind == "scale":
+            mean, scale = np.zeros(shape), np.full(shape, self.max_value)
+        else:
+            raise unknown_name("normalize", kind, NORMALIZATIONS)
+        return (
+            np.reshape(mean, shape).astype(np.float32),
+            np.broadcast_to(scale, shape).astype(np.float32),
+        )
+
+
+def hold_out(examples: Examples, count: int, seed: int) -> tuple[Examples, Examples]:
+    """Splits examples at random, the same way for the same seed.
+
+    Args:
+        examples: what to split.
+        count: how many to hold out.
+        seed: of the split; independent of a run's own seed, so that runs with
+            different seeds report errors on the same examples.
+
+    Returns:
+        The examples that stay and those that are held out, each in their old order.
+
+    Raises:
+        InputError: nothing, or everything, would be held out.
+    """
+    if not 0 < count < len(examples):
+        raise InputError(
+            f"validation={count!r} must leave examples on both sides; there are "
+            f"{len(examples)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(examples))
+    stay, held = np.sort(order[count:]), np.sort(order[:count])
+    return examples.take(stay), examples.take(held)

@@ -1,0 +1,49 @@
+"""The only code that may download or write a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lrscape.errors import InputError
+
+
+def prepare(name: str, data_dir: Path) -> Path:
+    """Downloads a TFDS data set and writes it in the format that is read here.
+
+    Args:
+        name: as TFDS spells it, such as ``'cifar10'`` or ``'NAME/CONFIG'``.
+        data_dir: the TFDS data directory to write to.
+
+    Returns:
+        The folder of the prepared version.
+
+    Raises:
+        InputError: a name that TFDS does not know, a builder that needs TensorFlow
+            where it is not installed, or a download that fails.
+    """
+    import tensorflow_datasets as tfds
+
+    def cannot_build(error: ImportError) -> InputError:
+        return InputError(
+            f"dataset={name!r} cannot be built: {error}; install what preparing needs "
+            "with `pip install 'lrscape[prepare]'`"
+        )
+
+    try:
+        # array_record can be read example by example, and without TensorFlow.
+        builder = tfds.builder(
+            name, data_dir=str(data_dir), file_format=tfds.core.FileFormat.ARRAY_RECORD
+        )
+    except tfds.core.DatasetNotFoundError as error:
+        raise InputError(f"dataset={name!r} is not known to TFDS: {error}") from error
+    except ImportError as error:
+        raise cannot_build(error) from error
+    try:
+        builder.download_and_prepare()
+    except ImportError as error:
+        raise cannot_build(error) from error
+    except (OSError, tfds.download.DownloadError) as error:
+        raise InputError(
+            f"dataset={name!r} could not be downloaded to {data_dir}: {error}"
+        ) from error
+    return Path(builder.data_path)

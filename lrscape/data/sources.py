@@ -1,0 +1,190 @@
+"""Where data sets come from: embedded digits, and prepared TFDS images."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from lrscape.data.dataset import Dataset, Examples, hold_out
+from lrscape.errors import InputError, MissingDatasetError
+
+# What TFDS itself takes when neither an argument nor TFDS_DATA_DIR says otherwise.
+DEFAULT_DATA_DIR = Path("~/tensorflow_datasets")
+
+# scikit-learn's digits come in no parts of their own.
+DIGITS_TEST_EXAMPLES = 360
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    validation: int = 0,
+    split_seed: int = 0,
+) -> Dataset:
+    """Reads a data set of labelled images into memory.
+
+    Args:
+        name: ``'digits'`` (1,797 real 8x8 images, embedded in scikit-learn), or the
+            name of a prepared TFDS set with the features ``image`` (of one fixed
+            shape) and ``label``, such as ``'mnist'``, ``'cifar10'``, ``'cifar100'``;
+            a configuration is given as ``'NAME/CONFIG'``.
+        data_dir: the TFDS data directory; None is the environment variable
+            ``TFDS_DATA_DIR``, or else ``~/tensorflow_datasets``.
+        validation: how many training examples to hold out.
+        split_seed: of what is held out, and of the test set of digits.
+
+    Returns:
+        The data set; its test part is TFDS's ``test`` (``validation`` where there is
+        no such part).
+
+    Raises:
+        MissingDatasetError: the set is not prepared; says where it was looked for and
+            the command that prepares it.
+        InputError: features other than images with labels, or nothing left to train
+            on.
+
+    Example:
+        >>> digits = load('digits', validation=100)
+        >>> len(digits.train), len(digits.validation), len(digits.test)
+        (1337, 100, 360)
+        >>> digits.image_shape, digits.num_classes
+        ((8, 8, 1), 10)
+    """
+    if name == "digits":
+        dataset = _digits(split_seed)
+    else:
+        dataset = _tfds_images(name, Path(data_dir) if data_dir else None)
+    if validation:
+        train, held = hold_out(dataset.train, validation, split_seed)
+        parts = {"train": train, "validation": held}
+        return Dataset(**{**vars(dataset), **parts})
+    return dataset
+
+
+def _digits(split_seed: int) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    examples = Examples(
+        bunch.images[..., None].astype(np.uint8), bunch.target.astype(np.int32)
+    )
+    train, test = hold_out(examples, DIGITS_TEST_EXAMPLES, split_seed)
+    return Dataset(name="digits", num_classes=10, max_value=16, train=train, test=test)
+
+
+def data_directory(data_dir: Path | None = None) -> Path:
+    """The TFDS data directory in force."""
+    if data_dir is None:
+        data_dir = Path(os.environ.get("TFDS_DATA_DIR") or DEFAULT_DATA_DIR)
+    return data_dir.expanduser()
+
+
+def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?", name) or ".." in name:
+        raise InputError(
+            f"dataset={name!r} is not a name of a data set; use 'digits', or a TFDS "
+            "name such as 'cifar10', or 'NAME/CONFIG'"
+        )
+    root = data_directory(data_dir)
+    directory = _newest_version(root / name)
+    if directory is None:
+        prepare = f"python -m lrscape.data prepare {name}"
+        if data_dir is not None:
+            prepare += f" --data-dir {data_dir}"
+        raise MissingDatasetError(
+            f"dataset={name!r} is not prepared: no version of it was found in "
+            f"{root / name}. Prepare it with `{prepare}` (which downloads it and needs "
+            "`pip install 'lrscape[prepare]'`), or set TFDS_DATA_DIR or --data-dir to "
+            "where it is."
+        )
+    # Three seconds of imports that only this needs.
+    import tensorflow_datasets as tfds
+
+    with _quiet_absl():
+        builder = tfds.builder_from_directory(str(directory))
+        _check_features(name, builder.info.features)
+        test = "test" if "test" in builder.info.splits else "validation"
+        for split in ("train", test):
+            if split not in builder.info.splits:
+                raise InputError(
+                    f"dataset={name!r} in {directory} has no part {split!r}; it has "
+                    f"{', '.join(sorted(builder.info.splits))}"
+                )
+        return Dataset(
+            name=name,
+            num_classes=builder.info.features["label"].num_classes,
+            max_value=255,
+            train=_read(builder, "train"),
+            test=_read(builder, test),
+        )
+
+
+def _newest_version(directory: Path) -> Path | None:
+    """The folder of the highest version below a data set's or configuration's."""
+    if not directory.is_dir():
+        return None
+    found = [
+        (tuple(map(int, child.name.split("."))), child)
+        for child in directory.iterdir()
+        if re.fullmatch(r"\d+\.\d+\.\d+", child.name)
+        and (child / "dataset_info.json").is_file()
+    ]
+    return max(found)[1] if found else None
+
+
+def _check_features(name: str, features) -> None:
+    kinds = {key: type(feature).__name__ for key, feature in features.items()}
+    if kinds.get("image") != "Image" or kinds.get("label") != "ClassLabel":
+        raise InputError(
+            f"dataset={name!r} holds {kinds}, not the features image (Image) and label "
+            "(ClassLabel) of an image classification set"
+        )
+    if None in features["image"].shape:
+        raise InputError(
+            f"dataset={name!r} holds images of different sizes, "
+            f"{features['image'].shape}; only sets of one size are read into memory"
+        )
+
+
+def _read(builder, split: str) -> Examples:
+    source = builder.as_data_source(split=split)
+    count, chunk = len(source), 1000
+    images = np.empty((count, *builder.info.features["image"].shape), np.uint8)
+    labels = np.empty(count, np.int32)
+
+    def read(start: int) -> None:
+        indices = range(start, min(start + chunk, count))
+        for i, record in zip(indices, source.__getitems__(indices), strict=True):
+            images[i], labels[i] = record["image"], record["label"]
+
+    # Decoding releases the interpreter's lock.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(read, range(0, count, chunk)))
+    return Examples(images, labels)
+
+
+class _quiet_absl:  # noqa: N801
+    """TFDS recommends OpenCV by a warning at every start; Pillow does."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("absl")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        self.logger.setLevel(self.level)
+
+
+def prepared(root: Path) -> Iterator[str]:
+    """The names of the data sets that are prepared below a data directory."""
+    if root.is_dir():
+        for child in sorted(root.iterdir()):
+            if _newest_version(child):
+                yield child.name

@@ -1,0 +1,76 @@
+"""Where a run is made: what must be the same for it to repeat bit for bit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("lrscape", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+# Of what `describe` gives, the part that bits depend on.
+_DECISIVE = ("versions", "device", "device_count", "cores", "machine")
+
+
+def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """Versions, device, cores, source commit and command line of this process.
+
+    Args:
+        devices: the devices that are worked on.
+
+    Returns:
+        A dict that JSON can hold.
+    """
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "device": devices[0].device_kind,
+        "device_count": len(devices),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "commit": _commit(),
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+    }
+
+
+def differences(stored: Mapping[str, Any], devices: Sequence[jax.Device]) -> list[str]:
+    """What has changed since `describe`, of that which a run's bits depend on."""
+    now = describe(devices)
+    return [
+        f"{name} was {stored.get(name)} and is {now[name]}"
+        for name in _DECISIVE
+        if stored.get(name) != now[name]
+    ]
+
+
+def _commit() -> str | None:
+    """The commit of the source, + where it was changed since; None without git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words],
+            cwd=Path(__file__).parent,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        # An installed package may lie inside somebody else's repository.
+        if not git("ls-files", Path(__file__).name):
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,74 @@
+"""Results drawn with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# Blue, orange and green of Okabe and Ito, which colour-blind readers can tell apart.
+COLORS = {"train": "#0072b2", "test": "#d55e00", "validation": "#009e73"}
+RATE_COLOR = "#333333"
+
+
+def learning_curves(
+    metrics: Sequence[dict[str, Any]], *, title: str | None = None
+) -> Figure:
+    """Draws loss and error over the epochs, with the learning rate beneath them.
+
+    Args:
+        metrics: logged lines with ``epoch``, ``learning_rate``, and any of
+            ``train_loss``, ``train_error``, ``test_loss`` ...; errors are fractions.
+            A value that is not finite leaves a gap.
+        title: over the figure.
+
+    Returns:
+        The figure, which belongs to no window.
+    """
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    loss, error, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    for part, color in COLORS.items():
+        for axes, name, unit in ((loss, "loss", 1), (error, "error", 100)):
+            points = [
+                (line["epoch"], unit * line[f"{part}_{name}"])
+                for line in metrics
+                if f"{part}_{name}" in line
+            ]
+            if points:
+                marker = "o" if len(points) < 12 else None
+                axes.plot(
+                    *zip(*points, strict=True), color=color, label=part, marker=marker,
+                    markersize=4,
+                )  # fmt: skip
+                if name == "error":
+                    _label_last(axes, points[-1], color)
+    rate.plot(
+        [line["epoch"] for line in metrics],
+        [line["learning_rate"] for line in metrics],
+        color=RATE_COLOR,
+    )
+    loss.set_ylabel("loss (nats)")
+    error.set_ylabel("error (%)")
+    error.set_ylim(bottom=0)
+    rate.set_ylabel("learning rate")
+    rate.set_xlabel("epoch")
+    rate.set_ylim(bottom=0)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axes in (loss, error, rate):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if loss.get_lines():
+        loss.legend(frameon=False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _label_last(axes, point, color) -> None:
+    """Writes the last value beside its point."""
+    axes.annotate(
+        f"{point[1]:.1f}", point, xytext=(4, 3), textcoords="offset points", color=color
+    )

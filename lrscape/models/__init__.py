@@ -1,0 +1,76 @@
+"""Flax Linen modules, one family a file, called as ``model(x, train=...)``.
+
+`create` makes one by its name. Every model sows its penultimate features (the input
+of its last dense layer, before any dropout) as ``penultimate`` in the collection
+``intermediates``. A model with batch norm has the field ``axis_name``, which training
+over several devices sets to synchronise the statistics.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from lrscape.errors import InputError, unknown_name
+from lrscape.models.cnn import CNN as CNN
+from lrscape.models.mlp import MLP as MLP
+from lrscape.models.small import Small as Small
+
+_FACTORIES: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "small": Small,
+}
+
+NAMES: tuple[str, ...] = tuple(_FACTORIES)
+
+
+def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
+    """Makes a model by its name.
+
+    Args:
+        name: one of `NAMES`.
+        num_classes: the number of outputs.
+        **kwargs: the model's own fields.
+
+    Returns:
+        The Linen module; ``model.init(key, x, train=False)`` gives its variables.
+
+    Raises:
+        InputError: an unknown name, a field that the model does not have, or no
+            classes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = create('mlp', num_classes=10, features=(32,))
+        >>> variables = model.init(jax.random.key(0), jnp.ones((1, 64)), train=False)
+        >>> model.apply(variables, jnp.ones((5, 64)), train=False).shape
+        (5, 10)
+    """
+    if name not in _FACTORIES:
+        raise unknown_name("model", name, NAMES)
+    if isinstance(num_classes, bool) or num_classes < 1:
+        raise InputError(
+            f"model={name!r}: num_classes={num_classes!r} must be positive"
+        )
+    factory = _FACTORIES[name]
+    fixed = factory.keywords if isinstance(factory, functools.partial) else {}
+    fields = [
+        field
+        for field in inspect.signature(factory).parameters
+        if field not in ("parent", "name", "num_classes", *fixed)
+    ]
+    for field, value in kwargs.items():
+        if field not in fields:
+            raise InputError(
+                f"{field}={value!r} is not a field of model={name!r}, which has "
+                f"{', '.join(fields)}"
+            )
+    return factory(num_classes=num_classes, **kwargs)
+
+
+__all__ = ["CNN", "MLP", "NAMES", "Small", "create"]

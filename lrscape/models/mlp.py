@@ -1,0 +1,45 @@
+"""A multilayer perceptron with batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+
+class MLP(nn.Module):
+    """Dense layers, each with batch norm and ReLU, and a dense output.
+
+    The default widths are those of Xing et al. (2018): 784-500-350-10 on MNIST.
+
+    Attributes:
+        num_classes: the number of outputs.
+        features: the width of each hidden layer.
+        batch_norm: whether batch norm follows each hidden layer.
+        axis_name: the mapped axis to synchronise batch norm over, if any.
+
+    References:
+        Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018
+    """
+
+    num_classes: int
+    features: Sequence[int] = (500, 350)
+    batch_norm: bool = True
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps inputs (n, ...) to logits (n, num_classes)."""
+        x = x.reshape(x.shape[0], -1)
+        for width in self.features:
+            x = nn.Dense(width, kernel_init=nn.initializers.he_normal())(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(
+                    use_running_average=not train,
+                    axis_name=self.axis_name,
+                    momentum=0.9,
+                )(x)
+            x = nn.relu(x)
+        self.sow("intermediates", "penultimate", x)
+        return nn.Dense(self.num_classes)(x)

@@ -1,0 +1,234 @@
+"""A run directory on disk: settings, metrics, summary, results and figures.
+
+::
+
+    config.json      every setting, versions, device, source commit, command line
+    metrics.jsonl    one object a logged step
+    summary.json     the last and best metrics, seconds, images a second
+    checkpoints/     to resume from            snapshots/NAME   kept for ever
+    results/*.nc     labelled arrays           figures/*.png
+
+Metrics are appended; everything else is written aside and renamed, so that nothing is
+ever half there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrscape.errors import InputError
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import xarray as xr
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+class Records:
+    """Owns one run directory.
+
+    Attributes:
+        path: the directory.
+
+    Example:
+        >>> import tempfile
+        >>> records = Records.create(Path(tempfile.mkdtemp()) / 'a', {'seed': 0})
+        >>> records.append_metrics({'step': 1, 'train_loss': 2.5})
+        >>> records.metrics(), records.config()
+        ([{'step': 1, 'train_loss': 2.5}], {'seed': 0})
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: dict[str, Any]) -> Records:
+        """Makes a directory for a new run.
+
+        Raises:
+            InputError: the directory holds another run, or anything else.
+        """
+        records = cls(path)
+        if records.exists():
+            raise InputError(
+                f"run_dir={str(path)!r} already holds a run; go on with it by "
+                "--resume, or choose another directory"
+            )
+        if records.path.is_dir() and any(
+            not child.name.startswith(".") for child in records.path.iterdir()
+        ):
+            raise InputError(
+                f"run_dir={str(path)!r} is not empty and holds no run; choose another "
+                "directory"
+            )
+        try:
+            records.path.mkdir(parents=True, exist_ok=True)
+            # Written last of all that makes a run: until then there is none.
+            records._write_json("config.json", config)
+        except OSError as error:
+            raise InputError(
+                f"run_dir={str(path)!r} cannot be written: {error.strerror or error}; "
+                "choose another directory"
+            ) from error
+        return records
+
+    def exists(self) -> bool:
+        """Whether the directory holds a run."""
+        return (self.path / "config.json").is_file()
+
+    def config(self) -> dict[str, Any]:
+        """The settings that the run was started with.
+
+        Raises:
+            InputError: the directory holds no run, or its settings are damaged.
+        """
+        if not self.exists():
+            raise InputError(
+                f"run_dir={str(self.path)!r} holds no run (no config.json)"
+            )
+        try:
+            config = json.loads((self.path / "config.json").read_text("utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{self.path / 'config.json'} is damaged: {error}"
+            ) from error
+        if not isinstance(config, dict):
+            raise InputError(f"{self.path / 'config.json'} holds no settings")
+        return config
+
+    # Metrics.
+
+    def append_metrics(self, metrics: dict[str, Any]) -> None:
+        """Adds one line to the metrics."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every logged line, in order; one that was cut short is left out."""
+        file = self.path / "metrics.jsonl"
+        if not file.is_file():
+            return []
+        lines = file.read_text("utf-8").split("\n")
+        # What follows the last line end is empty, or half a line.
+        return [json.loads(line) for line in lines[:-1]]
+
+    def metrics_length(self) -> int:
+        """The bytes of metrics so far, which a checkpoint notes."""
+        file = self.path / "metrics.jsonl"
+        return file.stat().st_size if file.is_file() else 0
+
+    def truncate_metrics(self, length: int) -> None:
+        """Forgets what was logged after a checkpoint that noted `length`.
+
+        Raises:
+            InputError: less is there than the checkpoint noted.
+        """
+        found = self.metrics_length()
+        if found < length:
+            raise InputError(
+                f"{self.path / 'metrics.jsonl'} holds {found} bytes, fewer than the "
+                f"{length} that the checkpoint noted: lines were lost from it, and the "
+                "run cannot be resumed as it was"
+            )
+        if found > length:
+            os.truncate(self.path / "metrics.jsonl", length)
+
+    # Summary, results, figures.
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes the summary; a run that has one is finished."""
+        self._write_json("summary.json", summary)
+
+    def summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, or None."""
+        file = self.path / "summary.json"
+        return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+    def save_result(
+        self, name: str, dataset: xr.Dataset, settings: dict[str, Any]
+    ) -> Path:
+        """Saves labelled arrays as ``results/NAME.nc``.
+
+        Args:
+            name: of the file; letters, digits, ``_``, ``-`` and ``.``.
+            dataset: named dimensions, and units as attributes.
+            settings: how it was made; kept as one JSON attribute.
+
+        Returns:
+            The file.
+        """
+        file = self._file("results", name, ".nc")
+        dataset = dataset.assign_attrs(settings=json.dumps(settings, sort_keys=True))
+        # Checksums, since HDF5 reads flipped bits without a word otherwise.
+        checked = {
+            variable: {"fletcher32": True, "chunksizes": array.shape}
+            for variable, array in dataset.variables.items()
+            if array.ndim and array.size
+        }
+        with self._aside(file) as aside:
+            dataset.to_netcdf(aside, engine="h5netcdf", encoding=checked)
+        return file
+
+    def load_result(self, name: str) -> xr.Dataset:
+        """Loads ``results/NAME.nc`` into memory; raises OSError if it is damaged."""
+        import xarray as xr
+
+        with xr.open_dataset(
+            self._file("results", name, ".nc"), engine="h5netcdf"
+        ) as dataset:
+            return dataset.load()
+
+    def save_figure(self, name: str, figure: matplotlib.figure.Figure) -> Path:
+        """Saves a figure as ``figures/NAME.png``."""
+        file = self._file("figures", name, ".png")
+        with self._aside(file) as aside:
+            figure.savefig(aside, format="png", dpi=150)
+        return file
+
+    def _file(self, folder: str, name: str, suffix: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"name={name!r} of a file may hold letters, digits, '_', '-' and '.'"
+            )
+        return self.path / folder / f"{name}{suffix}"
+
+    def _write_json(self, name: str, value: Any) -> None:
+        with self._aside(self.path / name) as aside:
+            aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+    @contextlib.contextmanager
+    def _aside(self, file: Path) -> Iterator[Path]:
+        """A file to write to, renamed to `file` once it is whole and on disk."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", suffix=file.suffix, dir=file.parent)
+        os.close(handle)
+        aside = Path(name)
+        try:
+            yield aside
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            aside.chmod(0o666 & ~_umask())
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def best(metrics: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
+    """The logged line with the least `key`, the first of equals; None without any."""
+    logged = [line for line in metrics if not math.isnan(line.get(key, math.nan))]
+    return min(logged, key=lambda line: line[key]) if logged else None

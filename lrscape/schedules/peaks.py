@@ -1,0 +1,186 @@
+"""Nonmonotonic schedules: a Gaussian and a Laplacian peak."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import optax
+
+from lrscape.errors import InputError
+from lrscape.schedules.checks import (
+    is_concrete,
+    log,
+    positive,
+    sqrt,
+    whole_steps,
+)
+from lrscape.schedules.time import elapsed_and_remaining
+
+# A peak schedule that is given no end falls to this fraction of its peak (Sec. 7).
+DEFAULT_END_FRACTION = 1e-4
+
+
+def gaussian(
+    peak_value: float,
+    total_steps: int,
+    *,
+    start_value: float | None = None,
+    end_value: float | None = None,
+    variance: float | None = None,
+) -> optax.Schedule:
+    r"""Rises and falls as a Gaussian, with its peak where the normalised time is 1/2.
+
+    .. math::
+
+        \gamma_t = \gamma_{max} \exp\left(-\frac{(t - 1/2)^2}{\sigma^2}\right), \quad
+        \sigma^2 = -\frac{1}{4 \ln(\gamma_{min} / \gamma_{max})}, \quad
+        t_0 = \frac{1}{2} - \sqrt{-\sigma^2 \ln(\gamma_{start} / \gamma_{max})}
+
+    Args:
+        peak_value: the largest rate, :math:`\gamma_{max}`; reached exactly where an
+            update falls on it.
+        total_steps: the length :math:`N` of the schedule, in updates.
+        start_value: the rate at count 0, :math:`\gamma_{start}`; None starts at
+            :math:`t_0 = 0`, as low as the schedule ends.
+        end_value: the rate at ``total_steps``, :math:`\gamma_{min}`; None is
+            ``peak_value / 10_000``.
+        variance: :math:`\sigma^2` itself, in units of the normalised time squared; it
+            then sets the end, :math:`\gamma_{max} e^{-1 / (4 \sigma^2)}`.
+
+    Returns:
+        The schedule: count -> rate, both of any one shape.
+
+    Raises:
+        InputError: a rate that is not positive and finite, a start above the peak, an
+            end not below it, ``variance`` beside ``end_value``, or no steps.
+
+    Example:
+        >>> rate = gaussian(0.03, 100, start_value=0.01, end_value=3e-6)
+        >>> [round(float(rate(n)), 6) for n in (0, 25, 50, 100)]
+        [0.01, 0.029977, 0.011184, 3e-06]
+
+    References:
+        Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
+        Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 5
+    """
+    field = "gaussian"
+    if variance is not None and end_value is not None:
+        raise InputError(
+            f"{field}: variance={variance!r} sets the end of the schedule itself, so "
+            f"end_value={end_value!r} cannot be given too; leave one of them out"
+        )
+    peak = positive(field, "peak_value", peak_value)
+    if variance is None:
+        depth = _depth(field, peak, end_value)
+    else:
+        depth = 0.25 / positive(field, "variance", variance)
+    start = -1.0
+    if start_value is not None:
+        start = -sqrt(_start_depth(field, peak, start_value) / depth)
+    return _peak_schedule(
+        peak, whole_steps(field, "total_steps", total_steps), depth, start, jnp.square
+    )
+
+
+def laplacian(
+    peak_value: float,
+    total_steps: int,
+    *,
+    start_value: float | None = None,
+    end_value: float | None = None,
+    scale: float | None = None,
+) -> optax.Schedule:
+    r"""Rises and falls exponentially, with a cusp where the normalised time is 1/2.
+
+    .. math::
+
+        \gamma_t = \gamma_{max} \exp\left(-\frac{|t - 1/2|}{\lambda}\right), \quad
+        \lambda = -\frac{1}{2 \ln(\gamma_{min} / \gamma_{max})}, \quad
+        t_0 = \frac{1}{2} + \lambda \ln(\gamma_{start} / \gamma_{max})
+
+    Args:
+        peak_value: the largest rate, :math:`\gamma_{max}`; reached exactly where an
+            update falls on it.
+        total_steps: the length :math:`N` of the schedule, in updates.
+        start_value: the rate at count 0, :math:`\gamma_{start}`; None starts at
+            :math:`t_0 = 0`, as low as the schedule ends.
+        end_value: the rate at ``total_steps``, :math:`\gamma_{min}`; None is
+            ``peak_value / 10_000``.
+        scale: :math:`\lambda` itself, in units of the normalised time; it then sets
+            the end, :math:`\gamma_{max} e^{-1 / (2 \lambda)}`.
+
+    Returns:
+        The schedule: count -> rate, both of any one shape.
+
+    Raises:
+        InputError: a rate that is not positive and finite, a start above the peak, an
+            end not below it, ``scale`` beside ``end_value``, or no steps.
+
+    Example:
+        >>> rate = laplacian(0.1, 10, end_value=0.001)
+        >>> [round(float(rate(n)), 4) for n in (0, 5, 10)]
+        [0.001, 0.1, 0.001]
+
+    References:
+        Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
+        Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 5
+    """
+    field = "laplacian"
+    if scale is not None and end_value is not None:
+        raise InputError(
+            f"{field}: scale={scale!r} sets the end of the schedule itself, so "
+            f"end_value={end_value!r} cannot be given too; leave one of them out"
+        )
+    peak = positive(field, "peak_value", peak_value)
+    if scale is None:
+        depth = _depth(field, peak, end_value)
+    else:
+        depth = 0.5 / positive(field, "scale", scale)
+    start = -1.0
+    if start_value is not None:
+        start = -_start_depth(field, peak, start_value) / depth
+    return _peak_schedule(
+        peak, whole_steps(field, "total_steps", total_steps), depth, start, jnp.abs
+    )
+
+
+# The two peak shapes are one formula: with s = 2 t - 1, which runs from `start` to 1
+# and is 0 at the peak, the rate is peak * exp(-depth * shape(s)), where depth is
+# ln(peak / end).
+
+
+def _peak_schedule(peak, steps, depth, start, shape) -> optax.Schedule:
+    def schedule(count):
+        elapsed, remaining = elapsed_and_remaining(count, steps)
+        # Each half is measured from its own end of the schedule, where the rate is
+        # smallest and an error in s would count most.
+        s = jnp.where(
+            elapsed < remaining,
+            start + (1.0 - start) * elapsed,
+            1.0 - (1.0 - start) * remaining,
+        )
+        return peak * jnp.exp(-depth * shape(s))
+
+    return schedule
+
+
+def _depth(field, peak, end_value):
+    if end_value is None:
+        return -math.log(DEFAULT_END_FRACTION)
+    end = positive(field, "end_value", end_value)
+    if is_concrete(peak) and is_concrete(end) and end >= peak:
+        raise InputError(
+            f"{field}: end_value={end!r} must be below peak_value={peak!r}"
+        )
+    return log(peak / end)
+
+
+def _start_depth(field, peak, start_value):
+    start = positive(field, "start_value", start_value)
+    if is_concrete(peak) and is_concrete(start) and start > peak:
+        raise InputError(
+            f"{field}: start_value={start!r} is above peak_value={peak!r}; start at or "
+            "below the peak"
+        )
+    return log(peak / start)

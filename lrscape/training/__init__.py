@@ -1,0 +1,27 @@
+"""A model, data and an Optax transformation become a stream of states.
+
+`fit` is the loop, under ``pmap``; an experiment walks through its states in plain
+sight: ``for state in fit(model, data, tx, config): probe(state)``.
+"""
+
+from lrscape.training.config import Config as Config
+from lrscape.training.evaluate import make_evaluate as make_evaluate
+from lrscape.training.fit import NonFiniteLossError as NonFiniteLossError
+from lrscape.training.fit import fit as fit
+from lrscape.training.optimizers import create_optimizer as create_optimizer
+from lrscape.training.state import TrainState as TrainState
+from lrscape.training.state import averages as averages
+from lrscape.training.state import initial_state as initial_state
+from lrscape.training.state import learning_rate as learning_rate
+
+__all__ = [
+    "Config",
+    "NonFiniteLossError",
+    "TrainState",
+    "averages",
+    "create_optimizer",
+    "fit",
+    "initial_state",
+    "learning_rate",
+    "make_evaluate",
+]

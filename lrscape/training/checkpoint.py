@@ -1,0 +1,195 @@
+"""Checkpoints and snapshots: trees on disk through Orbax, every leaf with its hash.
+
+Orbax writes to one side and renames, so that a killed save leaves no half checkpoint;
+but it loads flipped bits without a word. Each saved leaf therefore has a SHA-256 that
+is checked when it is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from lrscape.training.state import TrainState
+
+# The newest checkpoint, and one to fall back to.
+KEPT = 2
+
+
+class CorruptCheckpointError(OSError):
+    """What was loaded is not what was saved."""
+
+
+def leaf_hashes(tree: Any) -> dict[str, str]:
+    """The SHA-256 of each leaf's dtype, shape and bytes, by its path."""
+    hashes = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+        hashes[jax.tree_util.keystr(path)] = digest.hexdigest()
+    return hashes
+
+
+def _sealed(tree: Any, notes: dict[str, Any]) -> dict[str, Any]:
+    """The notes that are stored beside a tree, with everything's hash."""
+    return {
+        "leaves": leaf_hashes(tree),
+        "notes": notes,
+        "notes_hash": hashlib.sha256(_canonical(notes)).hexdigest(),
+    }
+
+
+def _checked(tree: Any, seal: Any, where: Path) -> dict[str, Any]:
+    """The notes, once tree and notes are found to be what was sealed."""
+    try:
+        expected, notes = seal["leaves"], seal["notes"]
+        notes_hash = seal["notes_hash"]
+    except (KeyError, TypeError) as error:
+        raise CorruptCheckpointError(f"{where} has no hashes to check") from error
+    if hashlib.sha256(_canonical(notes)).hexdigest() != notes_hash:
+        raise CorruptCheckpointError(f"{where}: its notes were changed on disk")
+    found = leaf_hashes(tree)
+    wrong = sorted(
+        k for k in expected.keys() | found if expected.get(k) != found.get(k)
+    )
+    if wrong:
+        raise CorruptCheckpointError(
+            f"{where}: {', '.join(wrong[:3])} was changed on disk"
+            + (f", and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        )
+    return notes
+
+
+def _canonical(notes: Any) -> bytes:
+    return json.dumps(notes, sort_keys=True).encode()
+
+
+def _to_tree(state: TrainState) -> TrainState:
+    """The state with its PRNG key as plain numbers."""
+    return state.replace(key=jax.random.key_data(state.key))
+
+
+def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
+    """Saves a tree of arrays for good, replacing what stood there.
+
+    Args:
+        path: the folder to be made.
+        tree: nested dicts of arrays.
+        notes: what JSON can hold; kept and checked with the tree.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # As NumPy arrays, so that it loads on any number of devices.
+    tree = jax.tree.map(np.asarray, tree)
+    seal = _sealed(tree, notes)
+    ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
+
+
+def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Loads what `save_tree` saved.
+
+    Args:
+        path: its folder.
+
+    Returns:
+        The tree, of NumPy arrays, and its notes.
+
+    Raises:
+        CorruptCheckpointError: it is damaged.
+    """
+    try:
+        tree = ocp.load(path.absolute())
+        seal = ocp.metadata(path.absolute()).custom_metadata
+    # Whatever damage does to Orbax's files, it says so in its own many ways.
+    except Exception as error:
+        raise CorruptCheckpointError(f"{path} cannot be loaded: {error}") from error
+    return tree, _checked(tree, seal, path)
+
+
+class Checkpoints:
+    """The checkpoints of one run, of which the last two are kept.
+
+    Use it as a context manager, so that Orbax's threads end.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._orbax = ocp.training.Checkpointer(
+            directory.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._orbax.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that are on disk, oldest first."""
+        return [checkpoint.step for checkpoint in self._orbax.checkpoints]
+
+    def save(self, state: TrainState, notes: dict[str, Any]) -> None:
+        """Saves a state under its step, with notes that JSON can hold."""
+        tree, step = _to_tree(state), int(state.step)
+        # A step may be there already: the one that a run was resumed from.
+        self._orbax.save(
+            step, tree, force=True, overwrite=True, custom_metadata=_sealed(tree, notes)
+        )
+
+    def restore(
+        self, template: TrainState
+    ) -> tuple[TrainState, dict[str, Any], list[str]] | None:
+        """Loads the newest checkpoint that is whole.
+
+        A damaged one is deleted, since the run is about to pass that step again.
+
+        Args:
+            template: a state of the same model and optimizer, on the devices that the
+                restored one is to be put on.
+
+        Returns:
+            The state, its notes, and what was found wrong with newer checkpoints; or
+            None where no checkpoint was ever finished.
+
+        Raises:
+            CorruptCheckpointError: there are checkpoints, and all are damaged.
+        """
+        problems: list[str] = []
+        for step in reversed(self.steps):
+            where = self.directory / str(step)
+            try:
+                tree = self._orbax.load(step, abstract_state=_to_tree(template))
+                seal = self._orbax.metadata(step).custom_metadata
+                notes = _checked(tree, seal, where)
+            except CorruptCheckpointError as error:
+                problems.append(str(error))
+            # As in `load_tree`.
+            except Exception as error:
+                reason = str(error).splitlines()[0] if str(error) else repr(error)
+                problems.append(f"{where} cannot be loaded: {reason}")
+            else:
+                for damaged in self.steps:
+                    if damaged > step:
+                        self._orbax.delete(damaged)
+                key = jax.random.wrap_key_data(tree.key)
+                return tree.replace(key=key), notes, problems
+        if problems:
+            raise CorruptCheckpointError(
+                "no checkpoint is whole: " + "; ".join(problems)
+            )
+        return None

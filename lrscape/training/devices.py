@@ -1,0 +1,80 @@
+"""The one mapped call site: state and data stay whole, only indices are split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lrscape.errors import InputError
+
+AXIS = "batch"
+
+Tree = TypeVar("Tree")
+
+
+def choose_devices(num_devices: int | None, batch_size: int) -> list[jax.Device]:
+    """The local devices to train on.
+
+    Args:
+        num_devices: how many; None is all local devices.
+        batch_size: the global batch, which they must divide evenly.
+
+    Returns:
+        The first `num_devices` local devices.
+
+    Raises:
+        InputError: more devices than there are, or a batch that they do not divide.
+    """
+    local = jax.local_devices()
+    if num_devices is not None and num_devices > len(local):
+        raise InputError(
+            f"num_devices={num_devices} is more than this process has: {len(local)} "
+            f"({local[0].platform})"
+        )
+    devices = local[:num_devices]
+    if batch_size % len(devices):
+        below = batch_size - batch_size % len(devices)
+        near = [n for n in (below, below + len(devices)) if n]
+        raise InputError(
+            f"batch_size={batch_size} cannot be split evenly over {len(devices)} "
+            f"devices; choose {' or '.join(map(str, near))}, or another num_devices"
+        )
+    return devices
+
+
+def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
+    """Puts every leaf on every device, in the layout that a mapped step returns.
+
+    Without this the first call of a mapped step would compile for one layout and the
+    second one for another, and data would be copied at every call.
+    """
+    mesh = Mesh(np.array(devices), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def map_over_devices(step: Callable, devices: Sequence[jax.Device], **options):
+    """Compiles `step(state, dataset, indices)` for several devices.
+
+    State and dataset are seen whole by each device and keep their ordinary shape;
+    `indices`, of shape (devices, examples a device), are split. What `step` returns
+    must be the same on every device: it has to average gradients, metrics and batch
+    statistics over the axis `AXIS` itself. Nothing checks that here; a device that
+    keeps its own value goes unnoticed, so the tests compare numbers of devices.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, None, 0),
+        out_axes=(None, None),
+        devices=devices,
+        **options,
+    )
+
+
+def split(indices: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
+    """Shapes a global batch of indices as (devices, examples a device)."""
+    return indices.reshape(len(devices), -1)

@@ -1,0 +1,112 @@
+"""Optimizers by name: Optax's own, followed by a schedule that remembers its rate."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import jax
+import optax
+
+from lrscape.errors import InputError, unknown_name
+from lrscape.transforms import scale_by_rate
+
+# Each is linear in its learning rate, so that a rate of 1 and `scale_by_rate` after it
+# give the optimizer itself.
+NAMES = (
+    "sgd",
+    "adabelief",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "amsgrad",
+    "lamb",
+    "lion",
+    "nadam",
+    "nadamw",
+    "radam",
+    "rmsprop",
+    "yogi",
+)
+
+
+def weights_only(params: Any) -> Any:
+    """A mask that leaves out biases and batch norm: everything of fewer than two axes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> weights_only({'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)})
+        {'bias': False, 'kernel': True}
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def create_optimizer(
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    decay_all: bool = False,
+    **kwargs: Any,
+) -> optax.GradientTransformation:
+    """Makes an optimizer by its name.
+
+    Args:
+        name: one of `NAMES`, as Optax spells it.
+        schedule: update count -> rate.
+        momentum: of ``sgd`` and ``rmsprop``: the share of the last update that is
+            kept, in [0, 1).
+        nesterov: Nesterov's form of the momentum.
+        weight_decay: for optimizers that decay weights themselves (``adamw``,
+            ``lion`` ...) their own; for all others an L2 term: ``weight_decay *
+            params`` is added to the gradient.
+        decay_all: decays biases and batch norm too, not only weights.
+        **kwargs: the Optax function's other arguments.
+
+    Returns:
+        The transformation; `lrscape.training.learning_rate` reads its rate.
+
+    Raises:
+        InputError: an unknown name, an argument that this optimizer does not take, a
+            momentum outside [0, 1), or a negative decay.
+
+    Example:
+        >>> from lrscape import schedules, training
+        >>> tx = create_optimizer('sgd', schedules.step(0.1, 10), momentum=0.9)
+        >>> state = tx.init({'w': 1.0})
+        >>> print(f"{training.learning_rate(state):.1f}")
+        0.1
+    """
+    if name not in NAMES:
+        raise unknown_name("optimizer", name, NAMES)
+    if momentum is not None and not 0 <= momentum < 1:
+        raise InputError(f"momentum={momentum!r} must lie in [0, 1)")
+    if not weight_decay >= 0:
+        raise InputError(f"weight_decay={weight_decay!r} must not be negative")
+    factory = getattr(optax, name)
+    taken = inspect.signature(factory).parameters
+    if momentum:
+        kwargs["momentum"] = momentum
+    if nesterov:
+        kwargs["nesterov"] = nesterov
+    mask = None if decay_all else weights_only
+    before = []
+    if "weight_decay" in taken:
+        kwargs["weight_decay"] = weight_decay
+        kwargs["mask" if "mask" in taken else "weight_decay_mask"] = mask
+    elif weight_decay:
+        before = [optax.add_decayed_weights(weight_decay, mask)]
+    for argument, value in kwargs.items():
+        if argument not in taken:
+            raise InputError(f"{argument}={value!r} is not taken by optimizer={name!r}")
+    # Optax's updates at rate 1 are turned back, since scale_by_rate turns them again.
+    return optax.chain(
+        *before,
+        factory(learning_rate=1.0, **kwargs),
+        optax.scale(-1.0),
+        scale_by_rate(schedule),
+    )

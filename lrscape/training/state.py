@@ -1,0 +1,134 @@
+"""The state of training: everything that a resumed run needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lrscape.data import Dataset
+from lrscape.errors import InputError
+
+# What the run's key is folded with, so that no two uses share random numbers.
+_INIT, ORDER, AUGMENT, DROPOUT = range(4)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """One point of a run.
+
+    Attributes:
+        step: updates made so far, an int32 scalar.
+        params: the model's parameters.
+        batch_stats: batch norm's running averages; empty without batch norm.
+        opt_state: the Optax state.
+        key: the PRNG key that every random number is derived from; never changes.
+        metrics: sums over the updates since the last multiple of ``log_every``; read
+            them with `averages`.
+        first_bad_step: the first update whose loss or gradient was not finite, or -1.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    key: jax.Array
+    metrics: dict[str, jax.Array]
+    first_bad_step: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What ``model.apply`` takes."""
+        if jax.tree.leaves(self.batch_stats):
+            return {"params": self.params, "batch_stats": self.batch_stats}
+        return {"params": self.params}
+
+
+def no_metrics() -> dict[str, jax.Array]:
+    """Sums over no updates."""
+    names = ("loss", "error", "gradient_norm", "count")
+    return {name: jnp.zeros([], jnp.float32) for name in names}
+
+
+def initial_state(
+    model: nn.Module, data: Dataset, tx: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+        model: called as ``model(x, train=...)``.
+        data: gives the shape of an image.
+        tx: the transformation to be trained with.
+        seed: of the initial weights and of everything random that follows.
+
+    Returns:
+        The state, on the default device.
+
+    Raises:
+        InputError: a model with variables other than parameters and batch statistics.
+    """
+    key = jax.random.key(seed)
+    image = jnp.zeros((1, *data.image_shape), jnp.float32)
+    # Compiled as one program: many times faster than layer by layer.
+    init = jax.jit(lambda k: model.init(k, image, train=False))
+    variables = dict(init(jax.random.fold_in(key, _INIT)))
+    params = variables.pop("params")
+    batch_stats = variables.pop("batch_stats", {})
+    variables.pop("intermediates", None)
+    if variables:
+        raise InputError(
+            f"model={type(model).__name__} has the collections {sorted(variables)}; "
+            "only 'params' and 'batch_stats' are trained"
+        )
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=tx.init(params),
+        key=key,
+        metrics=no_metrics(),
+        first_bad_step=jnp.full([], -1, jnp.int32),
+    )
+
+
+def averages(state: TrainState) -> dict[str, float]:
+    """Training metrics since the last multiple of ``log_every``, an average an update.
+
+    Returns:
+        ``loss``, ``error`` (a fraction) and ``gradient_norm``; NaN before any update.
+    """
+    sums = {name: float(value) for name, value in state.metrics.items()}
+    count = sums.pop("count")
+    return {name: value / count if count else np.nan for name, value in sums.items()}
+
+
+def learning_rate(opt_state: optax.OptState) -> jax.Array | None:
+    """The rate that the last update used, read from the optimizer's state.
+
+    Finds the scalar named ``learning_rate`` that `lrscape.transforms.scale_by_rate`
+    and `optax.inject_hyperparams` keep; schedules of that name are passed over.
+
+    Args:
+        opt_state: the state of any Optax transformation.
+
+    Returns:
+        A scalar array, or None where the state holds no rate.
+
+    Example:
+        >>> import optax
+        >>> from lrscape.transforms import scale_by_gaussian
+        >>> tx = optax.chain(optax.scale_by_adam(), scale_by_gaussian(0.5, 10))
+        >>> print(f'{learning_rate(tx.init(1.0)):.5f}')
+        0.00005
+        >>> learning_rate(optax.adam(0.1).init(1.0)) is None
+        True
+    """
+    found = optax.tree.get_all_with_path(opt_state, "learning_rate")
+    for _, value in found:
+        if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+            return jnp.asarray(value)
+    return None

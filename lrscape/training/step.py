@@ -1,0 +1,179 @@
+"""One update and one evaluation, as seen by one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from lrscape.data import Examples, augment_batch
+from lrscape.errors import InputError
+from lrscape.training.config import Config
+from lrscape.training.devices import AXIS
+from lrscape.training.state import AUGMENT, DROPOUT, TrainState
+
+
+class DeviceData(NamedTuple):
+    """A whole set of examples on the device, and how to normalise it.
+
+    Attributes:
+        image: (n, height, width, channels), uint8.
+        label: (n,), int32.
+        mean: subtracted from pixels; broadcasts against an image.
+        scale: divides them.
+    """
+
+    image: Any
+    label: Any
+    mean: Any
+    scale: Any
+
+    @classmethod
+    def of(cls, examples: Examples, normalization) -> DeviceData:
+        """Examples with a `lrscape.data.Dataset.normalization`."""
+        mean, scale = normalization
+        return cls(examples.image, examples.label, mean, scale)
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Turns uint8 pixels into the float32 that a model sees."""
+        images = images.astype(jnp.float32)
+        return (images - self.mean[None]) / self.scale[None]
+
+
+def synchronized(model: nn.Module, config: Config, num_devices: int) -> nn.Module:
+    """The model with its batch norm synchronised over the mapped axis, if asked for.
+
+    Raises:
+        InputError: synchronisation over several devices of a model that has no field
+            ``axis_name``; raised only where it has batch norm, by the caller.
+    """
+    if not config.sync_batch_norm:
+        return model
+    if hasattr(model, "axis_name"):
+        return model.clone(axis_name=AXIS)
+    if num_devices > 1:
+        raise InputError(
+            f"sync_batch_norm=True, but model={type(model).__name__} has batch "
+            "statistics and no field axis_name to hand to its nn.BatchNorm; add the "
+            "field, or set sync_batch_norm=False"
+        )
+    return model
+
+
+def make_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    config: Config,
+    steps_per_epoch: int,
+) -> Callable[[TrainState, DeviceData, jax.Array], tuple[TrainState, dict[str, Any]]]:
+    """Makes the update ``step(state, dataset, indices) -> (state, metrics)``.
+
+    It runs on each device with that device's share of the batch, and averages over
+    all of them what must be the same on each.
+    """
+    extended_tx = optax.with_extra_args_support(tx)
+    log_every = config.log_every or steps_per_epoch
+
+    def step(state: TrainState, dataset: DeviceData, indices: jax.Array):
+        images = augment_batch(
+            jax.random.fold_in(state.key, AUGMENT),
+            state.step // steps_per_epoch,
+            indices,
+            dataset.image[indices],
+            config.augment,
+        )
+        inputs, labels = dataset.normalize(images), dataset.label[indices]
+        dropout = jax.random.fold_in(
+            jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step),
+            lax.axis_index(AXIS),
+        )
+
+        def loss_fn(params):
+            logits, updated = model.apply(
+                {**state.variables, "params": params},
+                inputs,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout},
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(
+                logits.astype(jnp.float32), labels
+            )
+            error = jnp.mean(jnp.argmax(logits, axis=-1) != labels)
+            batch_stats = updated.get("batch_stats", state.batch_stats)
+            return losses.mean(), (error, batch_stats)
+
+        (loss, (error, batch_stats)), gradient = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params)
+        gradient = lax.pmean(gradient, AXIS)
+        loss, error = lax.pmean((loss, error), AXIS)
+        batch_stats = lax.pmean(batch_stats, AXIS)
+
+        updates, opt_state = extended_tx.update(
+            gradient, state.opt_state, state.params, value=loss
+        )
+        metrics = {
+            "loss": loss,
+            "error": error,
+            "gradient_norm": optax.tree.norm(gradient),
+        }
+        # Sums live in the state, so that a run resumed within an epoch logs the same.
+        first = state.step % log_every == 0
+        sums = {
+            name: jnp.where(first, 0.0, total) + metrics.get(name, 1.0)
+            for name, total in state.metrics.items()
+        }
+        finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
+        bad = (state.first_bad_step < 0) & ~finite
+        first_bad_step = jnp.where(bad, state.step, state.first_bad_step)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            metrics=sums,
+            first_bad_step=first_bad_step,
+        )
+        # Given out beside the state too, whose own copy may be donated.
+        return state, {**metrics, "first_bad_step": first_bad_step}
+
+    return step
+
+
+def make_evaluation_step(model: nn.Module):
+    """Makes ``step(variables, dataset, indices) -> (sums, None)``.
+
+    An index of -1 stands for no example, so that a ragged last batch is exact.
+    """
+
+    def step(variables: dict[str, Any], dataset: DeviceData, indices: jax.Array):
+        present = indices >= 0
+        inputs, labels = (
+            dataset.normalize(dataset.image[indices]),
+            dataset.label[indices],
+        )
+        logits = jnp.asarray(model.apply(variables, inputs, train=False), jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        wrong = jnp.argmax(logits, axis=-1) != labels
+        sums = {
+            # Selected, not multiplied: a padded example may be NaN.
+            "loss": jnp.where(present, losses, 0.0).sum(),
+            "error": jnp.where(present, wrong, False).sum(),
+        }
+        return lax.psum(sums, AXIS), None
+
+    return step
+
+
+def batches_of(count: int, batch_size: int) -> list[np.ndarray]:
+    """Indices 0 ... count - 1 in batches, the last one filled up with -1."""
+    indices = np.arange(-(-count // batch_size) * batch_size, dtype=np.int32)
+    indices[count:] = -1
+    return list(indices.reshape(-1, batch_size))
