@@ -235,7 +235,8 @@ ARGUMENTS = {
         "rise": 0.2, "fall": 0.4,
     },
     "swa": {
-        "init_value": 0.3, "total_steps": 20, "swa_value": 0.1, "start": 0.5, "end": 0.8,
+        "init_value": 0.3, "total_steps": 20, "swa_value": 0.1,
+        "start": 0.5, "end": 0.8,
     },
 }  # fmt: skip
 
@@ -320,7 +321,7 @@ def test_names():
     with pytest.raises(InputError, match="did you mean 'gaussian'"):
         schedules.create("gausian", peak_value=0.1, total_steps=10)
     with pytest.raises(
-        InputError, match="variance=0.1 is not taken by schedule='step'"
+        InputError, match=r"variance=0\.1 is not taken by schedule='step'"
     ):
         schedules.create("step", init_value=0.1, total_steps=10, variance=0.1)
     with pytest.raises(InputError, match="schedule='rational' needs decay"):
@@ -328,4 +329,4 @@ def test_names():
     for name in schedules.NAMES:
         factory = getattr(schedules, name)
         assert factory.__doc__
-        assert inspect.signature(factory).return_annotation == "Schedule"
+        assert inspect.signature(factory).return_annotation == "optax.Schedule"

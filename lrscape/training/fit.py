@@ -32,8 +32,8 @@ class NonFiniteLossError(ArithmeticError):
 
     def __init__(self, step: int):
         super().__init__(
-            f"the loss or its gradient is not finite at step {step}; lower the learning "
-            "rate, start it lower, or clip gradients"
+            f"the loss or its gradient is not finite at step {step}; lower the "
+            "learning rate, start it lower, or clip gradients"
         )
         self.step = step
 

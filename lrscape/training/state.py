@@ -78,7 +78,6 @@ def initial_state(
     variables = dict(init(jax.random.fold_in(key, _INIT)))
     params = variables.pop("params")
     batch_stats = variables.pop("batch_stats", {})
-    variables.pop("intermediates", None)
     if variables:
         raise InputError(
             f"model={type(model).__name__} has the collections {sorted(variables)}; "
