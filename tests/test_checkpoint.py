@@ -71,14 +71,18 @@ def test_saved_on_one_layout_restored_on_another(state, tmp_path):
 
 def flip_a_bit(folder):
     """In the largest file, where the numbers are."""
-    file = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    file = max(
+        (f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(bytes(content))
 
 
 def truncate(folder):
-    file = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    file = max(
+        (f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
     file.write_bytes(file.read_bytes()[:-20])
 
 
@@ -132,7 +136,9 @@ def test_a_killed_save_is_cleared_away(state, tmp_path):
 
 
 def test_trees(tmp_path):
-    tree = {"params": {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(2, jnp.bfloat16)}}
+    tree = {
+        "params": {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(2, jnp.bfloat16)}
+    }
     save_tree(tmp_path / "final", tree, {"step": 4})
     loaded, notes = load_tree(tmp_path / "final")
     assert notes == {"step": 4}

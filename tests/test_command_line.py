@@ -35,7 +35,9 @@ def test_a_run_leaves_its_directory_whole(tmp_path, capsys):
     assert config["schedule"] == "gaussian" and config["epochs"] == 2
     for field in ("versions", "device", "cores", "commit", "command"):
         assert field in config
-    metrics = [json.loads(s) for s in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        json.loads(s) for s in (run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in metrics] == [20, 40]  # 1337 // 64 a epoch
     for line in metrics:
         assert set(line) == {
@@ -90,11 +92,14 @@ def test_a_run_leaves_its_directory_whole(tmp_path, capsys):
 @pytest.mark.parametrize("name", schedules.NAMES)
 def test_every_schedule_runs_from_its_name_alone(name, tmp_path):
     flags = ["--num-devices=1", "--epochs=2", "--batch-size=256", f"--schedule={name}"]
-    assert command(*flags, f"--run-dir={tmp_path / 'run'}", "--checkpoint-every=99") == 0
+    assert (
+        command(*flags, f"--run-dir={tmp_path / 'run'}", "--checkpoint-every=99") == 0
+    )
     config = open_run(tmp_path / "run").config
-    largest = config.schedule_options.get("peak_value") or config.schedule_options[
-        "init_value"
-    ]
+    largest = (
+        config.schedule_options.get("peak_value")
+        or config.schedule_options["init_value"]
+    )
     # A monotonic schedule starts where a peak would: that is its largest rate.
     nonmonotonic = ("gaussian", "laplacian", "triangular", "trapezoid")
     assert largest == (0.3 if name in nonmonotonic else 0.1)
@@ -126,8 +131,13 @@ def test_presets_resolve(experiment):
     for preset in experiment.PRESETS:
         config = resolve(name, experiment.PRESETS, preset, {}, None)
         assert config.experiment == name and config.preset == preset
-    assert resolve(name, experiment.PRESETS, "quick", {"model": "mlp"}, None).model_options == {}
-    with pytest.raises(InputError, match="preset='qick' is unknown; did you mean 'quick'"):
+    assert (
+        resolve(name, experiment.PRESETS, "quick", {"model": "mlp"}, None).model_options
+        == {}
+    )
+    with pytest.raises(
+        InputError, match="preset='qick' is unknown; did you mean 'quick'"
+    ):
         resolve(name, experiment.PRESETS, "qick", {}, None)
 
 
@@ -195,7 +205,10 @@ def test_a_loss_that_is_not_finite(tmp_path, capsys):
     last = max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir())
     # The update that met it started from the last good state.
     assert last == step
-    assert f"the last good checkpoint is {tmp_path / 'run' / 'checkpoints' / str(last)}" in error
+    assert (
+        f"the last good checkpoint is {tmp_path / 'run' / 'checkpoints' / str(last)}"
+        in error
+    )
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
@@ -213,7 +226,9 @@ def test_help_prints_the_presets(capsys):
         assert word in out
 
 
-@pytest.mark.parametrize("flags", [["--epochs=many"], ["--epoch=3"], ["--milestones", "0.5,0.7"]])
+@pytest.mark.parametrize(
+    "flags", [["--epochs=many"], ["--epoch=3"], ["--milestones", "0.5,0.7"]]
+)
 def test_what_cannot_be_read_exits_with_2(flags, capsys):
     with pytest.raises(SystemExit) as caught:
         command(*flags)
@@ -222,7 +237,10 @@ def test_what_cannot_be_read_exits_with_2(flags, capsys):
 
 def test_the_list_of_experiments():
     listed = subprocess.run(
-        [sys.executable, "-m", "experiments"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "experiments"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for name in ("digits", "mnist", "cifar"):
         assert f"python -m experiments.{name} " in listed

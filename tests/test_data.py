@@ -24,9 +24,7 @@ def test_digits_are_scikit_learns(digits):
     bunch = load_digits()
     ours = np.concatenate([digits.train.image, digits.test.image])[..., 0]
     # The same images, each once, whatever the order.
-    assert sorted(map(bytes, ours)) == sorted(
-        map(bytes, bunch.images.astype(np.uint8))
-    )
+    assert sorted(map(bytes, ours)) == sorted(map(bytes, bunch.images.astype(np.uint8)))
     assert digits.train.image.dtype == np.uint8
     assert digits.train.label.dtype == np.int32
     assert len(digits.train) == 1437 and len(digits.test) == 360
@@ -136,7 +134,9 @@ def test_a_set_that_is_not_prepared(tmp_path, monkeypatch, name):
     assert not (tmp_path / "nowhere").exists()  # looking leaves nothing behind
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc", "a/b/c", "Cifar", "", "mnist/.."])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc", "a/b/c", "Cifar", "", "mnist/.."]
+)
 def test_names_do_not_leave_the_data_directory(tmp_path, name):
     with pytest.raises(InputError, match="is not a name of a data set"):
         data.load(name, data_dir=tmp_path)

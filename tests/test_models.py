@@ -9,7 +9,8 @@ import pytest
 
 from lrscape import models
 from lrscape.errors import InputError
-from lrscape.models.small import average_pool, local_response_norm, max_pool
+from lrscape.models.pooling import average_pool, max_pool
+from lrscape.models.small import local_response_norm
 
 # Published or counted by hand: name, input, classes, fields, parameters.
 SIZES = [
@@ -33,7 +34,9 @@ def test_parameters_and_outputs(name, shape, fields, parameters):
     assert all(
         leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables["params"])
     )
-    logits, sown = model.apply(variables, images, train=False, mutable=["intermediates"])
+    logits, sown = model.apply(
+        variables, images, train=False, mutable=["intermediates"]
+    )
     assert logits.shape == (2, 10)
     # The penultimate features are what the last dense layer is fed with.
     (features,) = sown["intermediates"]["penultimate"]
@@ -41,7 +44,9 @@ def test_parameters_and_outputs(name, shape, fields, parameters):
     np.testing.assert_allclose(
         features @ last["kernel"] + last["bias"][None], logits, rtol=1e-4, atol=1e-5
     )
-    trained, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    trained, updated = model.apply(
+        variables, images, train=True, mutable=["batch_stats"]
+    )
     assert trained.shape == (2, 10)
     assert ("batch_stats" in updated) == ("batch_stats" in variables)
 
@@ -50,8 +55,8 @@ def test_every_model_has_its_size_tested():
     assert {name for name, *_ in SIZES} == set(models.NAMES)
 
 
-def windows(x, size=3):
-    """Each output pixel's 3x3 window of stride 2, cut off at the border."""
+def windows(x, size):
+    """Each output pixel's window of stride 2, cut off at the border."""
     length = -(-(x.shape[1] - size) // 2) + 1
     return [
         [x[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] for j in range(length)]
@@ -59,13 +64,19 @@ def windows(x, size=3):
     ]
 
 
+@pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("side", [7, 8, 32])
-def test_pools_round_up_and_cut_off(side):
+def test_pools_round_up_and_cut_off(side, size):
     x = np.asarray(jax.random.normal(jax.random.key(0), (2, side, side, 3)))
     for pool, reduce in ((max_pool, np.max), (average_pool, np.mean)):
-        expected = np.array([[reduce(w, axis=(1, 2)) for w in row] for row in windows(x)])
+        expected = np.array(
+            [[reduce(w, axis=(1, 2)) for w in row] for row in windows(x, size)]
+        )
         np.testing.assert_allclose(
-            pool(jnp.asarray(x)), expected.transpose(2, 0, 1, 3), rtol=1e-5, atol=1e-6
+            pool(jnp.asarray(x), size, 2),
+            expected.transpose(2, 0, 1, 3),
+            rtol=1e-5,
+            atol=1e-6,
         )
 
 
@@ -90,7 +101,9 @@ def test_published_initial_weights_of_small():
 
 
 def test_bad_names_and_fields():
-    with pytest.raises(InputError, match="model='smal' is unknown; did you mean 'small'"):
+    with pytest.raises(
+        InputError, match="model='smal' is unknown; did you mean 'small'"
+    ):
         models.create("smal", num_classes=10)
     with pytest.raises(InputError, match="depth=3 is not a field of model='mlp'"):
         models.create("mlp", num_classes=10, depth=3)

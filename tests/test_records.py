@@ -64,9 +64,7 @@ def test_summary(records):
 
 
 def result():
-    losses = xr.DataArray(
-        np.linspace(0, 1, 1000), dims="alpha", attrs={"units": "nat"}
-    )
+    losses = xr.DataArray(np.linspace(0, 1, 1000), dims="alpha", attrs={"units": "nat"})
     return xr.Dataset({"loss": losses, "count": 7}, {"alpha": np.arange(1000)})
 
 
@@ -111,7 +109,9 @@ def test_names_stay_inside(records, name):
 def test_figures_are_png(records):
     file = records.save_figure("curve", Figure())
     assert file.read_bytes().startswith(b"\x89PNG")
-    assert oct(file.stat().st_mode & 0o777) == oct((records.path / "config.json").stat().st_mode & 0o777)
+    assert oct(file.stat().st_mode & 0o777) == oct(
+        (records.path / "config.json").stat().st_mode & 0o777
+    )
 
 
 def test_best_is_the_first_of_equals():

@@ -44,7 +44,12 @@ def test_json_round_trip():
 def test_rates_that_change_at_epochs():
     options = {"peak_value": 0.1}
     config = RunConfig.from_dict(
-        {**FIELDS, "schedule": "gaussian", "schedule_options": options, "per_epoch": True}
+        {
+            **FIELDS,
+            "schedule": "gaussian",
+            "schedule_options": options,
+            "per_epoch": True,
+        }
     )
     schedule = config.make_schedule(total_steps=40, steps_per_epoch=20)
     assert schedule(39) == schedule(20) == np.float32(0.1)
@@ -142,7 +147,9 @@ def test_the_peak_is_the_last_of_the_largest(name, total):
                       "rise": 0.2, "fall": 0.2},
         "swa": {"init_value": 0.3, "swa_value": 0.1, "start": 0.5, "end": 0.75},
     }[name]  # fmt: skip
-    config = RunConfig.from_dict({**FIELDS, "schedule": name, "schedule_options": options})
+    config = RunConfig.from_dict(
+        {**FIELDS, "schedule": name, "schedule_options": options}
+    )
     schedule = config.make_schedule(total, steps_per_epoch=1)
     rates = np.asarray(schedule(jnp.arange(total)))
     peak = peak_step(schedule, total)

@@ -102,7 +102,9 @@ def test_equals_plain_optax(digits, mlp):
         if n == 0:
             first_value, first_norm = value, norm
             np.testing.assert_allclose(averages(trained)["loss"], value, rtol=1e-5)
-            np.testing.assert_allclose(averages(trained)["gradient_norm"], norm, rtol=1e-4)
+            np.testing.assert_allclose(
+                averages(trained)["gradient_norm"], norm, rtol=1e-4
+            )
         if n == 1:
             np.testing.assert_allclose(
                 averages(trained)["loss"], (first_value + value) / 2, rtol=1e-4
@@ -157,7 +159,9 @@ def test_devices_change_nothing(digits, num_devices, name):
     fields = {"features": (16,)} if name == "mlp" else {"features": (4,), "width": 8}
     model = models.create(name, num_classes=10, **fields)
     one = run(model, digits, config(epochs=1, augment=("crop",)))
-    many = run(model, digits, config(epochs=1, augment=("crop",), num_devices=num_devices))
+    many = run(
+        model, digits, config(epochs=1, augment=("crop",), num_devices=num_devices)
+    )
     for a, b in zip(one, many, strict=True):
         # The loss, the error and the gradient are averaged over devices,
         assert_trees(averages(a), averages(b), rtol=1e-4)
@@ -319,7 +323,9 @@ def test_a_users_model(digits):
     assert int(states[-1].step) == 4
     with pytest.raises(InputError, match="OwnNorm has batch statistics and no field"):
         fit(OwnNorm(), digits, optax.sgd(0.1), config(num_devices=2))
-    states = run(OwnNorm(), digits, config(epochs=1, num_devices=2, sync_batch_norm=False))
+    states = run(
+        OwnNorm(), digits, config(epochs=1, num_devices=2, sync_batch_norm=False)
+    )
     assert int(states[-1].step) == 4
 
 

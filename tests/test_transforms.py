@@ -47,7 +47,9 @@ def tx(request):
 
 
 def test_every_transformation_is_in_the_matrix():
-    public = {n for n in transforms.__all__ if inspect.isfunction(getattr(transforms, n))}
+    public = {
+        n for n in transforms.__all__ if inspect.isfunction(getattr(transforms, n))
+    }
     assert public == set(TRANSFORMATIONS)
     aliases = {f"scale_by_{name}" for name in schedules.NAMES}
     assert aliases == public - {"scale_by_rate"}
@@ -141,7 +143,9 @@ def test_equals_optax_with_the_same_schedule():
         params = optax.apply_updates(params, updates)
         updates, other_state = theirs.update(jax.grad(loss)(other), other_state, other)
         other = optax.apply_updates(other, updates)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, other)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, other
+    )
 
 
 def test_float64_under_x64(x64):
@@ -167,7 +171,9 @@ def test_a_number_is_no_schedule():
 
 
 def test_learning_rate_of_a_users_own_optimizer():
-    injected = optax.inject_hyperparams(optax.sgd)(learning_rate=schedules.step(0.5, 10))
+    injected = optax.inject_hyperparams(optax.sgd)(
+        learning_rate=schedules.step(0.5, 10)
+    )
     assert learning_rate(injected.init(PARAMS)) == 0.5
     plain = optax.inject_hyperparams(optax.adam)(learning_rate=0.25)
     assert learning_rate(plain.init(PARAMS)) == 0.25

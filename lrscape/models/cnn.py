@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from lrscape.models.pooling import max_pool
+
 
 class CNN(nn.Module):
-    """Blocks of 3x3 convolution, batch norm, ReLU and 2x2 max-pool; two dense layers.
+    """Blocks of 3x3 convolution, 2x2 max-pool, batch norm and ReLU; two dense layers.
 
     Attributes:
         num_classes: the number of outputs.
@@ -37,7 +39,7 @@ class CNN(nn.Module):
         for channels in self.features:
             # The norm that follows has a bias of its own.
             x = nn.Conv(channels, (3, 3), use_bias=False, kernel_init=he_normal)(x)
-            x = nn.max_pool(norm_relu(x), (2, 2), strides=(2, 2))
+            x = norm_relu(max_pool(x, 2, 2))
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(self.width, use_bias=False, kernel_init=he_normal)(x)
         x = norm_relu(x)
