@@ -23,6 +23,7 @@ PRESETS = {
             "peak_lr": 0.03,
             "start_lr": 0.01,
             "momentum": 0.9,
+            "log_every": 39,
         },
         model_options={"initializer": "he"},
     ),

@@ -22,6 +22,7 @@ PRESETS = {
             "peak_lr": 0.1,
             "start_lr": 0.03,
             "momentum": 0.9,
+            "log_every": 39,
         },
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -29,6 +30,7 @@ def learning_curves(
     """
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     loss, error, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    last_errors = []
     for part, color in COLORS.items():
         for axes, name, unit in ((loss, "loss", 1), (error, "error", 100)):
             points = [
@@ -43,7 +45,8 @@ def learning_curves(
                     markersize=4,
                 )  # fmt: skip
                 if name == "error":
-                    _label_last(axes, points[-1], color)
+                    last_errors.append((points[-1], color))
+    _label_ends(error, last_errors)
     rate.plot(
         [line["epoch"] for line in metrics],
         [line["learning_rate"] for line in metrics],
@@ -67,8 +70,15 @@ def learning_curves(
     return figure
 
 
-def _label_last(axes, point, color) -> None:
-    """Writes the last value beside its point."""
-    axes.annotate(
-        f"{point[1]:.1f}", point, xytext=(4, 3), textcoords="offset points", color=color
-    )
+def _label_ends(axes, ends) -> None:
+    """Writes each curve's last value beside it, the larger ones higher."""
+    finite = [end for end in ends if np.isfinite(end[0][1])]
+    for rank, (point, color) in enumerate(sorted(finite)):
+        axes.annotate(
+            f"{point[1]:.1f}",
+            point,
+            xytext=(5, 11 * (rank - (len(finite) - 1) / 2)),
+            textcoords="offset points",
+            color=color,
+            va="center",
+        )
