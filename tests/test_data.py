@@ -200,7 +200,8 @@ def test_other_features_are_refused(tmp_path):
     (folder / "dataset_info.json").write_text(json.dumps({
         "name": "words", "version": "1.0.0", "fileFormat": "array_record",
         "splits": [{"name": "train", "numBytes": "0", "shardLengths": ["1"],
-                    "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"}],
+                    "filepathTemplate":
+                        "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"}],
     }))  # fmt: skip
     (folder / "features.json").write_text(json.dumps({
         "pythonClassName":

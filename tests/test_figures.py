@@ -7,8 +7,8 @@ from lrscape.figures import learning_curves
 
 def lines(count):
     return [
-        {"epoch": n, "learning_rate": 0.1 / n, "train_loss": 1 / n, "train_error": 0.5 / n,
-         "test_loss": 2 / n, "test_error": 0.6 / n}
+        {"epoch": n, "learning_rate": 0.1 / n, "train_loss": 1 / n,
+         "train_error": 0.5 / n, "test_loss": 2 / n, "test_error": 0.6 / n}
         for n in range(1, count + 1)
     ]  # fmt: skip
 

@@ -1,0 +1,47 @@
+"""The README's Python, run as it stands."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from experiments import digits
+from experiments.train import main
+from lrscape import data
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A place with the run that the README opens."""
+    path = tmp_path_factory.mktemp("readme")
+    flags = ["--schedule=step", "--epochs=1", "--num-devices=1"]
+    flags.append(f"--run-dir={path / 'runs' / 'step'}")
+    assert main("digits", digits.__doc__, digits.PRESETS, flags) == 0
+    return path
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0])
+def test_python_blocks_run(block, directory, monkeypatch, capsys):
+    monkeypatch.chdir(directory)
+    names = {
+        "params": {"w": jnp.ones(2)},
+        "gradients": {"w": jnp.ones(2)},
+        "images": jnp.asarray(data.load("digits").test.image[:4], jnp.float32),
+    }
+    exec(compile(block, "README.md", "exec"), names)
+    if "logits" in names:
+        assert names["logits"].shape == (4, 10)
+    if "rate" in names:
+        assert capsys.readouterr().out.strip() == "0.1"
+    if "config" in names:
+        assert int(names["state"].step) == names["config"].total_steps(names["digits"])
+
+
+def test_every_link_leads_somewhere():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (ROOT / target).is_file(), target

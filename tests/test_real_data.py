@@ -1,0 +1,30 @@
+"""The presets on real data reach what they promise. Minutes long: run by .ci/run."""
+
+import pytest
+
+from experiments import cifar, mnist
+from experiments.train import main
+from lrscape.records import Records
+
+pytestmark = [pytest.mark.slow, pytest.mark.real_data]
+
+
+def test_mnist_quick(mnist_dir, tmp_path):
+    flags = ["--schedule=gaussian", f"--data-dir={mnist_dir}", "--num-devices=1"]
+    flags.append(f"--run-dir={tmp_path / 'run'}")
+    assert main("mnist", mnist.__doc__, mnist.PRESETS, flags) == 0
+    summary = Records(tmp_path / "run").summary()
+    assert summary["last"]["test_error"] <= 0.01
+
+
+def test_cifar_quick(cifar10_dir, tmp_path):
+    flags = [
+        "--schedule=gaussian",
+        "--model=small",
+        "--preset=quick",
+        "--num-devices=1",
+    ]
+    flags += [f"--data-dir={cifar10_dir}", f"--run-dir={tmp_path / 'run'}"]
+    assert main("cifar", cifar.__doc__, cifar.PRESETS, flags) == 0
+    summary = Records(tmp_path / "run").summary()
+    assert summary["last"]["test_error"] <= 0.30
