@@ -70,7 +70,8 @@ def main(
     except NonFiniteLossError as error:
         return _say(error, 1, arguments.debug)
     except KeyboardInterrupt:
-        print("\nstopped before training began; nothing was lost", file=sys.stderr)
+        # During training it is noted, see `Signals`.
+        print("\ninterrupted; what was saved is whole", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
@@ -84,6 +85,7 @@ def _say(error: Exception, status: int, debug: bool) -> int:
 def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) -> int:
     """Starts a run or goes on with one; returns the exit status."""
     config, records, is_new = _open(experiment, presets, arguments)
+    print(f"reading {config.dataset}")
     data = config.load_data()
     steps_per_epoch = config.steps_per_epoch(data)
     total_steps = config.total_steps(data)
