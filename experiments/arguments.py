@@ -34,11 +34,13 @@ class Arguments:
         dataset: any prepared TFDS set of labelled images.
         validation: how many training examples to hold out.
         split_seed: which examples are held out; for digits, which are test examples.
-        model: mlp, cnn or small.
+        model: mlp, cnn, small, resnet20 ... resnet110, preresnet20 ... preresnet164.
+        compute_dtype: float32 or bfloat16, of models that offer it (the ResNets).
         epochs: passes over the training examples.
         batch_size: examples an update, over all devices.
         seed: of initial weights, order, augmentation and dropout.
-        augment: augmentations in order, of crop and flip; none: --augment none.
+        augment: augmentations in order, of crop, flip, jitter, shift, zoom, rotation;
+            none: --augment none.
         normalize: standardize (mean 0, deviation 1 a channel), center (minus the mean
             image, on the pixels' own scale) or scale (to 0 ... 1).
         schedule: gaussian, laplacian, rational, step, triangular, trapezoid or swa.
@@ -66,6 +68,7 @@ class Arguments:
         decay_all: decay biases and batch norm too.
         sync_batch_norm: batch norm over all devices together.
         num_devices: local devices to use; default: all.
+        scan_steps: updates in one compiled loop; default: 1 on CPU, 100 elsewhere.
         log_every: updates over which training metrics are averaged; default: an epoch.
         checkpoint_every: updates between checkpoints; default: an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever, besides
@@ -82,6 +85,7 @@ class Arguments:
     validation: int | None = None
     split_seed: int | None = None
     model: str | None = None
+    compute_dtype: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     seed: int | None = None
@@ -116,6 +120,7 @@ class Arguments:
 
     sync_batch_norm: bool | None = None
     num_devices: int | None = None
+    scan_steps: int | None = None
     log_every: int | None = None
     checkpoint_every: int | None = None
     snapshot_epochs: tuple[int, ...] | None = None
@@ -208,6 +213,9 @@ def resolve(
     options = schedule_options(schedule, preset.fields, given)
     fields = {k: v for k, v in fields.items() if k not in _SCHEDULE_FLAGS}
     same_model = fields["model"] == preset.fields["model"]
+    model_options = dict(preset.model_options) if same_model else {}
+    if (dtype := fields.pop("compute_dtype", None)) is not None:
+        model_options["dtype"] = dtype
     return RunConfig.from_dict(
         {
             **fields,
@@ -216,7 +224,7 @@ def resolve(
             "data_dir": str(data_dir) if data_dir else None,
             "schedule": schedule,
             "schedule_options": options,
-            "model_options": dict(preset.model_options) if same_model else {},
+            "model_options": model_options,
         }
     )
 

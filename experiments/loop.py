@@ -21,6 +21,10 @@ from lrscape.training.checkpoint import Checkpoints
 from lrscape.training.fit import raise_if_not_finite
 
 
+class StorageError(OSError):
+    """A run directory that can no longer be written."""
+
+
 class Loop:
     """What happens between updates: log, snapshot, checkpoint, progress."""
 
@@ -35,6 +39,7 @@ class Loop:
         steps_per_epoch: int,
         total_steps: int,
         snapshot_steps: dict[int, list[str]],
+        step: int,
         seconds: float,
     ):
         self.records = records
@@ -52,6 +57,7 @@ class Loop:
         self.started = self.resumed = time.monotonic()
         self.training_seconds, self.training_steps = 0.0, 0
         self.bar: tqdm | None = None
+        self.step = step
         self.shown = 0.0
 
     def __enter__(self) -> Loop:
@@ -59,10 +65,22 @@ class Loop:
 
     def __exit__(self, kind, error, trace) -> None:
         self.close()
+        # Nothing that is not finite is ever saved.
         if isinstance(error, NonFiniteLossError):
-            # Nothing that is not finite is ever saved.
-            where = self.checkpoints.directory / str(self.checkpoints.steps[-1])
-            error.args = (f"{error}; the last good checkpoint is {where}",)
+            error.args = (f"{error}; {self._last_checkpoint()}",)
+        elif isinstance(error, OSError):
+            raise StorageError(
+                f"{self.records.path} cannot be written: {error}; "
+                f"{self._last_checkpoint()}. Make room, then go on with --resume "
+                f"--run-dir={self.records.path}"
+            ) from error
+
+    def _last_checkpoint(self) -> str:
+        if not (steps := self.checkpoints.steps):
+            return "there is no checkpoint yet"
+        return (
+            f"the last good checkpoint is {self.checkpoints.directory / str(steps[-1])}"
+        )
 
     def close(self) -> None:
         """Takes the progress bar away."""
@@ -73,6 +91,17 @@ class Loop:
     def seconds(self) -> float:
         """Wall time of the run so far, over all of its stretches."""
         return self.seconds_before + time.monotonic() - self.started
+
+    def _logs(self, step: int) -> bool:
+        ends = (step % self.steps_per_epoch, step % self.log_every)
+        return 0 in ends or step == self.total_steps
+
+    def _saves(self, step: int) -> bool:
+        return step % self.checkpoint_every == 0 or step == self.total_steps
+
+    def is_due(self, step: int) -> bool:
+        """Whether anything is done with the state after a step."""
+        return self._logs(step) or self._saves(step) or step in self.snapshot_steps
 
     def after_update(self, step: int, state: TrainState) -> None:
         """Does what is due after update `step` (counted from 1)."""
@@ -85,22 +114,20 @@ class Loop:
                 dynamic_ncols=True, mininterval=0.5,
             )  # fmt: skip
         else:
-            self.training_steps += 1
-            self.bar.update()
+            self.training_steps += step - self.step
+            self.bar.update(step - self.step)
             self._show(state)
-        epoch_ends = step % self.steps_per_epoch == 0
-        logs = epoch_ends or step % self.log_every == 0 or step == self.total_steps
-        saves = step % self.checkpoint_every == 0 or step == self.total_steps
-        if not (logs or saves or step in self.snapshot_steps):
+        self.step = step
+        if not self.is_due(step):
             return
         # What follows waits for the device and is not training.
         jax.block_until_ready(state)
         self.training_seconds += time.monotonic() - self.resumed
         raise_if_not_finite(state.first_bad_step)
-        if logs:
-            self._log(step, state, evaluates=epoch_ends)
+        if self._logs(step):
+            self._log(step, state, evaluates=step % self.steps_per_epoch == 0)
         self.keep(step, state)
-        if saves:
+        if self._saves(step):
             self.save(step, state)
         self.resumed = time.monotonic()
 

@@ -21,19 +21,27 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import xarray as xr
 
 from experiments.arguments import Arguments, Preset, parse, resolve
-from experiments.loop import Loop
+from experiments.loop import Loop, StorageError
 from experiments.signals import Signals
 from lrscape import figures
 from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.records import Records, best
 from lrscape.runs import RunConfig, open_run, peak_step
-from lrscape.training import NonFiniteLossError, fit, initial_state, make_evaluate
+from lrscape.training import (
+    NonFiniteLossError,
+    TrainState,
+    fit,
+    initial_state,
+    make_evaluate,
+)
 from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
 from lrscape.training.devices import choose_devices, replicate
+from lrscape.training.fit import scan_steps
 
 # What a run may be resumed with another value of, at the price of bit-for-bit equality.
 CHANGEABLE = ("data_dir", "num_devices")
@@ -67,7 +75,7 @@ def main(
         return train(experiment, presets, arguments)
     except (InputError, CorruptCheckpointError) as error:
         return _say(error, 2, arguments.debug)
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, StorageError) as error:
         return _say(error, 1, arguments.debug)
     except KeyboardInterrupt:
         # During training it is noted, see `Signals`.
@@ -85,6 +93,9 @@ def _say(error: Exception, status: int, debug: bool) -> int:
 def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) -> int:
     """Starts a run or goes on with one; returns the exit status."""
     config, records, is_new = _open(experiment, presets, arguments)
+    if records.summary() is not None:
+        print(f"{records.path} is finished: there is nothing to resume")
+        return 0
     print(f"reading {config.dataset}")
     data = config.load_data()
     steps_per_epoch = config.steps_per_epoch(data)
@@ -95,71 +106,88 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
     tx = config.make_optimizer(schedule)
 
     # All that can be wrong with the input has been looked at: now there is a run.
-    if is_new:
-        records = Records.create(
-            records.path,
-            {**config.to_dict(), "given": arguments.given(), **describe(devices)},
-        )
-        print(f"run directory: {records.path}")
-    elif records.summary() is not None:
-        print(f"{records.path} is finished: there is nothing to resume")
-        return 0
-
-    with Checkpoints(records.path / "checkpoints") as checkpoints:
-        state = replicate(initial_state(model, data, tx, config.seed), devices)
-        seconds = 0.0
-        restored = checkpoints.restore(state) if not is_new else None
-        if restored is not None:
-            state, notes, problems = restored
-            for problem in problems:
-                print(f"warning: {problem}; fell back to an older checkpoint")
-            seconds = notes["seconds"]
-            records.truncate_metrics(notes["metrics_bytes"])
-            for difference in differences(records.config(), devices):
-                print(
-                    f"warning: {difference}: the run goes on, but not bit for bit as "
-                    "it would have"
+    with records.lock():
+        if is_new:
+            environment = describe(devices)
+            Records.create(
+                records.path,
+                {**config.to_dict(), "given": arguments.given(), **environment},
+            )
+            print(f"run directory: {records.path}")
+        with Checkpoints(records.path / "checkpoints") as checkpoints:
+            state = replicate(initial_state(model, data, tx, config.seed), devices)
+            state, seconds = _restore(records, checkpoints, state, devices)
+            loop = Loop(
+                records=records,
+                checkpoints=checkpoints,
+                config=config,
+                evaluate=make_evaluate(
+                    model, data, config, batch_size=config.eval_batch_size
+                ),
+                parts=("test",) if data.validation is None else ("validation", "test"),
+                steps_per_epoch=steps_per_epoch,
+                total_steps=total_steps,
+                snapshot_steps=_snapshot_steps(
+                    config, steps_per_epoch, total_steps, schedule
+                ),
+                step=int(state.step),
+                seconds=seconds,
+            )
+            with Signals() as signals, loop:
+                if loop.step == 0:
+                    loop.keep(0, state)
+                    loop.save(0, state)
+                stride = scan_steps(config, devices)
+                states = fit(
+                    model,
+                    data,
+                    tx,
+                    config,
+                    yield_every=stride,
+                    yield_at=loop.is_due,
+                    donate=True,
+                    state=state,
                 )
-            print(f"resuming {records.path} at step {int(state.step)} of {total_steps}")
-        elif not is_new:
-            records.truncate_metrics(0)
-            print(f"{records.path} has no checkpoint yet: starting from the beginning")
-
-        loop = Loop(
-            records=records,
-            checkpoints=checkpoints,
-            config=config,
-            evaluate=make_evaluate(
-                model, data, config, batch_size=config.eval_batch_size
-            ),
-            parts=("validation", "test") if data.validation is not None else ("test",),
-            steps_per_epoch=steps_per_epoch,
-            total_steps=total_steps,
-            snapshot_steps=_snapshot_steps(
-                config, steps_per_epoch, total_steps, peak_step(schedule, total_steps)
-            ),
-            seconds=seconds,
-        )
-        with Signals() as signals, loop:
-            if restored is None:
-                loop.keep(0, state)
-                loop.save(0, state)
-            first = int(state.step) + 1
-            states = fit(model, data, tx, config, state=state)
-            # Counted here, since reading state.step would wait for the device.
-            for step, state in enumerate(states, start=first):
-                loop.after_update(step, state)
-                if signals.received and step < total_steps:
-                    loop.save(step, state)
-                    loop.close()
-                    print(
-                        f"stopped by {signals.received.name} at step {step}; saved. Go "
-                        f"on with --resume --run-dir={records.path}"
-                    )
-                    return 128 + signals.received
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        _finish(loop, parameters)
+                for state in states:
+                    # Reading state.step would wait for the device at every update.
+                    step = loop.step + 1 if stride == 1 else int(state.step)
+                    loop.after_update(step, state)
+                    if signals.received and step < total_steps:
+                        loop.save(step, state)
+                        loop.close()
+                        print(
+                            f"stopped by {signals.received.name} at step {step}; "
+                            f"saved. Go on with --resume --run-dir={records.path}"
+                        )
+                        return 128 + signals.received
+                parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+                _finish(loop, parameters)
     return 0
+
+
+def _restore(
+    records: Records,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    devices: list[jax.Device],
+) -> tuple[TrainState, float]:
+    """The last good state and the seconds it took, or the initial one and none."""
+    restored = checkpoints.restore(state)
+    if restored is None:
+        if records.metrics_length():
+            records.truncate_metrics(0)
+        return state, 0.0
+    state, notes, problems = restored
+    for problem in problems:
+        print(f"warning: {problem}; fell back to an older checkpoint")
+    records.truncate_metrics(notes["metrics_bytes"])
+    for difference in differences(records.config(), devices):
+        print(
+            f"warning: {difference}: the run goes on, but not bit for bit as it would "
+            "have"
+        )
+    print(f"resuming {records.path} at step {int(state.step)}")
+    return state, notes["seconds"]
 
 
 def _finish(loop: Loop, parameters: int) -> None:
@@ -213,10 +241,11 @@ def _as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
 
 
 def _snapshot_steps(
-    config: RunConfig, steps_per_epoch: int, total_steps: int, peak: int
+    config: RunConfig, steps_per_epoch: int, total_steps: int, schedule: optax.Schedule
 ) -> dict[int, list[str]]:
     """The names of the snapshots that are due at each step."""
     due: dict[int, list[str]] = {}
+    peak = peak_step(schedule, total_steps)
     named = {"initial": 0, "peak": peak, "final": total_steps}
     named.update({f"epoch_{e}": e * steps_per_epoch for e in config.snapshot_epochs})
     for name, step in named.items():
@@ -241,11 +270,7 @@ def _open(
         config = resolve(
             experiment, presets, arguments.preset or "quick", given, arguments.data_dir
         )
-        if records.exists():
-            raise InputError(
-                f"run_dir={str(run_dir)!r} already holds a run; go on with it by "
-                "--resume, or choose another directory"
-            )
+        records.check_free()
         if arguments.resume:
             print(f"{run_dir} holds no run to resume: starting one")
         return config, records, True

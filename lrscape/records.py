@@ -15,9 +15,11 @@ ever half there.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
+import platform
 import re
 import tempfile
 from collections.abc import Iterator
@@ -58,28 +60,65 @@ class Records:
             InputError: the directory holds another run, or anything else.
         """
         records = cls(path)
-        if records.exists():
-            raise InputError(
-                f"run_dir={str(path)!r} already holds a run; go on with it by "
-                "--resume, or choose another directory"
-            )
-        if records.path.is_dir() and any(
-            not child.name.startswith(".") for child in records.path.iterdir()
-        ):
-            raise InputError(
-                f"run_dir={str(path)!r} is not empty and holds no run; choose another "
-                "directory"
-            )
+        records.check_free()
         try:
             records.path.mkdir(parents=True, exist_ok=True)
             # Written last of all that makes a run: until then there is none.
             records._write_json("config.json", config)
         except OSError as error:
-            raise InputError(
-                f"run_dir={str(path)!r} cannot be written: {error.strerror or error}; "
-                "choose another directory"
-            ) from error
+            raise records._unwritable(error) from error
         return records
+
+    def check_free(self) -> None:
+        """Raises InputError where a new run would not be alone in the directory."""
+        if self.exists():
+            raise InputError(
+                f"run_dir={str(self.path)!r} already holds a run; go on with it by "
+                "--resume, or choose another directory"
+            )
+        if self.path.is_dir() and any(
+            not child.name.startswith(".") for child in self.path.iterdir()
+        ):
+            raise InputError(
+                f"run_dir={str(self.path)!r} is not empty and holds no run; choose "
+                "another directory"
+            )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from writing to the directory; makes it if need be.
+
+        The system lets go of the lock when a process ends, however it ends.
+
+        Raises:
+            InputError: another process holds the lock, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise InputError(
+                    f"run_dir={str(self.path)!r} is being written by another process "
+                    f"({file.read().strip() or 'unknown'}); wait for it, or choose "
+                    "another directory"
+                ) from error
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"run_dir={str(self.path)!r} cannot be written: "
+            f"{error.strerror or error}; choose another directory"
+        )
 
     def exists(self) -> bool:
         """Whether the directory holds a run."""

@@ -10,6 +10,14 @@ import pytest
 
 from lrscape import data
 from lrscape.data.__main__ import main
+from lrscape.data.augment import (
+    AUGMENTATIONS,
+    PIXELS,
+    PLANES,
+    augment,
+    augment_batch,
+    warp,
+)
 from lrscape.errors import InputError, MissingDatasetError
 
 
@@ -106,14 +114,97 @@ def test_crop_shifts_and_flip_mirrors():
         for j in range(9)
     }
     keys = jax.random.split(jax.random.key(0), 600)
-    crops = jax.vmap(data.AUGMENTATIONS["crop"], (0, None))(keys, image)
+    crops = jax.vmap(PIXELS["crop"], (0, None))(keys, image)
     seen = {windows[np.asarray(crop).tobytes()] for crop in crops}
     assert len(seen) == 81  # every window, and nothing but windows
-    flips = np.asarray(jax.vmap(data.AUGMENTATIONS["flip"], (0, None))(keys, image))
+    flips = np.asarray(jax.vmap(PIXELS["flip"], (0, None))(keys, image))
     mirrored = (flips == np.asarray(image)[:, ::-1]).all(axis=(1, 2, 3))
     kept = (flips == np.asarray(image)).all(axis=(1, 2, 3))
     assert (mirrored ^ kept).all()
     assert 240 < mirrored.sum() < 360
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A smooth colour image, so that interpolation is nearly exact."""
+    rows, columns = np.mgrid[:33, :33] / 32
+    channels = [np.sin(3 * rows) ** 2, np.cos(columns), rows * columns]
+    return jnp.asarray(255 * np.stack(channels, axis=-1), jnp.float32)
+
+
+def test_warps_are_exact_maps_of_the_plane(photo):
+    move = jnp.eye(3).at[:2, 2].set(jnp.array([2.0, -3.0]))
+    moved = warp(photo, move)
+    np.testing.assert_allclose(moved[:31, 3:], photo[2:, :-3], atol=1e-2)
+    # A quarter turn about the middle.
+    turn = jnp.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(warp(photo, turn), jnp.rot90(photo, -1), atol=1e-1)
+    # Twice as near: what was half way out is at the edge, the middle stays.
+    near = warp(photo, jnp.diag(jnp.array([0.5, 0.5, 1.0])))
+    np.testing.assert_allclose(near[16, 16], photo[16, 16], atol=1e-3)
+    np.testing.assert_allclose(near[0, 32], photo[8, 24], atol=1e-2)
+    # Edges repeat.
+    far = warp(photo, jnp.eye(3).at[0, 2].set(1000.0))
+    np.testing.assert_allclose(far, jnp.broadcast_to(photo[-1:], far.shape), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["shift", "zoom", "rotation"])
+def test_planes_stay_within_their_limits(name):
+    keys = jax.random.split(jax.random.key(0), 500)
+    matrices = np.asarray(jax.vmap(lambda key: PLANES[name](key, (28, 20)))(keys))
+    inner, offset = matrices[:, :2, :2], matrices[:, :2, 2]
+    np.testing.assert_array_equal(matrices[:, 2], np.tile([0, 0, 1], (500, 1)))
+    scale = np.sqrt(np.linalg.det(inner))
+    angle = np.degrees(np.arctan2(inner[:, 1, 0], inner[:, 0, 0]))
+    limits = {"shift": ([2.8, 2.0], 0, 0), "zoom": ([0, 0], 0.1, 0),
+              "rotation": ([0, 0], 0, 15)}[name]  # fmt: skip
+    for found, limit in zip((*np.abs(offset).T, np.abs(scale - 1), np.abs(angle)),
+                            (*limits[0], *limits[1:]), strict=True):  # fmt: skip
+        assert found.max() <= limit + 1e-5
+        assert found.max() >= 0.95 * limit  # and use them
+
+
+def test_neighbouring_planes_are_one_map(photo):
+    key = jax.random.key(3)
+    keys = [jax.random.fold_in(key, n) for n in range(2)]
+    first, second = (
+        PLANES["rotation"](keys[0], (33, 33)),
+        PLANES["zoom"](keys[1], (33, 33)),
+    )
+    both = augment(key, photo, ("rotation", "zoom"))
+    np.testing.assert_allclose(both, warp(photo, first @ second), atol=1e-2)
+    # As one after the other, but for interpolating twice and for edges.
+    twice = warp(warp(photo, first), second)
+    np.testing.assert_allclose(both[8:-8, 8:-8], twice[8:-8, 8:-8], atol=2.0)
+
+
+def test_jitter_changes_colour_within_its_limits(photo):
+    keys = jax.random.split(jax.random.key(0), 200)
+    images = np.asarray(jax.vmap(PIXELS["jitter"], (0, None))(keys, photo))
+    assert images.min() >= 0 and images.max() <= 255
+    brightness = images.mean(axis=(1, 2, 3)) / float(photo.mean())
+    assert 0.55 < brightness.min() < 0.7 and 1.2 < brightness.max() < 1.45
+    # Pixels of one colour stay of one colour: it is no noise.
+    flat = jnp.full((4, 4, 3), 100.0)
+    same = np.asarray(PIXELS["jitter"](keys[0], flat))
+    assert np.ptp(same, axis=(0, 1)).max() < 1e-3
+    grey = PIXELS["jitter"](keys[0], photo[..., :1], 300)
+    assert grey.shape == (33, 33, 1)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_is_the_examples_own(name, digits):
+    """From (seed, epoch, example), whatever the batch; jitted or not."""
+    images = jnp.asarray(digits.train.image[:6])
+    indices = jnp.arange(6)
+    key = jax.random.key(1)
+    whole = augment_batch(key, 2, indices, images, (name,), 16)
+    part = jax.jit(lambda i, x: augment_batch(key, 2, i, x, (name,), 16))(
+        indices[3:5], images[3:5]
+    )
+    np.testing.assert_allclose(part, whole[3:5], atol=1e-4)
+    assert (np.asarray(whole) != np.asarray(images)).any()
+    assert whole.shape == images.shape and whole.max() <= 16
 
 
 def test_unknown_augmentation():

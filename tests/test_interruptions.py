@@ -124,7 +124,7 @@ def test_signals_save_and_say_so(undisturbed, tmp_path, number):
     step = int(out.split(" at step ")[1].split(";")[0])
     assert newest_checkpoint(run_dir) == step
     out = finish(start(run_dir, "--resume"))
-    assert f"at step {step} of" in out
+    assert f"resuming {run_dir} at step {step}" in out
     assert_same_run(undisturbed, run_dir)
 
 

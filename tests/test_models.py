@@ -20,20 +20,55 @@ SIZES = [
     ("cnn", (28, 28, 1), {}, 9 * 32 + 9 * 32 * 64 + 3136 * 128 + 1290 + 2 * 224),
     # cuda-convnet's 18 % network, as its layer definitions count.
     ("small", (32, 32, 3), {}, 2_432 + 25_632 + 51_264 + 10_250),
+    # He et al. (2015), Table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million.
+    ("resnet20", (32, 32, 3), {}, 269_722),
+    ("resnet20", (32, 32, 3), {"shortcut": "B"}, 272_474),
+    ("resnet32", (32, 32, 3), {}, 464_154),
+    ("resnet44", (32, 32, 3), {}, 658_586),
+    ("resnet56", (32, 32, 3), {}, 853_018),
+    ("resnet110", (32, 32, 3), {}, 1_727_962),
+    # He et al. (2016): 1.7 million for 110 basic layers and for 164 with bottlenecks.
+    ("preresnet20", (32, 32, 3), {}, 272_282),
+    ("preresnet32", (32, 32, 3), {}, 466_714),
+    ("preresnet44", (32, 32, 3), {}, 661_146),
+    ("preresnet56", (32, 32, 3), {}, 855_578),
+    ("preresnet110", (32, 32, 3), {"block": "basic"}, 1_730_522),
+    # He et al. (2019), Sec. 7: 16,160 of these belong to batch norm, 1.41 %.
+    ("preresnet110", (32, 32, 3), {}, 1_146_842),
+    ("preresnet164", (32, 32, 3), {}, 1_703_258),
 ]
+
+# Deep networks are counted without being compiled.
+SHALLOW = ("mlp", "cnn", "small", "resnet20", "preresnet20")
 
 
 @pytest.mark.parametrize(("name", "shape", "fields", "parameters"), SIZES)
-def test_parameters_and_outputs(name, shape, fields, parameters):
+def test_parameters(name, shape, fields, parameters):
+    model = models.create(name, num_classes=10, **fields)
+    init = functools.partial(model.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), jnp.ones((1, *shape)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == parameters
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(variables)}
+    assert kinds == {jnp.dtype("float32")}
+    outputs, _ = jax.eval_shape(
+        lambda v: model.apply(
+            v, jnp.ones((3, *shape)), train=True, mutable=["batch_stats"]
+        ),
+        variables,
+    )
+    assert outputs.shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "fields"),
+    [size[:3] for size in SIZES if size[0] in SHALLOW]
+    + [("preresnet20", (32, 32, 3), {"block": "bottleneck"})],
+)
+def test_outputs_and_features(name, shape, fields):
     model = models.create(name, num_classes=10, **fields)
     images = jax.random.normal(jax.random.key(1), (2, *shape))
     init = jax.jit(functools.partial(model.init, train=False))
     variables = init(jax.random.key(0), images)
-    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    assert count == parameters
-    assert all(
-        leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables["params"])
-    )
     logits, sown = model.apply(
         variables, images, train=False, mutable=["intermediates"]
     )
@@ -53,6 +88,70 @@ def test_parameters_and_outputs(name, shape, fields, parameters):
 
 def test_every_model_has_its_size_tested():
     assert {name for name, *_ in SIZES} == set(models.NAMES)
+
+
+def test_batch_norm_of_the_bottleneck_network():
+    model = models.create("preresnet110", num_classes=10)
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+    )
+    norms = [v for k, v in _flat(shapes["params"]) if "BatchNorm" in k]
+    assert sum(leaf.size for leaf in norms) == 16_160
+
+
+def _flat(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def test_shortcut_a_takes_every_other_pixel_and_pads_with_zeros():
+    model = models.create("resnet20", num_classes=10)
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 16))
+    y = model._shortcut(x, 32, 2, train=False)
+    assert y.shape == (2, 4, 4, 32)
+    np.testing.assert_array_equal(y[..., :16], x[:, ::2, ::2])
+    np.testing.assert_array_equal(y[..., 16:], 0)
+
+
+def test_a_block_whose_convolutions_are_zero_passes_its_input():
+    """What makes it a residual network: with zero weights a block is its shortcut."""
+    model = models.create("resnet20", num_classes=10)
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(1), images
+    )
+    params = {
+        name: jax.tree.map(jnp.zeros_like, layer)
+        if name.startswith("Conv_") and name != "Conv_0"
+        else layer
+        for name, layer in variables["params"].items()
+    }
+    _, sown = model.apply(
+        {**variables, "params": params}, images, train=False, mutable=["intermediates"]
+    )
+    (features,) = sown["intermediates"]["penultimate"]
+    # The first layer's channels, thinned twice; those that were padded stay zero.
+    assert (np.asarray(features[:, :16]) > 0).any()
+    np.testing.assert_array_equal(features[:, 16:], 0)
+
+
+@jax.numpy_dtype_promotion("standard")  # Flax's own norm is not strict here
+@pytest.mark.parametrize("name", ["resnet20", "preresnet20"])
+def test_bfloat16_compute_keeps_float32_parameters(name):
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    full = models.create(name, num_classes=10)
+    half = models.create(name, num_classes=10, dtype="bfloat16")
+    variables = jax.jit(functools.partial(half.init, train=False))(
+        jax.random.key(1), images
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    a = jax.jit(functools.partial(full.apply, train=False))(variables, images)
+    b = jax.jit(functools.partial(half.apply, train=False))(variables, images)
+    assert b.dtype == jnp.float32
+    # Rounded to 8 bits on the way, and not the same to the last digit of float32.
+    scale = np.abs(a).max()
+    np.testing.assert_allclose(a, b, atol=0.05 * scale)
+    assert np.abs(a - b).max() > 1e-4 * scale
 
 
 def windows(x, size):
@@ -107,6 +206,15 @@ def test_bad_names_and_fields():
         models.create("smal", num_classes=10)
     with pytest.raises(InputError, match="depth=3 is not a field of model='mlp'"):
         models.create("mlp", num_classes=10, depth=3)
+    for depth, block in ((21, "basic"), (2, "basic"), (20, "bottlenek")):
+        with pytest.raises(InputError, match=r"depth=|did you mean 'bottleneck'"):
+            net = models.PreActResNet(num_classes=10, depth=depth, block=block)
+            net.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+    with pytest.raises(InputError, match="dtype='bf16' is unknown"):
+        models.create("resnet20", num_classes=10, dtype="bf16")
+    with pytest.raises(InputError, match="shortcut='C'"):
+        net = models.create("resnet20", num_classes=10, shortcut="C")
+        net.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
     with pytest.raises(InputError, match="num_classes=0"):
         models.create("mlp", num_classes=0)
     with pytest.raises(InputError, match="initializer='hee'.*did you mean 'he'"):

@@ -132,6 +132,44 @@ def test_donated_memory_gives_the_same(digits, mlp):
     assert_same(bits(kept), bits(last))
 
 
+@pytest.mark.parametrize(("scan", "num_devices"), [(3, 1), (100, 1), (3, 2)], ids=str)
+@pytest.mark.parametrize("donate", [False, True], ids=["kept", "donated"])
+def test_the_compiled_loop_equals_the_stepwise_one(
+    digits, mlp, scan, num_devices, donate
+):
+    """Over epochs, ragged stretches and yields anywhere."""
+    fields = {"augment": ("crop",), "log_every": 3, "num_devices": num_devices}
+    steps = {bits(s).step.item(): bits(s) for s in run(mlp, digits, config(**fields))}
+    yielded = []
+    for state in fit(
+        mlp, digits, tx_for(config(), digits), config(**fields, scan_steps=scan),
+        yield_every=100, yield_at=lambda step: step in (2, 7), donate=donate,
+    ):  # fmt: skip
+        yielded.append(int(state.step))
+        assert_trees(bits(state), steps[yielded[-1]], rtol=1e-6, atol=1e-7)
+    assert yielded == [2, 7, 8]
+
+
+def test_a_compiled_loop_ends_where_a_state_is_asked_for(digits, mlp):
+    states = run(mlp, digits, config(scan_steps=100), yield_every=3)
+    assert [int(state.step) for state in states] == [3, 6, 8]
+
+
+def test_the_compiled_loop_finds_what_is_not_finite(digits, mlp):
+    rates = jnp.array([0.1, 0.1, jnp.inf, 0.1, 0.1, 0.1, 0.1, 0.1])
+    tx = transforms.scale_by_rate(lambda count: rates[count])
+    with pytest.raises(NonFiniteLossError, match="at step 3"):
+        list(fit(mlp, digits, tx, config(scan_steps=100), yield_every=100))
+
+
+def test_donating_spares_the_callers_state(digits, mlp):
+    tx = tx_for(config(), digits)
+    start = initial_state(mlp, digits, tx, 0)
+    for _ in fit(mlp, digits, tx, config(epochs=1), donate=True, state=start):
+        pass
+    assert all(not leaf.is_deleted() for leaf in jax.tree.leaves(bits(start)))
+
+
 def test_goes_on_from_any_state(digits, mlp):
     settings = config(augment=("crop", "flip"), log_every=3)
     whole = run(mlp, digits, settings)
@@ -288,6 +326,7 @@ def test_non_finite_training_stops_with_its_step(digits, mlp):
         ({"augment": ("flop",)}, "augment='flop'"),
         ({"normalize": "whiten"}, "normalize='whiten'"),
         ({"log_every": 0}, "log_every=0"),
+        ({"scan_steps": 0}, "scan_steps=0"),
     ],
 )  # fmt: skip
 def test_bad_settings_fail_at_once(digits, mlp, changes, words):

@@ -6,17 +6,25 @@ the batch it falls into, the batch size or the number of devices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 
 from lrscape.errors import unknown_name
 
-CROP_PADDING = 4
+CROP_PADDING = 4  # pixels on each side
+SHIFT = 0.1  # of height and width, at the most
+ZOOM = 0.1  # the largest change of scale
+ROTATION = 15.0  # degrees, at the most
+JITTER = 0.4  # the largest change of brightness, contrast and saturation
 
 
-def crop(key: jax.Array, image: jax.Array) -> jax.Array:
+# Of single images, pixel by pixel: (key, image, max_value) -> image.
+
+
+def crop(key: jax.Array, image: jax.Array, max_value: float = 255) -> jax.Array:
     """Pads with zeros by 4 pixels on each side and cuts out a random window."""
     height, width, channels = image.shape
     padding = ((CROP_PADDING, CROP_PADDING), (CROP_PADDING, CROP_PADDING), (0, 0))
@@ -28,12 +36,132 @@ def crop(key: jax.Array, image: jax.Array) -> jax.Array:
     )
 
 
-def flip(key: jax.Array, image: jax.Array) -> jax.Array:
+def flip(key: jax.Array, image: jax.Array, max_value: float = 255) -> jax.Array:
     """Mirrors left to right, half of the time."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-AUGMENTATIONS = {"crop": crop, "flip": flip}
+def jitter(key: jax.Array, image: jax.Array, max_value: float = 255) -> jax.Array:
+    """Changes brightness, contrast and saturation, each by up to 40 %, in that order.
+
+    Pixels stay within 0 and the largest value; a grey image has no saturation.
+    """
+    image = image.astype(jnp.float32)
+    brightness, contrast, saturation = jax.random.uniform(
+        key, (3,), minval=1 - JITTER, maxval=1 + JITTER
+    )
+
+    def mixed(with_what, share):
+        return jnp.clip(share * image + (1 - share) * with_what, 0, max_value)
+
+    image = mixed(jnp.zeros_like(image), brightness)
+    image = mixed(jnp.full_like(image, _grey(image).mean()), contrast)
+    if image.shape[-1] == 3:
+        image = mixed(jnp.broadcast_to(_grey(image), image.shape), saturation)
+    return image
+
+
+def _grey(image: jax.Array) -> jax.Array:
+    """Luma by ITU-R 601, (height, width, 1)."""
+    if image.shape[-1] != 3:
+        return image.mean(axis=-1, keepdims=True)
+    weights = jnp.array([0.299, 0.587, 0.114], image.dtype)
+    return (image @ weights)[..., None]
+
+
+# Of the plane: (key, (height, width)) -> a 3x3 matrix that takes a pixel of the result,
+# as (row, column, 1) from the image's middle, to where its value comes from.
+
+
+def shift(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Moves by up to a tenth of height and width; edges repeat."""
+    limits = SHIFT * jnp.array(shape, jnp.float32)
+    offset = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0) * limits
+    return jnp.eye(3).at[:2, 2].set(offset)
+
+
+def zoom(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Scales rows and columns alike, by 0.9 to 1.1; edges repeat."""
+    scale = jax.random.uniform(key, (), minval=1 - ZOOM, maxval=1 + ZOOM)
+    return jnp.diag(jnp.stack([scale, scale, jnp.ones_like(scale)]))
+
+
+def rotation(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Turns about the middle by up to 15 degrees; edges repeat."""
+    angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-ROTATION, maxval=ROTATION))
+    cos, sin, zero, one = jnp.cos(angle), jnp.sin(angle), jnp.zeros(()), jnp.ones(())
+    return jnp.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one]).reshape(3, 3)
+
+
+PIXELS: dict[str, Callable[..., jax.Array]] = {
+    "crop": crop,
+    "flip": flip,
+    "jitter": jitter,
+}
+PLANES: dict[str, Callable[..., jax.Array]] = {
+    "shift": shift,
+    "zoom": zoom,
+    "rotation": rotation,
+}
+
+AUGMENTATIONS: tuple[str, ...] = (*PIXELS, *PLANES)
+
+
+def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Maps the plane of an image, with linear interpolation; edges repeat.
+
+    Args:
+        image: (height, width, channels).
+        matrix: (3, 3), from the result's pixels to the image's, as (row, column, 1)
+            from the middle.
+
+    Returns:
+        (height, width, channels), float32.
+    """
+    height, width, channels = image.shape
+    middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
+    rows, columns = jnp.mgrid[:height, :width].astype(jnp.float32)
+    pixels = jnp.stack([rows - middle[0], columns - middle[1], jnp.ones_like(rows)])
+    sources = jnp.einsum("ij,jhw->ihw", matrix, pixels)
+    places = [sources[0] + middle[0], sources[1] + middle[1]]
+    image = image.astype(jnp.float32)
+    return jnp.stack(
+        [
+            map_coordinates(image[..., channel], places, order=1, mode="nearest")
+            for channel in range(channels)
+        ],
+        axis=-1,
+    )
+
+
+def augment(
+    key: jax.Array, image: jax.Array, names: Sequence[str], max_value: float = 255
+) -> jax.Array:
+    """Augments one image.
+
+    Neighbours among shift, zoom and rotation are one map of the plane, so that pixels
+    are interpolated once.
+
+    Args:
+        key: the example's PRNG key.
+        image: (height, width, channels).
+        names: of `AUGMENTATIONS`, in order.
+        max_value: the largest value of a pixel.
+
+    Returns:
+        The image, of the same shape; float32 if it was interpolated or jittered.
+    """
+    matrix = None
+    for number, name in enumerate(names):
+        own_key = jax.random.fold_in(key, number)
+        if name in PLANES:
+            step = PLANES[name](own_key, image.shape[:2])
+            matrix = step if matrix is None else matrix @ step
+            continue
+        if matrix is not None:
+            image, matrix = warp(image, matrix), None
+        image = PIXELS[name](own_key, image, max_value)
+    return image if matrix is None else warp(image, matrix)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -49,6 +177,7 @@ def augment_batch(
     indices: jax.Array,
     images: jax.Array,
     names: Sequence[str],
+    max_value: float = 255,
 ) -> jax.Array:
     """Augments a batch of images.
 
@@ -58,9 +187,10 @@ def augment_batch(
         indices: (batch,), the examples' positions in the training set.
         images: (batch, height, width, channels), of any dtype.
         names: of `AUGMENTATIONS`, applied in this order.
+        max_value: the largest value of a pixel.
 
     Returns:
-        The images, with shape and dtype unchanged.
+        The images, of the same shape; float32 if they were interpolated or jittered.
 
     Raises:
         InputError: an unknown name.
@@ -79,10 +209,7 @@ def augment_batch(
         return images
     key = jax.random.fold_in(key, epoch)
 
-    def augment(index, image):
-        example_key = jax.random.fold_in(key, index)
-        for number, name in enumerate(names):
-            image = AUGMENTATIONS[name](jax.random.fold_in(example_key, number), image)
-        return image
+    def one(index, image):
+        return augment(jax.random.fold_in(key, index), image, names, max_value)
 
-    return jax.vmap(augment)(indices, images)
+    return jax.vmap(one)(indices, images)

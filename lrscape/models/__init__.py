@@ -8,7 +8,6 @@ over several devices sets to synchronise the statistics.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -16,14 +15,18 @@ from typing import Any
 import flax.linen as nn
 
 from lrscape.errors import InputError, unknown_name
+from lrscape.models import resnet
 from lrscape.models.cnn import CNN as CNN
 from lrscape.models.mlp import MLP as MLP
+from lrscape.models.resnet import PreActResNet as PreActResNet
+from lrscape.models.resnet import ResNet as ResNet
 from lrscape.models.small import Small as Small
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
     "small": Small,
+    **resnet.FACTORIES,
 }
 
 NAMES: tuple[str, ...] = tuple(_FACTORIES)
@@ -58,11 +61,10 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
             f"model={name!r}: num_classes={num_classes!r} must be positive"
         )
     factory = _FACTORIES[name]
-    fixed = factory.keywords if isinstance(factory, functools.partial) else {}
     fields = [
         field
         for field in inspect.signature(factory).parameters
-        if field not in ("parent", "name", "num_classes", *fixed)
+        if field not in ("parent", "name", "num_classes")
     ]
     for field, value in kwargs.items():
         if field not in fields:
@@ -73,4 +75,4 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
     return factory(num_classes=num_classes, **kwargs)
 
 
-__all__ = ["CNN", "MLP", "NAMES", "Small", "create"]
+__all__ = ["CNN", "MLP", "NAMES", "PreActResNet", "ResNet", "Small", "create"]

@@ -68,6 +68,10 @@ def _checked(tree: Any, seal: Any, where: Path) -> dict[str, Any]:
     return notes
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else repr(error)
+
+
 def _canonical(notes: Any) -> bytes:
     return json.dumps(notes, sort_keys=True).encode()
 
@@ -109,7 +113,9 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
         seal = ocp.metadata(path.absolute()).custom_metadata
     # Whatever damage does to Orbax's files, it says so in its own many ways.
     except Exception as error:
-        raise CorruptCheckpointError(f"{path} cannot be loaded: {error}") from error
+        raise CorruptCheckpointError(
+            f"{path} cannot be loaded: {_first_line(error)}"
+        ) from error
     return tree, _checked(tree, seal, path)
 
 
@@ -136,7 +142,12 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._orbax.close()
+        try:
+            self._orbax.close()
+        except Exception:
+            # What failed while saving fails again here; once is enough.
+            if error is None:
+                raise
 
     @property
     def steps(self) -> list[int]:
@@ -146,10 +157,17 @@ class Checkpoints:
     def save(self, state: TrainState, notes: dict[str, Any]) -> None:
         """Saves a state under its step, with notes that JSON can hold."""
         tree, step = _to_tree(state), int(state.step)
-        # A step may be there already: the one that a run was resumed from.
-        self._orbax.save(
-            step, tree, force=True, overwrite=True, custom_metadata=_sealed(tree, notes)
-        )
+        seal = _sealed(tree, notes)
+        try:
+            # A step may be there already: the one that a run was resumed from.
+            self._orbax.save(
+                step, tree, force=True, overwrite=True, custom_metadata=seal
+            )
+        # A full disk comes out of Orbax as one of many exceptions.
+        except Exception as error:
+            raise OSError(
+                f"the checkpoint of step {step} cannot be saved: {_first_line(error)}"
+            ) from error
 
     def restore(
         self, template: TrainState
@@ -180,8 +198,7 @@ class Checkpoints:
                 problems.append(str(error))
             # As in `load_tree`.
             except Exception as error:
-                reason = str(error).splitlines()[0] if str(error) else repr(error)
-                problems.append(f"{where} cannot be loaded: {reason}")
+                problems.append(f"{where} cannot be loaded: {_first_line(error)}")
             else:
                 for damaged in self.steps:
                     if damaged > step:

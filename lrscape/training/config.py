@@ -26,6 +26,9 @@ class Config:
         log_every: the number of updates over which training metrics are averaged;
             None is an epoch.
         num_devices: how many local devices to train on; None is all of them.
+        scan_steps: updates in one compiled loop, at the most. None is 1 on CPU, where a
+            convolution's weight gradient runs many times slower within a compiled loop,
+            and 100 on an accelerator, which would wait for the host between updates.
 
     Raises:
         InputError: a value that cannot work, before anything is compiled.
@@ -39,11 +42,13 @@ class Config:
     sync_batch_norm: bool = True
     log_every: int | None = None
     num_devices: int | None = None
+    scan_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "batch_size", "log_every", "num_devices"):
+        optional = ("log_every", "num_devices", "scan_steps")
+        for field in ("epochs", "batch_size", *optional):
             value = getattr(self, field)
-            if value is None and field in ("log_every", "num_devices"):
+            if value is None and field in optional:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{field}={value!r} must be a whole number, 1 or more")

@@ -78,3 +78,15 @@ def map_over_devices(step: Callable, devices: Sequence[jax.Device], **options):
 def split(indices: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
     """Shapes a global batch of indices as (devices, examples a device)."""
     return indices.reshape(len(devices), -1)
+
+
+def split_many(
+    batches: Sequence[np.ndarray], devices: Sequence[jax.Device], length: int
+) -> np.ndarray:
+    """Shapes global batches as (devices, length, examples a device).
+
+    What is missing from `length` batches is filled up with -1.
+    """
+    indices = np.full((length, len(batches[0])), -1, np.int32)
+    indices[: len(batches)] = batches
+    return indices.reshape(length, len(devices), -1).swapaxes(0, 1)

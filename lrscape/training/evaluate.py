@@ -45,14 +45,13 @@ def make_evaluate(
     """
     devices = choose_devices(config.num_devices, config.batch_size)
     step = map_over_devices(make_evaluation_step(model), devices)
-    normalization = data.normalization(config.normalize)
     batch_size = pad_to_multiple(batch_size, len(devices))
     on_device: dict[str, DeviceData] = {}
 
     def evaluate(state: TrainState, part: str = "test") -> dict[str, float]:
         examples = getattr(data, part)
         if part not in on_device:
-            placed = DeviceData.of(examples, normalization)
+            placed = DeviceData.of(data, part, config.normalize)
             on_device[part] = replicate(placed, devices)
         variables = replicate(state.variables, devices)
         sums = []

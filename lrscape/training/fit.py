@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,9 +19,10 @@ from lrscape.training.devices import (
     map_over_devices,
     replicate,
     split,
+    split_many,
 )
 from lrscape.training.state import ORDER, TrainState, initial_state
-from lrscape.training.step import DeviceData, make_step, synchronized
+from lrscape.training.step import DeviceData, make_loop, make_step, synchronized
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -45,6 +47,7 @@ def fit(
     config: Config,
     *,
     yield_every: int = 1,
+    yield_at: Callable[[int], bool] = lambda step: False,
     donate: bool = False,
     state: TrainState | None = None,
 ) -> Iterator[TrainState]:
@@ -58,7 +61,9 @@ def fit(
         tx: any Optax transformation; it is handed the loss as ``value=``.
         config: how to train.
         yield_every: yields the state after each multiple of so many updates, and the
-            last one.
+            last one. On an accelerator many updates run in one compiled loop, and what
+            is not yielded costs nothing.
+        yield_at: says of a step whether to yield after it too.
         donate: lets an update reuse the memory of the state before it. What was
             yielded must then be read before the next state is asked for.
         state: goes on from this state, made by `initial_state` or restored; None
@@ -71,8 +76,8 @@ def fit(
     Raises:
         InputError: at once, before anything is compiled: a batch that is larger than
             the data or cannot be split over the devices, a state beyond the end.
-        NonFiniteLossError: while iterating, at the latest one update after the loss or
-            its gradient was not finite.
+        NonFiniteLossError: while iterating, at the latest one call of the device after
+            the loss or its gradient was not finite.
 
     Example:
         >>> import optax
@@ -100,47 +105,66 @@ def fit(
         )
     if jax.tree.leaves(state.batch_stats):
         model = synchronized(model, config, len(devices))
-    return _states(
-        state=replicate(state, devices),
-        dataset=replicate(
-            DeviceData.of(data.train, data.normalization(config.normalize)), devices
-        ),
-        step=map_over_devices(
-            make_step(model, tx, config, steps_per_epoch),
-            devices,
-            donate_argnums=(0,) if donate else (),
-        ),
-        devices=devices,
-        batch_size=config.batch_size,
-        steps=range(start, total_steps),
-        steps_per_epoch=steps_per_epoch,
-        yield_every=yield_every,
+    step = make_step(model, tx, config, steps_per_epoch)
+    length = min(scan_steps(config, devices), yield_every)
+    mapped = map_over_devices(
+        step if length == 1 else make_loop(step),
+        devices,
+        donate_argnums=(0,) if donate else (),
     )
+    placed, key = replicate(state, devices), state.key
+    if donate:
+        # The caller's own state is not ours to give away.
+        placed = jax.tree.map(jnp.copy, placed)
+    dataset = replicate(DeviceData.of(data, "train", config.normalize), devices)
 
+    @functools.lru_cache(maxsize=1)
+    def order_of(epoch: int) -> np.ndarray:
+        return epoch_order(key, epoch, len(data.train))
 
-def _states(
-    *, state, dataset, step, devices, batch_size, steps, steps_per_epoch, yield_every
-):
-    num_examples = len(dataset.label)
-    # On virtual CPU devices two programs in flight may wait for each other's threads.
-    one_at_a_time = devices[0].platform == "cpu" and len(devices) > 1
-    order = None
-    running = state.first_bad_step
-    for n in steps:
+    def batch_at(n: int) -> np.ndarray:
         epoch, position = divmod(n, steps_per_epoch)
-        if order is None or position == 0:
-            order = epoch_order(state.key, epoch, num_examples)
-        batch = order[position * batch_size : (position + 1) * batch_size]
-        finished = running if n > steps.start else int(running)
-        state, metrics = step(state, dataset, split(batch, devices))
-        running = metrics["first_bad_step"]
-        if one_at_a_time:
-            running.block_until_ready()
-        # Looked at while the next update runs, so that nothing waits.
-        raise_if_not_finite(finished)
-        if (n + 1) % yield_every == 0 or n + 1 == steps.stop:
-            yield state
-    raise_if_not_finite(running)
+        order = order_of(epoch)
+        return order[position * config.batch_size : (position + 1) * config.batch_size]
+
+    def due(n: int) -> bool:
+        return n % yield_every == 0 or n == total_steps or yield_at(n)
+
+    def states(state: TrainState) -> Iterator[TrainState]:
+        # On virtual CPU devices two programs in flight may wait for each other.
+        one_at_a_time = devices[0].platform == "cpu" and len(devices) > 1
+        running: jax.Array | int = int(state.first_bad_step)
+        n = start
+        while n < total_steps:
+            stretch = [batch_at(n)]
+            n += 1
+            while len(stretch) < length and not due(n):
+                stretch.append(batch_at(n))
+                n += 1
+            finished = running
+            indices = (
+                split(stretch[0], devices)
+                if length == 1
+                else split_many(stretch, devices, length)
+            )
+            state, metrics = mapped(state, dataset, indices)
+            running = metrics["first_bad_step"]
+            if one_at_a_time:
+                jax.block_until_ready(running)
+            # Looked at while the next call runs, so that nothing waits.
+            raise_if_not_finite(finished)
+            if due(n):
+                yield state
+        raise_if_not_finite(running)
+
+    return states(placed)
+
+
+def scan_steps(config: Config, devices: Sequence[jax.Device]) -> int:
+    """How many updates run in one compiled loop, at the most."""
+    if config.scan_steps is not None:
+        return config.scan_steps
+    return 1 if devices[0].platform == "cpu" else 100
 
 
 def epoch_order(key: jax.Array, epoch: int, num_examples: int) -> np.ndarray:

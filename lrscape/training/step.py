@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from lrscape.data import Examples, augment_batch
+from lrscape.data import Dataset, Examples, augment_batch
 from lrscape.errors import InputError
 from lrscape.training.config import Config
 from lrscape.training.devices import AXIS
@@ -27,18 +27,23 @@ class DeviceData(NamedTuple):
         label: (n,), int32.
         mean: subtracted from pixels; broadcasts against an image.
         scale: divides them.
+        max_value: the largest value of a pixel before it is normalised.
     """
 
     image: Any
     label: Any
     mean: Any
     scale: Any
+    max_value: Any
 
     @classmethod
-    def of(cls, examples: Examples, normalization) -> DeviceData:
-        """Examples with a `lrscape.data.Dataset.normalization`."""
-        mean, scale = normalization
-        return cls(examples.image, examples.label, mean, scale)
+    def of(cls, data: Dataset, part: str, normalize: str) -> DeviceData:
+        """A part of a data set with its `lrscape.data.Dataset.normalization`."""
+        examples: Examples = getattr(data, part)
+        mean, scale = data.normalization(normalize)
+        return cls(
+            examples.image, examples.label, mean, scale, np.float32(data.max_value)
+        )
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Turns uint8 pixels into the float32 that a model sees."""
@@ -87,6 +92,7 @@ def make_step(
             indices,
             dataset.image[indices],
             config.augment,
+            dataset.max_value,
         )
         inputs, labels = dataset.normalize(images), dataset.label[indices]
         dropout = jax.random.fold_in(
@@ -145,6 +151,25 @@ def make_step(
         return state, {**metrics, "first_bad_step": first_bad_step}
 
     return step
+
+
+def make_loop(step):
+    """Makes many updates one program: ``loop(state, dataset, indices)``.
+
+    `indices` has shape (updates, examples a device). Rows of -1 at its end are no
+    updates, so that a shorter stretch needs no program of its own.
+    """
+
+    def loop(state: TrainState, dataset: DeviceData, indices: jax.Array):
+        count = jnp.sum(indices[:, 0] >= 0)
+
+        def update(n, state):
+            return step(state, dataset, indices[n])[0]
+
+        state = lax.fori_loop(0, count, update, state)
+        return state, {"first_bad_step": state.first_bad_step}
+
+    return loop
 
 
 def make_evaluation_step(model: nn.Module):
