@@ -14,7 +14,9 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("lrscape", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+from lrscape import __version__
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 # Of what `describe` gives, the part that bits depend on.
 _DECISIVE = ("versions", "device", "device_count", "cores", "machine")
@@ -32,6 +34,7 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
     return {
         "versions": {
             "python": platform.python_version(),
+            "lrscape": __version__,
             **{package: version(package) for package in PACKAGES},
         },
         "device": devices[0].device_kind,

@@ -16,6 +16,8 @@ import hypothesis
 import jax
 import pytest
 
+from tests import processes
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -31,6 +33,14 @@ def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A run of `processes.FLAGS` that nothing happened to."""
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    processes.finish(processes.start(run_dir, *processes.FLAGS))
+    return run_dir
 
 
 def data_dir(name: str) -> Path | None:

@@ -7,8 +7,14 @@ is checked when it is loaded.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import io
 import json
+import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +27,39 @@ from lrscape.training.state import TrainState
 
 # The newest checkpoint, and one to fall back to.
 KEPT = 2
+
+
+@contextlib.contextmanager
+def _one_error_only() -> Iterator[None]:
+    """Keeps Orbax's threads from printing tracebacks beside the exception raised.
+
+    They log what has been raised already; and after a failure its unfinished tasks go
+    on failing one by one, with "Event loop is closed".
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    except Exception:
+        _ignore_closed_loops()
+        raise
+    # Not after a failure, whose threads are still talking.
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@functools.cache
+def _ignore_closed_loops() -> None:
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 class CorruptCheckpointError(OSError):
@@ -69,7 +108,9 @@ def _checked(tree: Any, seal: Any, where: Path) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else repr(error)
+    """What is worth telling of an error that goes on for pages."""
+    line = str(error).strip().split("\n")[0].split("\\n")[0] or repr(error)
+    return line if len(line) <= 240 else f"{line[:240]} ..."
 
 
 def _canonical(notes: Any) -> bytes:
@@ -93,7 +134,8 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
     # As NumPy arrays, so that it loads on any number of devices.
     tree = jax.tree.map(np.asarray, tree)
     seal = _sealed(tree, notes)
-    ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
+    with _one_error_only():
+        ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
 
 
 def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -109,8 +151,9 @@ def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
         CorruptCheckpointError: it is damaged.
     """
     try:
-        tree = ocp.load(path.absolute())
-        seal = ocp.metadata(path.absolute()).custom_metadata
+        with _one_error_only():
+            tree = ocp.load(path.absolute())
+            seal = ocp.metadata(path.absolute()).custom_metadata
     # Whatever damage does to Orbax's files, it says so in its own many ways.
     except Exception as error:
         raise CorruptCheckpointError(
@@ -143,7 +186,8 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._orbax.close()
+            with _one_error_only():
+                self._orbax.close()
         except Exception:
             # What failed while saving fails again here; once is enough.
             if error is None:
@@ -160,9 +204,10 @@ class Checkpoints:
         seal = _sealed(tree, notes)
         try:
             # A step may be there already: the one that a run was resumed from.
-            self._orbax.save(
-                step, tree, force=True, overwrite=True, custom_metadata=seal
-            )
+            with _one_error_only():
+                self._orbax.save(
+                    step, tree, force=True, overwrite=True, custom_metadata=seal
+                )
         # A full disk comes out of Orbax as one of many exceptions.
         except Exception as error:
             raise OSError(
@@ -191,8 +236,9 @@ class Checkpoints:
         for step in reversed(self.steps):
             where = self.directory / str(step)
             try:
-                tree = self._orbax.load(step, abstract_state=_to_tree(template))
-                seal = self._orbax.metadata(step).custom_metadata
+                with _one_error_only():
+                    tree = self._orbax.load(step, abstract_state=_to_tree(template))
+                    seal = self._orbax.metadata(step).custom_metadata
                 notes = _checked(tree, seal, where)
             except CorruptCheckpointError as error:
                 problems.append(str(error))
