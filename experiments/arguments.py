@@ -158,7 +158,7 @@ _SCHEDULE_FLAGS = {
 
 # What a schedule takes when neither a flag nor the preset says.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "rational": {"decay": 99.0},
+    "rational": {"decay": 9.0},
     "trapezoid": {"rise": 0.25, "fall": 0.5},
     "swa": {"swa_start": 0.5, "swa_end": 0.75},
 }

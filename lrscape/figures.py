@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,36 @@ def learning_curves(
         axes.spines[["top", "right"]].set_visible(False)
     if loss.get_lines():
         loss.legend(frameon=False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def image_sheet(
+    columns: Mapping[str, Any], *, max_value: float, title: str | None = None
+) -> Figure:
+    """Draws images in a grid.
+
+    Args:
+        columns: title -> images (rows, height, width, channels); one channel is drawn
+            in grey.
+        max_value: what is drawn as white.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    rows = len(next(iter(columns.values())))
+    figure = Figure(
+        figsize=(0.9 * len(columns), 0.95 * rows + 0.4), layout="constrained"
+    )
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for j, (name, images) in enumerate(columns.items()):
+        grid[0, j].set_title(name, fontsize=8)
+        for i in range(rows):
+            image = np.clip(np.asarray(images[i], np.float32) / max_value, 0, 1)
+            grid[i, j].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
+            grid[i, j].set_axis_off()
     if title:
         figure.suptitle(title)
     return figure

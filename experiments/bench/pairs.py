@@ -1,0 +1,75 @@
+"""Timing in interleaved pairs, with the reference against itself beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+REFERENCE_AGAIN = "reference again"
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 2
+) -> dict[str, np.ndarray]:
+    """Times functions in turn, so that what slows the machine slows all alike.
+
+    Args:
+        functions: by name, the first one the reference; each returns once its work is
+            done, and is called as often as the others.
+        repeats: rounds that are timed.
+        warm_up: rounds before them that are not.
+
+    Returns:
+        Seconds by name, (repeats,) each; the reference a second time, under
+        `REFERENCE_AGAIN`.
+    """
+    reference = next(iter(functions))
+    order = [*functions, REFERENCE_AGAIN]
+    times: dict[str, list[float]] = {name: [] for name in order}
+    for n in range(warm_up + repeats):
+        # Each round starts with another one, since the first may be slower.
+        for name in order[n % len(order) :] + order[: n % len(order)]:
+            function = functions[reference if name == REFERENCE_AGAIN else name]
+            started = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - started)
+    return {name: np.array(values[warm_up:]) for name, values in times.items()}
+
+
+def ratios(times: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Each function's time in units of the reference's, pair by pair.
+
+    Returns:
+        By name: ``seconds`` (median), ``ratio`` (the median over pairs), and
+        ``low`` and ``high``, between which the median ratio lies with 95 % confidence
+        (bootstrap).
+    """
+    names = list(times)
+    reference = times[names[0]]
+    random = np.random.default_rng(0)
+    table = {}
+    for name in names:
+        pairs = times[name] / reference
+        resampled = random.choice(pairs, (2000, len(pairs)))
+        low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
+        table[name] = {
+            "seconds": float(np.median(times[name])),
+            "ratio": float(np.median(pairs)),
+            "low": float(low),
+            "high": float(high),
+        }
+    return table
+
+
+def show(title: str, table: Mapping[str, Mapping[str, float]], unit: float = 0) -> None:
+    """Prints a table of `ratios`; `unit` is what a call works through, if anything."""
+    print(f"\n{title}")
+    for name, row in table.items():
+        rate = f"  {unit / row['seconds']:>9,.0f} images/s" if unit else ""
+        print(
+            f"  {name:<34}{1000 * row['seconds']:>9.1f} ms{rate}   ratio "
+            f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        )
