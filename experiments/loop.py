@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -111,7 +112,7 @@ class Loop:
             self.resumed = time.monotonic()
             self.bar = tqdm(
                 total=self.total_steps, initial=step, disable=None, unit="step",
-                dynamic_ncols=True, mininterval=0.5,
+                dynamic_ncols=True, leave=False, mininterval=0.5,
             )  # fmt: skip
         else:
             self.training_steps += step - self.step
@@ -137,14 +138,15 @@ class Loop:
         if self.bar.disable or time.monotonic() - self.shown < 0.5:
             return
         self.shown = time.monotonic()
-        self.bar.set_postfix(rate=_rate(state), loss=f"{averages(state)['loss']:.4f}")
+        loss = averages(state)["loss"]
+        self.bar.set_postfix(rate=f"{_rate(state):.3g}", loss=f"{loss:.4f}")
 
     def _log(self, step: int, state: TrainState, *, evaluates: bool) -> None:
         train = averages(state)
         line: dict[str, Any] = {
             "step": step,
             "epoch": step / self.steps_per_epoch,
-            "learning_rate": float(_rate(state)),
+            "learning_rate": _rate(state),
             "train_loss": train["loss"],
             "train_error": train["error"],
         }
@@ -190,6 +192,6 @@ class Loop:
         return self.training_steps * self.batch_size / self.training_seconds
 
 
-def _rate(state: TrainState) -> str:
+def _rate(state: TrainState) -> float:
     rate = learning_rate(state.opt_state)
-    return "nan" if rate is None else repr(float(rate))
+    return math.nan if rate is None else float(rate)

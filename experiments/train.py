@@ -192,6 +192,7 @@ def _restore(
 
 def _finish(loop: Loop, parameters: int) -> None:
     """Writes curves, results and summary, and says where they lie."""
+    loop.close()
     records = loop.records
     metrics = records.metrics()
     part = loop.parts[0]

@@ -339,6 +339,8 @@ def test_other_bad_input(digits, mlp):
     with pytest.raises(InputError, match="yield_every=0"):
         fit(mlp, digits, optax.sgd(0.1), config(), yield_every=0)
     state = run(mlp, digits, config())[-1]
+    with pytest.raises(InputError, match=r"state\.opt_state is not of this tx"):
+        fit(mlp, digits, optax.adam(0.1), config(), state=state)
     with pytest.raises(InputError, match=r"state\.step=8 lies beyond.*4 steps"):
         fit(mlp, digits, tx_for(config(), digits), config(epochs=1), state=state)
 

@@ -75,7 +75,8 @@ def fit(
 
     Raises:
         InputError: at once, before anything is compiled: a batch that is larger than
-            the data or cannot be split over the devices, a state beyond the end.
+            the data or cannot be split over the devices, a state beyond the end or of
+            another optimizer.
         NonFiniteLossError: while iterating, at the latest one call of the device after
             the loss or its gradient was not finite.
 
@@ -97,6 +98,7 @@ def fit(
     devices = choose_devices(config.num_devices, config.batch_size)
     if state is None:
         state = initial_state(model, data, tx, config.seed)
+    _check_opt_state(state, tx)
     start = int(state.step)
     if start > total_steps:
         raise InputError(
@@ -134,30 +136,54 @@ def fit(
         # On virtual CPU devices two programs in flight may wait for each other.
         one_at_a_time = devices[0].platform == "cpu" and len(devices) > 1
         running: jax.Array | int = int(state.first_bad_step)
-        n = start
-        while n < total_steps:
-            stretch = [batch_at(n)]
-            n += 1
-            while len(stretch) < length and not due(n):
-                stretch.append(batch_at(n))
-                n += 1
-            finished = running
+        for steps in _stretches(start, total_steps, length, due):
+            batches = [batch_at(n) for n in steps]
             indices = (
-                split(stretch[0], devices)
+                split(batches[0], devices)
                 if length == 1
-                else split_many(stretch, devices, length)
+                else split_many(batches, devices, length)
             )
+            finished = running
             state, metrics = mapped(state, dataset, indices)
             running = metrics["first_bad_step"]
             if one_at_a_time:
                 jax.block_until_ready(running)
             # Looked at while the next call runs, so that nothing waits.
             raise_if_not_finite(finished)
-            if due(n):
+            if due(steps.stop):
                 yield state
         raise_if_not_finite(running)
 
     return states(placed)
+
+
+def _stretches(
+    start: int, total: int, length: int, due: Callable[[int], bool]
+) -> Iterator[range]:
+    """The updates of each call: `length` at the most, and never past one that is due.
+
+    Example:
+        >>> list(_stretches(0, 8, 3, lambda n: n in (4, 8)))
+        [range(0, 3), range(3, 4), range(4, 7), range(7, 8)]
+    """
+    while start < total:
+        stop = start + 1
+        while stop - start < length and not due(stop):
+            stop += 1
+        yield range(start, stop)
+        start = stop
+
+
+def _check_opt_state(state: TrainState, tx: optax.GradientTransformation) -> None:
+    """Raises InputError for the state of another optimizer."""
+    try:
+        expected = jax.eval_shape(tx.init, state.params)
+        jax.tree.map(lambda *leaves: None, expected, state.opt_state)
+    except ValueError as error:
+        raise InputError(
+            "state.opt_state is not of this tx: make the state by "
+            "initial_state(model, data, tx, seed) with the tx that is trained with"
+        ) from error
 
 
 def scan_steps(config: Config, devices: Sequence[jax.Device]) -> int:
