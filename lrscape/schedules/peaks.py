@@ -64,22 +64,15 @@ def gaussian(
         Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
         Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 5
     """
-    field = "gaussian"
-    if variance is not None and end_value is not None:
-        raise InputError(
-            f"{field}: variance={variance!r} sets the end of the schedule itself, so "
-            f"end_value={end_value!r} cannot be given too; leave one of them out"
-        )
-    peak = positive(field, "peak_value", peak_value)
-    if variance is None:
-        depth = _depth(field, peak, end_value)
-    else:
-        depth = 0.25 / positive(field, "variance", variance)
-    start = -1.0
-    if start_value is not None:
-        start = -sqrt(_start_depth(field, peak, start_value) / depth)
     return _peak_schedule(
-        peak, whole_steps(field, "total_steps", total_steps), depth, start, jnp.square
+        "gaussian",
+        peak_value,
+        total_steps,
+        start_value,
+        end_value,
+        width=("variance", variance, 0.25),
+        shape=jnp.square,
+        inverse=sqrt,
     )
 
 
@@ -126,31 +119,43 @@ def laplacian(
         Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
         Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 5
     """
-    field = "laplacian"
-    if scale is not None and end_value is not None:
-        raise InputError(
-            f"{field}: scale={scale!r} sets the end of the schedule itself, so "
-            f"end_value={end_value!r} cannot be given too; leave one of them out"
-        )
-    peak = positive(field, "peak_value", peak_value)
-    if scale is None:
-        depth = _depth(field, peak, end_value)
-    else:
-        depth = 0.5 / positive(field, "scale", scale)
-    start = -1.0
-    if start_value is not None:
-        start = -_start_depth(field, peak, start_value) / depth
     return _peak_schedule(
-        peak, whole_steps(field, "total_steps", total_steps), depth, start, jnp.abs
+        "laplacian",
+        peak_value,
+        total_steps,
+        start_value,
+        end_value,
+        width=("scale", scale, 0.5),
+        shape=jnp.abs,
+        inverse=lambda depth: depth,
     )
 
 
-# The two peak shapes are one formula: with s = 2 t - 1, which runs from `start` to 1
-# and is 0 at the peak, the rate is peak * exp(-depth * shape(s)), where depth is
-# ln(peak / end).
+def _peak_schedule(
+    field, peak_value, total_steps, start_value, end_value, *, width, shape, inverse
+) -> optax.Schedule:
+    """Both shapes as one formula.
 
+    With s = 2 t - 1, which is 0 at the peak and 1 at the end, the rate is
+    peak * exp(-depth * shape(s)), where depth = ln(peak / end) = factor / width.
+    """
+    width_name, width_value, factor = width
+    if width_value is not None and end_value is not None:
+        raise InputError(
+            f"{field}: {width_name}={width_value!r} sets the end of the schedule "
+            f"itself, so end_value={end_value!r} cannot be given too; leave one of "
+            "them out"
+        )
+    peak = positive(field, "peak_value", peak_value)
+    if width_value is None:
+        depth = _depth(field, peak, end_value)
+    else:
+        depth = factor / positive(field, width_name, width_value)
+    start = -1.0
+    if start_value is not None:
+        start = -inverse(_start_depth(field, peak, start_value) / depth)
+    steps = whole_steps(field, "total_steps", total_steps)
 
-def _peak_schedule(peak, steps, depth, start, shape) -> optax.Schedule:
     def schedule(count):
         elapsed, remaining = elapsed_and_remaining(count, steps)
         # Each half is measured from its own end of the schedule, where the rate is
