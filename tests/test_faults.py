@@ -138,8 +138,12 @@ def test_a_second_process_is_refused(undisturbed, tmp_path):
     run_dir = tmp_path / "shared"
     process = start(run_dir, *FLAGS)
     wait_until(lambda: newest_checkpoint(run_dir) >= 0, process)
-    second = start(run_dir, "--resume")
-    out, _ = second.communicate(timeout=60)
+    process.send_signal(signal.SIGSTOP)  # so that it is not done before the second
+    try:
+        second = start(run_dir, "--resume")
+        out, _ = second.communicate(timeout=60)
+    finally:
+        process.send_signal(signal.SIGCONT)
     assert second.returncode == 2, out
     assert f"is being written by another process (process {process.pid} on" in out
     # The first one has not noticed.

@@ -27,9 +27,9 @@ def test_killed_three_times(undisturbed, tmp_path):
         flags = FLAGS if attempt == 0 else ["--resume"]
         process = start(run_dir, *flags)
         # At a random moment of what is left: between two saves, or within one.
-        steps = moments.randrange(45, 200)
+        steps = moments.randrange(45, 150)
         wait_until(lambda: newest_checkpoint(run_dir) >= before + steps, process)  # noqa: B023
-        time.sleep(moments.random() * 0.2)
+        time.sleep(moments.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
