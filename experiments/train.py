@@ -46,7 +46,7 @@ from lrscape.training.fit import scan_steps
 # What a run may be resumed with another value of, at the price of bit-for-bit equality.
 CHANGEABLE = ("data_dir", "num_devices")
 
-# The times among what is logged: all else is the same when a run is repeated.
+# Of what is neither a loss nor an error.
 UNITS = {"seconds": "s", "learning_rate": "1", "gradient_norm": "1", "epoch": "epoch"}
 
 
