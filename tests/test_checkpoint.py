@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from lrscape import data, models, transforms
-from lrscape.training import initial_state
+from lrscape.training import checkpoint, initial_state
 from lrscape.training.checkpoint import (
     Checkpoints,
     CorruptCheckpointError,
@@ -149,6 +149,21 @@ def test_trees(tmp_path):
     flip_a_bit(tmp_path / "final")
     with pytest.raises(CorruptCheckpointError, match="final"):
         load_tree(tmp_path / "final")
+
+
+def test_what_cannot_be_saved_is_an_os_error(state, tmp_path, monkeypatch):
+    """Whatever Orbax makes of a full disk."""
+
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nand so on")
+
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        monkeypatch.setattr(checkpoints._orbax, "save", full)
+        with pytest.raises(OSError, match="checkpoint of step 0 cannot be saved: RES"):
+            checkpoints.save(state, {})
+    monkeypatch.setattr(checkpoint.ocp, "save", full)
+    with pytest.raises(OSError, match="snapshots/final cannot be saved.*on device$"):
+        save_tree(tmp_path / "snapshots" / "final", state.params, {})
 
 
 def test_hashes_see_dtype_shape_and_value():

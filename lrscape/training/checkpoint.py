@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +52,18 @@ def _one_error_only() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def _as_os_error(what_failed: str) -> Iterator[None]:
+    """Makes one of the many exceptions that a full disk comes out of Orbax as."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"{what_failed}: {_first_line(error)}") from error
+
+
 @functools.cache
 def _ignore_closed_loops() -> None:
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     before = sys.unraisablehook
 
     def hook(unraisable):
@@ -129,12 +140,15 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
         path: the folder to be made.
         tree: nested dicts of arrays.
         notes: what JSON can hold; kept and checked with the tree.
+
+    Raises:
+        OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # As NumPy arrays, so that it loads on any number of devices.
     tree = jax.tree.map(np.asarray, tree)
     seal = _sealed(tree, notes)
-    with _one_error_only():
+    with _as_os_error(f"{path} cannot be saved"), _one_error_only():
         ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
 
 
@@ -199,20 +213,19 @@ class Checkpoints:
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
     def save(self, state: TrainState, notes: dict[str, Any]) -> None:
-        """Saves a state under its step, with notes that JSON can hold."""
+        """Saves a state under its step, with notes that JSON can hold.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         tree, step = _to_tree(state), int(state.step)
         seal = _sealed(tree, notes)
-        try:
+        where = f"the checkpoint of step {step} cannot be saved"
+        with _as_os_error(where), _one_error_only():
             # A step may be there already: the one that a run was resumed from.
-            with _one_error_only():
-                self._orbax.save(
-                    step, tree, force=True, overwrite=True, custom_metadata=seal
-                )
-        # A full disk comes out of Orbax as one of many exceptions.
-        except Exception as error:
-            raise OSError(
-                f"the checkpoint of step {step} cannot be saved: {_first_line(error)}"
-            ) from error
+            self._orbax.save(
+                step, tree, force=True, overwrite=True, custom_metadata=seal
+            )
 
     def restore(
         self, template: TrainState
