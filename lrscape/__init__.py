@@ -3,6 +3,7 @@
 The parts are independent of one another and are imported when first used:
 
 - `lrscape.schedules`, `lrscape.transforms`: learning rates as ordinary Optax parts.
+- `lrscape.landscape`: probes of the loss landscape, on any pytree and any loss.
 - `lrscape.models`, `lrscape.data`, `lrscape.training`: Flax models trained under
   ``pmap``, with checkpoints that resume bit for bit.
 - `lrscape.records`, `lrscape.runs`, `lrscape.figures`: a run on disk, opened again,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         data,
         errors,
         figures,
+        landscape,
         models,
         records,
         runs,
@@ -39,6 +41,7 @@ __all__ = [
     "data",
     "errors",
     "figures",
+    "landscape",
     "models",
     "records",
     "runs",

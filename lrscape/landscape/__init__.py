@@ -1,0 +1,64 @@
+"""Surveying: pure probes of the ground, functions of an objective and a point.
+
+A *point* is any pytree of floating-point arrays: Flax parameters, an NNX state, a dict,
+a dataclass. An *objective* is a mean of a loss over a fixed sample: `mean_objective`
+makes one of any loss, `flax_objective` of a Linen model; a bare function of a point
+will do too.
+"""
+
+from lrscape.landscape.accumulate import accumulate as accumulate
+from lrscape.landscape.accumulate import batch_losses as batch_losses
+from lrscape.landscape.accumulate import gradient as gradient
+from lrscape.landscape.direction import difference as difference
+from lrscape.landscape.direction import fooling_direction as fooling_direction
+from lrscape.landscape.direction import gaussian_direction as gaussian_direction
+from lrscape.landscape.direction import normalized as normalized
+from lrscape.landscape.direction import uniform_direction as uniform_direction
+from lrscape.landscape.distance import Estimate as Estimate
+from lrscape.landscape.distance import disagreement as disagreement
+from lrscape.landscape.distance import disagreement_estimate as disagreement_estimate
+from lrscape.landscape.distance import distance_objective as distance_objective
+from lrscape.landscape.distance import functional_distance as functional_distance
+from lrscape.landscape.distance import (
+    functional_distance_estimate as functional_distance_estimate,
+)
+from lrscape.landscape.distance import parameter_distance as parameter_distance
+from lrscape.landscape.flatness import Curves as Curves
+from lrscape.landscape.flatness import average_slope as average_slope
+from lrscape.landscape.flatness import perturbation_losses as perturbation_losses
+from lrscape.landscape.flax_objective import FlaxObjective as FlaxObjective
+from lrscape.landscape.flax_objective import flax_objective as flax_objective
+from lrscape.landscape.inputs import EquivalentPerturbation as EquivalentPerturbation
+from lrscape.landscape.inputs import (
+    equivalent_weight_perturbation as equivalent_weight_perturbation,
+)
+from lrscape.landscape.inputs import input_losses as input_losses
+from lrscape.landscape.inputs import neighbor_moves as neighbor_moves
+from lrscape.landscape.inputs import noise_moves as noise_moves
+from lrscape.landscape.mask import all_but as all_but
+from lrscape.landscape.mask import as_mask as as_mask
+from lrscape.landscape.mask import batch_norm_only as batch_norm_only
+from lrscape.landscape.mask import first_layer as first_layer
+from lrscape.landscape.mask import layer_only as layer_only
+from lrscape.landscape.objective import Objective as Objective
+from lrscape.landscape.objective import mean_objective as mean_objective
+from lrscape.landscape.subspace import Subspace as Subspace
+from lrscape.landscape.subspace import barycentric as barycentric
+from lrscape.landscape.subspace import bilinear as bilinear
+from lrscape.landscape.subspace import grid as grid
+from lrscape.landscape.subspace import line as line
+from lrscape.landscape.subspace import plane as plane
+from lrscape.landscape.subspace import ray as ray
+from lrscape.landscape.subspace import span as span
+from lrscape.landscape.surface import Surface as Surface
+from lrscape.landscape.surface import evaluate as evaluate
+from lrscape.landscape.surface import measure as measure
+from lrscape.landscape.trajectory import PCAPlane as PCAPlane
+from lrscape.landscape.trajectory import pca_plane as pca_plane
+from lrscape.landscape.walk import Walk as Walk
+from lrscape.landscape.walk import barrier_height as barrier_height
+from lrscape.landscape.walk import crosses_barrier as crosses_barrier
+from lrscape.landscape.walk import has_floor as has_floor
+from lrscape.landscape.walk import height as height
+from lrscape.landscape.walk import segment_losses as segment_losses
+from lrscape.landscape.walk import valley_floor as valley_floor

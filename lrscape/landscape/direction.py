@@ -1,0 +1,280 @@
+"""Directions from a point: random, between points, fooling; normalised and masked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lrscape.errors import InputError, unknown_name
+from lrscape.landscape.accumulate import gradient
+from lrscape.landscape.mask import Mask, apply_mask, as_mask
+from lrscape.landscape.subspace import check_not_zero
+from lrscape.landscape.tree import (
+    Point,
+    check_alike,
+    check_point,
+    is_concrete,
+    leaf_dtype,
+    norm,
+    scale,
+    subtract,
+)
+
+NORMALIZATIONS = (None, "filter", "layer", "global")
+FOOLING = ("sign", "gradient")
+
+
+def gaussian_direction(
+    key: jax.Array,
+    point: Point,
+    *,
+    normalize: str | None = None,
+    mask: Mask = None,
+    keep_vectors: bool = False,
+) -> Point:
+    """A direction whose entries are standard normal.
+
+    Args:
+        key: a PRNG key.
+        point: what the direction starts from: gives structure, shapes, and the norms
+            that ``'filter'`` and ``'layer'`` take over.
+        normalize: see `normalized`.
+        mask: what may move; see `lrscape.landscape.as_mask`. What may not is 0, and is
+            left out of every norm.
+        keep_vectors: see `normalized`.
+
+    Returns:
+        A tree like the point.
+
+    Raises:
+        InputError: an unknown normalisation, a mask that selects nothing, or a
+            direction that came out as zero.
+
+    Example:
+        >>> point = {'kernel': jnp.full((4, 2), 0.5), 'bias': jnp.zeros(2)}
+        >>> d = gaussian_direction(jax.random.key(0), point, normalize='filter')
+        >>> print(jnp.linalg.norm(d['kernel'], axis=0).round(4), d['bias'])
+        [1. 1.] [0. 0.]
+
+    References:
+        Li et al., `Visualizing the Loss Landscape of Neural Nets
+        <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
+    """
+    return _random(key, point, jax.random.normal, normalize, mask, keep_vectors)
+
+
+def uniform_direction(
+    key: jax.Array,
+    point: Point,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    normalize: str | None = "global",
+    mask: Mask = None,
+    keep_vectors: bool = False,
+) -> Point:
+    """A direction whose entries are uniform between two values.
+
+    Entries in (0, 1) all point the same way: such a direction has a cosine of 0.87 with
+    that of ones, and two of them 0.75 with each other. Entries in (-1, 1) do not.
+
+    Args:
+        key: a PRNG key.
+        point: as for `gaussian_direction`; so are `normalize`, `mask`, `keep_vectors`.
+        low: the least value an entry can take.
+        high: what every entry stays below.
+        normalize: see `normalized`; by default the whole direction has norm 1.
+        mask: what may move.
+        keep_vectors: see `normalized`.
+
+    Returns:
+        A tree like the point.
+
+    Raises:
+        InputError: `low` not below `high`, or as `gaussian_direction`.
+
+    Example:
+        >>> d = uniform_direction(jax.random.key(0), {'w': jnp.ones(1000)})
+        >>> print(f"{jnp.linalg.norm(d['w']):.4f} {d['w'].min() >= 0}")
+        1.0000 True
+
+    References:
+        He et al., `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019,
+        Sec. 3
+    """
+    if not low < high:
+        raise InputError(f"low={low!r} must be below high={high!r}")
+
+    def draw(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, low, high)
+
+    return _random(key, point, draw, normalize, mask, keep_vectors)
+
+
+def difference(
+    a: Point, b: Point, *, normalize: str | None = None, mask: Mask = None
+) -> Point:
+    """The direction from one point to another, ``b - a``.
+
+    Args:
+        a: where it starts; its norms are what ``'filter'`` and ``'layer'`` take over.
+        b: where it leads.
+        normalize: see `normalized`; biases and other vectors are kept.
+        mask: what may move.
+
+    Returns:
+        A tree like the points.
+
+    Raises:
+        InputError: points of different structure, or equal where they may move.
+
+    Example:
+        >>> print(difference(jnp.zeros(2), jnp.array([3.0, 4.0]), normalize='global'))
+        [0.6 0.8]
+    """
+    check_alike({"a": a, "b": b})
+    return _finished(subtract(b, a), a, normalize, mask, keep_vectors=True)
+
+
+def fooling_direction(
+    objective: Any,
+    point: Point,
+    *,
+    mask: Mask = None,
+    method: str = "sign",
+    normalize: str | None = "global",
+    towards: bool = False,
+) -> Point:
+    """The direction in which the objective grows fastest, or a wrong one shrinks.
+
+    Args:
+        objective: an objective, or a function of a point. With `towards` the one to be
+            lowered, such as ``objective.relabelled(key)``, whose labels are wrong.
+        point: where the gradient is taken, over the whole sample.
+        mask: what may move.
+        method: ``'sign'`` of the gradient, the steepest where every entry may change by
+            the same amount; or the ``'gradient'`` itself.
+        normalize: see `normalized`; by default the whole direction has norm 1.
+        towards: go down the objective instead of up.
+
+    Returns:
+        A tree like the point.
+
+    Raises:
+        InputError: a gradient of zero, an unknown method, or a mask that selects
+            nothing.
+
+    Example:
+        >>> print(fooling_direction(lambda w: w[0] ** 2 - w[1], jnp.ones(2)))
+        [ 0.70710677 -0.70710677]
+
+    References:
+        Szegedy et al., `Intriguing properties of neural networks
+        <https://arxiv.org/abs/1312.6199>`_, 2013; Seong et al., `Towards Flatter Loss
+        Surface via Nonmonotonic Learning Rate Scheduling
+        <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Fig. 4c
+    """
+    if method not in FOOLING:
+        raise unknown_name("method", method, FOOLING)
+    check_point("point", point)
+    slope = gradient(objective, point)
+    if towards:
+        slope = scale(-1, slope)
+    if method == "sign":
+        slope = jax.tree.map(jnp.sign, slope)
+    return _finished(slope, point, normalize, mask, keep_vectors=True)
+
+
+def normalized(
+    direction: Point,
+    point: Point,
+    normalize: str | None,
+    *,
+    keep_vectors: bool = False,
+) -> Point:
+    """A direction rescaled.
+
+    Args:
+        direction: what is rescaled.
+        point: the norms that it takes over; a tree like it.
+        normalize: ``None``: left as it is. ``'global'``: the whole has norm 1.
+            ``'layer'``: each array takes over the norm of the point's. ``'filter'``:
+            each output unit does, that is each slice along the last axis of a kernel,
+            as Flax lays kernels out; an array without axes is one unit.
+        keep_vectors: by ``'layer'`` and ``'filter'``, biases and the scales of batch
+            norm (arrays of fewer than two axes) are set to 0, as in the code of Li et
+            al.; with this they are kept, and rescaled as a whole.
+
+    Returns:
+        A tree like the direction.
+
+    Raises:
+        InputError: an unknown normalisation, or a direction of norm 0 by ``'global'``.
+
+    Example:
+        >>> kernel = jnp.array([[3.0, 0.0], [4.0, 2.0]])
+        >>> d = normalized(jnp.ones((2, 2)), kernel, 'filter')
+        >>> print(jnp.linalg.norm(d, axis=0).round(4))
+        [5. 2.]
+    """
+    if normalize not in NORMALIZATIONS:
+        known = [str(n) for n in NORMALIZATIONS]
+        raise unknown_name("normalize", normalize, known)
+    if normalize is None:
+        return direction
+    if normalize == "global":
+        return scale(1 / check_not_zero("direction", direction), direction)
+
+    def one(d, w):
+        d, w = jnp.asarray(d), jnp.asarray(w)
+        if d.ndim < 2 and not keep_vectors:
+            return jnp.zeros_like(d)
+        axes = None
+        if normalize == "filter" and d.ndim >= 2:
+            axes = tuple(range(d.ndim - 1))
+        length = _length(d, axes)
+        factor = jnp.where(length > 0, _length(w, axes) / length, 0)
+        return (d * factor.astype(d.dtype)).astype(d.dtype)
+
+    return jax.tree.map(one, direction, point)
+
+
+def _length(array, axes):
+    wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    length = jnp.sqrt(jnp.sum(wide**2, axis=axes, keepdims=True))
+    return length.astype(array.dtype)
+
+
+def _random(key, point, draw, normalize, mask, keep_vectors):
+    check_point("point", point)
+    leaves, structure = jax.tree.flatten(point)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [
+        draw(k, jnp.shape(leaf), leaf_dtype(leaf))
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    direction = jax.tree.unflatten(structure, drawn)
+    return _finished(direction, point, normalize, mask, keep_vectors)
+
+
+def _finished(direction, point, normalize, mask, keep_vectors):
+    """Masks, then normalises what is left; refuses a direction of zero."""
+    selected = as_mask(mask, point)
+    direction = apply_mask(selected, direction)
+    if normalize in ("filter", "layer"):
+        point = apply_mask(selected, point)
+    direction = normalized(direction, point, normalize, keep_vectors=keep_vectors)
+    length = norm(direction)
+    if is_concrete(length) and not float(length) > 0:
+        raise InputError(
+            f"the direction has norm {float(length):g}: there is nothing to move along"
+            + (
+                "; 'filter' and 'layer' set biases and batch norm to 0 unless "
+                "keep_vectors=True, and take over the point's own norms"
+                if normalize in ("filter", "layer")
+                else ""
+            )
+        )
+    return direction

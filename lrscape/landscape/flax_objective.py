@@ -1,0 +1,378 @@
+"""A Linen model and labelled examples as an objective, the batch-norm policy said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lrscape.errors import InputError, unknown_name
+from lrscape.landscape import tree
+from lrscape.landscape.accumulate import accumulate
+from lrscape.landscape.mask import takes_train
+from lrscape.landscape.objective import SampleObjective, as_batches
+
+NORMS = ("train", "eval", "recalibrate", "interpolate")
+
+LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "cross_entropy": lambda outputs, labels: (
+        optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    ),
+    "squared_error": lambda outputs, labels: jnp.sum(
+        (outputs - labels.astype(outputs.dtype)) ** 2, axis=-1
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlaxObjective(SampleObjective):
+    """The mean loss of a Linen model over labelled examples; see `flax_objective`.
+
+    Attributes:
+        batch_stats: the running averages that ``norm='eval'`` normalises by.
+        model: the Linen module.
+        norm: the batch-norm policy.
+        loss: a name in `LOSSES`, or ``(outputs, labels) -> (n,)``.
+        l2: half of it times the squared norm of the weights is added to the loss.
+        error: whether the loss is a dict with the fraction of wrong labels beside it.
+        momenta: the momentum of each batch norm, by its path.
+        num_outputs: how many outputs the model has an example.
+    """
+
+    batch_stats: Any = None
+    model: Any = None
+    norm: str = "eval"
+    loss: Any = "cross_entropy"
+    l2: float = 0.0
+    error: bool = False
+    momenta: tuple[tuple[str, float], ...] = ()
+    num_outputs: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on, as JSON holds it."""
+        loss = self.loss
+        return {
+            "objective": type(self.model).__name__,
+            "num_examples": self.num_examples,
+            "batch_size": self.counts[1],
+            "norm": self.norm,
+            "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "?"),
+            "l2": self.l2,
+            "dropout": "off",
+        }
+
+    def batch_loss(self, point: Any, batch: Any) -> Any:
+        """The mean loss over one batch, with the L2 term; a dict with `error`."""
+        outputs = self.outputs(point, batch)
+        loss = self.output_loss(outputs, batch)
+        if self.l2:
+            params = point["params"] if self.norm == "interpolate" else point
+            loss = loss + jnp.asarray(self.l2 / 2, loss.dtype) * squared_weights(params)
+        if not self.error:
+            return loss
+        wrong = jnp.argmax(outputs, axis=-1) != batch[1]
+        return {"loss": loss, "error": jnp.mean(wrong.astype(loss.dtype))}
+
+    def outputs(self, point: Any, batch: Any) -> jax.Array:
+        """What the model makes of a batch's inputs, (n, outputs) as float32."""
+        if self.norm == "recalibrate":
+            # Right for a single call; `at` does it once for all batches.
+            return self.at(point).outputs(point, batch)
+        if self.norm == "interpolate":
+            variables = dict(point)
+        elif self.norm == "eval" and self.batch_stats is not None:
+            variables = {"params": point, "batch_stats": self.batch_stats}
+        else:
+            variables = {"params": point}
+        train = self.norm == "train"
+        with nn.intercept_methods(_without_dropout):
+            outputs = self.model.apply(
+                variables,
+                batch[0],
+                **takes_train(self.model, train),
+                mutable=["batch_stats"] if train else False,
+            )
+        outputs = outputs[0] if train else outputs
+        wide = jnp.promote_types(outputs.dtype, jnp.float32)
+        return outputs.astype(wide)
+
+    def output_loss(self, outputs: jax.Array, batch: Any) -> jax.Array:
+        """The mean loss of outputs over one batch, without the L2 term."""
+        loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        return jnp.mean(loss(outputs, batch[1]))
+
+    def at(self, point: Any) -> FlaxObjective:
+        """With ``norm='recalibrate'``: batch statistics estimated at the point.
+
+        They are the averages over the sample's batches, each by its share of the
+        examples, and are constants to whatever differentiates the loss.
+        """
+        if self.norm != "recalibrate":
+            return self
+        stats = accumulate(_batch_statistics, self._with(norm="train"), point)
+        stats = jax.lax.stop_gradient(stats)
+        return self._with(norm="eval", batch_stats=stats)
+
+    def relabelled(self, key: jax.Array) -> FlaxObjective:
+        """The same objective with a wrong label for every example, drawn at random.
+
+        Going down it, as ``fooling_direction(..., towards=True)`` does, leads towards
+        wrong classes.
+        """
+        full, size, rest = self.counts
+        labels = self.whole[1].reshape(full * size)
+        if self.tail is not None:
+            labels = jnp.concatenate([labels, self.tail[1]])
+        count = self.num_outputs
+        shift = jax.random.randint(key, labels.shape, 1, count, labels.dtype)
+        wrong = (labels + shift) % jnp.asarray(count, labels.dtype)
+        whole = (self.whole[0], wrong[: full * size].reshape(full, size))
+        tail = (self.tail[0], wrong[full * size :]) if rest else None
+        return self._with(whole=whole, tail=tail)
+
+    def _with(self, **changes: Any) -> FlaxObjective:
+        return dataclasses.replace(self, **changes)
+
+
+jax.tree_util.register_dataclass(
+    FlaxObjective,
+    data_fields=["whole", "tail", "batch_stats"],
+    meta_fields=[
+        "counts", "loss_fn", "model", "norm", "loss", "l2", "error", "momenta",
+        "num_outputs",
+    ],
+)  # fmt: skip
+
+
+def flax_objective(
+    model: nn.Module,
+    data: Any,
+    *,
+    norm: str,
+    batch_size: int,
+    batch_stats: Any = None,
+    loss: str | Callable[[jax.Array, jax.Array], jax.Array] = "cross_entropy",
+    l2: float = 0.0,
+    error: bool = False,
+) -> FlaxObjective:
+    r"""Makes an objective of a Linen model and labelled examples.
+
+    .. math::
+
+        L(\theta) = \frac{1}{N} \sum_n \ell(f(x_n, \theta), y_n)
+            + \frac{\lambda}{2} \sum_{w \in \text{weights}} w^2
+
+    Dropout is off, whatever the policy: a probe sees the same network at every point.
+
+    Args:
+        model: called as ``model(x, train=...)``, or as ``model(x)``.
+        data: ``(inputs, labels)``, or a mapping with ``'image'`` and ``'label'``;
+            inputs are what the model is called with: already normalised.
+        norm: how batch norm normalises:
+
+            - ``'train'``: by each batch's own statistics;
+            - ``'eval'``: by `batch_stats`, the same at every point;
+            - ``'recalibrate'``: by statistics estimated at every point, the cumulative
+              average over the sample's batches;
+            - ``'interpolate'``: by statistics that are part of the point, which is then
+              ``{'params': ..., 'batch_stats': ...}``.
+
+            For a model without batch norm all four are the same.
+        batch_size: examples a batch. By ``'train'`` it is a setting of the loss itself;
+            otherwise it changes rounding only.
+        batch_stats: the running averages for ``'eval'``.
+        loss: ``'cross_entropy'`` with integer labels, in nats; ``'squared_error'``,
+            summed over outputs; or a function ``(outputs, labels) -> (n,)``.
+        l2: :math:`\lambda`: adds half of it times the squared norm of the weights
+            (arrays of two or more axes: neither biases nor batch norm).
+        error: the loss is then a dict, ``{'loss': ..., 'error': ...}``, with the
+            fraction of wrong labels beside it, measured in the same pass.
+
+    Returns:
+        The objective; its points are trees like the model's parameters, except by
+        ``'interpolate'``. It shows ``outputs`` and ``output_loss`` too.
+
+    Raises:
+        InputError: an unknown policy or loss, ``'eval'`` without `batch_stats`, inputs
+            that are not floating-point, examples without labels, or none at all.
+
+    Example:
+        >>> from lrscape import data, models
+        >>> digits = data.load('digits').train
+        >>> model = models.create('mlp', num_classes=10, features=(16,))
+        >>> inputs = jnp.asarray(digits.image, jnp.float32) / 16
+        >>> params = model.init(jax.random.key(0), inputs[:1], train=False)['params']
+        >>> objective = flax_objective(
+        ...     model, (inputs, digits.label), norm='train', batch_size=500)
+        >>> bool(1.5 < objective(params) < 4.0)
+        True
+    """
+    if norm not in NORMS:
+        raise unknown_name("norm", norm, NORMS)
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise unknown_name("loss", loss, LOSSES)
+    if not l2 >= 0:
+        raise InputError(f"l2={l2!r} must be 0 or more")
+    inputs, labels = _labelled(data)
+    whole, tail, counts = as_batches((inputs, labels), batch_size)
+    shapes, momenta, num_outputs = _look_at(model, whole[0][0, :1])
+    stats = shapes.get("batch_stats")
+    if not stats:
+        batch_stats = None
+        if norm in ("recalibrate", "interpolate"):
+            # Nothing to recalibrate; points of `interpolate` keep their two keys.
+            norm = "eval" if norm == "recalibrate" else norm
+    elif norm == "eval":
+        if not jax.tree.leaves(batch_stats):
+            raise InputError(
+                "norm='eval' normalises by running averages: pass them as "
+                "batch_stats=..., or choose norm='recalibrate' or 'train'"
+            )
+        tree.check_alike({"the model's batch_stats": stats, "batch_stats": batch_stats})
+        batch_stats = jax.tree.map(jnp.asarray, batch_stats)
+    else:
+        batch_stats = None
+    if norm == "recalibrate":
+        known = dict(momenta)
+        for path in tree.leaf_names(stats):
+            if known.get(path.rpartition("/")[0], 1.0) == 1.0:
+                raise InputError(
+                    f"norm='recalibrate': the batch statistics {path} belong to no "
+                    "flax.linen.BatchNorm of a momentum below 1; choose norm='train' "
+                    "or 'eval'"
+                )
+    return FlaxObjective(
+        whole=whole,
+        tail=tail,
+        counts=counts,
+        loss_fn=_no_loss_fn,
+        batch_stats=batch_stats,
+        model=_hashable(model),
+        norm=norm,
+        loss=loss,
+        l2=float(l2),
+        error=bool(error),
+        momenta=momenta,
+        num_outputs=num_outputs,
+    )
+
+
+def squared_weights(params: Any) -> jax.Array:
+    """The sum of squares of a tree's weights: its arrays of two or more axes."""
+    leaves = [leaf for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) > 1]
+    return tree.dot(leaves, leaves) if leaves else jnp.zeros([])
+
+
+def _labelled(data: Any) -> tuple[Any, Any]:
+    """Inputs and labels of a pair or a mapping."""
+    if isinstance(data, Mapping):
+        if not {"image", "label"} <= set(data):
+            raise InputError(
+                f"data has the keys {', '.join(map(repr, data))}; it needs 'image' and "
+                "'label', or pass (inputs, labels)"
+            )
+        inputs, labels = data["image"], data["label"]
+    elif isinstance(data, tuple | list) and tuple.__len__(tuple(data)) == 2:
+        inputs, labels = data[0], data[1]
+    else:
+        raise InputError(
+            f"data is a {type(data).__name__}; pass (inputs, labels), or a mapping "
+            "with 'image' and 'label'"
+        )
+    inputs, labels = (
+        x if isinstance(x, jax.Array) else np.asarray(x) for x in (inputs, labels)
+    )
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise InputError(
+            f"data: inputs have dtype {inputs.dtype}; a model is measured on what it "
+            "is called with, so normalise them first (of a run on disk: "
+            "run.sample('train'))"
+        )
+    return inputs, labels
+
+
+def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int]:
+    """The shapes of a model's variables, each batch norm's momentum, its outputs."""
+    momenta: dict[str, float] = {}
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            momenta["/".join(context.module.path)] = float(context.module.momentum)
+        return call(*args, **kwargs)
+
+    def run(inputs):
+        with nn.intercept_methods(note):
+            return model.init_with_output(
+                jax.random.key(0), inputs, **takes_train(model, False)
+            )
+
+    outputs, shapes = jax.eval_shape(run, inputs)
+    if len(outputs.shape) != 2:
+        raise InputError(
+            f"model={type(model).__name__} gives outputs of shape {outputs.shape} for "
+            "one example; flax_objective needs (n, outputs): use mean_objective"
+        )
+    return dict(shapes), tuple(sorted(momenta.items())), outputs.shape[1]
+
+
+def _without_dropout(call, args, kwargs, context):
+    if isinstance(context.module, nn.Dropout) and context.method_name == "__call__":
+        return args[0]
+    return call(*args, **kwargs)
+
+
+def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
+    """The mean and variance of one batch at every batch norm.
+
+    Batch norm hands out ``m * old + (1 - m) * batch``; from an old value of zero the
+    batch's own follow exactly.
+    """
+    shapes = jax.eval_shape(
+        lambda: objective.model.init(
+            jax.random.key(0), batch[0][:1], **takes_train(objective.model, False)
+        )
+    )
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes["batch_stats"]
+    )
+    with nn.intercept_methods(_without_dropout):
+        _, updated = objective.model.apply(
+            {"params": point, "batch_stats": zeros},
+            batch[0],
+            **takes_train(objective.model, True),
+            mutable=["batch_stats"],
+        )
+    momenta = dict(objective.momenta)
+    return tree.map_named(
+        lambda path, leaf: leaf / (1 - momenta[path.rpartition("/")[0]]),
+        updated["batch_stats"],
+    )
+
+
+def _no_loss_fn(point: Any, batch: Any) -> Any:
+    raise NotImplementedError("a FlaxObjective's loss is its batch_loss")
+
+
+class _ByIdentity:
+    """A module that cannot be hashed, compared by what it is rather than by fields."""
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def _hashable(model: nn.Module) -> Any:
+    try:
+        hash(model)
+    except TypeError:
+        return _ByIdentity(model)
+    return model

@@ -1,0 +1,272 @@
+"""An objective: a mean of a loss over a fixed sample, held as batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrscape.errors import InputError
+
+
+class Objective:
+    """A mean of a loss over a fixed sample, held as batches.
+
+    Every probe takes an objective and a point and nothing else. A bare function
+    ``point -> loss`` will do wherever an objective is asked for; so does an object of
+    one's own with this class's methods, which need not derive from it.
+
+    Attributes:
+        num_batches: how many batches the sample is held as.
+        weights: (num_batches,), each batch's share of the examples; they sum to 1.
+        settings: what the numbers depend on besides point and examples, as JSON holds
+            it; it is kept beside every result.
+    """
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches the sample is held as."""
+        raise NotImplementedError
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(num_batches,), each batch's share of the examples."""
+        return np.full(self.num_batches, 1 / self.num_batches)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on, as JSON holds it."""
+        return {"objective": type(self).__name__}
+
+    def batch(self, i: int) -> Any:
+        """The i-th batch, a pytree of arrays."""
+        raise NotImplementedError
+
+    def batch_loss(self, point: Any, batch: Any) -> Any:
+        """The mean loss over one batch: a scalar, or a dict with ``'loss'``."""
+        raise NotImplementedError
+
+    def at(self, point: Any) -> Objective:
+        """The objective with whatever has to be known about a point filled in.
+
+        Statistics that are estimated anew at each point are estimated here, once,
+        rather than for each batch.
+        """
+        return self
+
+    def __call__(self, point: Any) -> Any:
+        """The mean loss over the whole sample: a scalar, or a dict of scalars."""
+        from lrscape.landscape.accumulate import mean_loss
+
+        return mean_loss(self, point)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SampleObjective(Objective):
+    """An objective whose whole sample is on the device; made by `mean_objective`.
+
+    A pytree: the examples are its leaves, so that a compiled probe takes them as an
+    argument and serves every sample of the same shapes.
+
+    Attributes:
+        whole: the full batches, each leaf (batches, batch_size, ...); None without.
+        tail: what is left for a smaller last batch, (rest, ...); None without.
+        counts: how many full batches, examples in each, examples in the tail.
+        loss_fn: ``(point, batch) -> mean loss``.
+    """
+
+    whole: Any
+    tail: Any
+    counts: tuple[int, int, int]
+    loss_fn: Callable[[Any, Any], Any]
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches the sample is held as."""
+        return self.counts[0] + (self.counts[2] > 0)
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples the sample has."""
+        full, size, rest = self.counts
+        return full * size + rest
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(num_batches,), each batch's share of the examples."""
+        full, size, rest = self.counts
+        sizes = np.array([size] * full + [rest] * (rest > 0), np.float64)
+        return sizes / sizes.sum()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on, as JSON holds it."""
+        return {
+            "objective": getattr(
+                self.loss_fn, "__qualname__", type(self.loss_fn).__name__
+            ),
+            "num_examples": self.num_examples,
+            "batch_size": self.counts[1],
+        }
+
+    def batch(self, i: int) -> Any:
+        """The i-th batch, a pytree of arrays; a traced i reaches full ones alone."""
+        if isinstance(i, int | np.integer):
+            if not 0 <= i < self.num_batches:
+                raise InputError(f"batch {i} is none of the {self.num_batches}")
+            if i == self.counts[0]:
+                return self.tail
+        return jax.tree.map(lambda leaf: leaf[i], self.whole)
+
+    def batch_loss(self, point: Any, batch: Any) -> Any:
+        """The mean loss over one batch."""
+        return self.loss_fn(point, batch)
+
+
+jax.tree_util.register_dataclass(
+    SampleObjective, data_fields=["whole", "tail"], meta_fields=["counts", "loss_fn"]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionObjective(Objective):
+    """A bare function as an objective of one batch.
+
+    Attributes:
+        function: ``point -> loss``.
+    """
+
+    function: Callable[[Any], Any]
+
+    @property
+    def num_batches(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The function's name."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"objective": name}
+
+    def batch(self, i: int) -> Any:
+        """There are no examples to hand out."""
+        return ()
+
+    def batch_loss(self, point: Any, batch: Any) -> Any:
+        """The function's value."""
+        return self.function(point)
+
+
+jax.tree_util.register_dataclass(
+    FunctionObjective, data_fields=[], meta_fields=["function"]
+)
+
+
+def mean_objective(
+    loss_fn: Callable[[Any, Any], Any], data: Any, *, batch_size: int
+) -> SampleObjective:
+    r"""Makes an objective of a loss and a sample.
+
+    .. math::
+
+        L(\theta) = \sum_i \frac{n_i}{N} \ell(\theta, B_i),
+
+    the batches :math:`B_i` of :math:`n_i` examples covering all N of them once, in
+    their order; a ragged last batch counts by what it holds.
+
+    Args:
+        loss_fn: ``(point, batch) -> loss``, the mean over the batch, as a scalar or a
+            dict of scalars with the key ``'loss'``. The point is any pytree of
+            floating-point arrays.
+        data: a pytree of arrays with a leading example axis. The sample is fixed: every
+            point is measured on the same examples, in the same batches.
+        batch_size: examples a batch, cut to the size of the sample.
+
+    Returns:
+        The objective: ``objective(point)`` is the mean loss, under ``jit``, ``grad``
+        and ``vmap`` too.
+
+    Raises:
+        InputError: no examples, leaves of different lengths, or no batch size.
+
+    Example:
+        >>> def loss_fn(w, batch):
+        ...     return jnp.mean((batch['x'] @ w - batch['y']) ** 2)
+        >>> data = {'x': jnp.eye(5, 2), 'y': jnp.ones(5)}
+        >>> objective = mean_objective(loss_fn, data, batch_size=2)
+        >>> print(objective.num_batches, f"{objective(jnp.array([1.0, 0.0])):.3f}")
+        3 0.800
+    """
+    if not callable(loss_fn):
+        raise InputError(f"loss_fn={loss_fn!r} must be a function of (point, batch)")
+    whole, tail, counts = as_batches(data, batch_size)
+    return SampleObjective(whole, tail, counts, loss_fn)
+
+
+def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, int]]:
+    """Puts examples on the device as full batches and a tail.
+
+    Returns:
+        What `SampleObjective` calls ``whole``, ``tail`` and ``counts``.
+
+    Raises:
+        InputError: as `mean_objective`.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+        raise InputError(f"batch_size={batch_size!r} must be a whole number")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size!r} must be 1 or more")
+    leaves = jax.tree.leaves(data)
+    if not leaves:
+        raise InputError("data holds no arrays, so there is no sample")
+    lengths = {np.shape(leaf)[:1] for leaf in leaves}
+    if () in lengths or len(lengths) > 1:
+        shapes = ", ".join(str(np.shape(leaf)) for leaf in leaves)
+        raise InputError(
+            "data: every array needs the same leading axis of examples; their shapes "
+            f"are {shapes}"
+        )
+    count = lengths.pop()[0]
+    if not count:
+        raise InputError("data is an empty sample: a mean needs at least one example")
+    size = min(int(batch_size), count)
+    full, rest = divmod(count, size)
+    whole = jax.tree.map(
+        lambda leaf: jnp.asarray(
+            leaf[: full * size].reshape(full, size, *np.shape(leaf)[1:])
+        ),
+        data,
+    )
+    tail = jax.tree.map(lambda leaf: jnp.asarray(leaf[full * size :]), data)
+    return whole, (tail if rest else None), (full, size, rest)
+
+
+def as_objective(objective: Any) -> Any:
+    """Takes an objective as it is, and a bare function as one of a single batch.
+
+    Raises:
+        InputError: something that is neither.
+    """
+    if hasattr(objective, "batch_loss"):
+        return objective
+    if callable(objective):
+        try:
+            hash(objective)
+        except TypeError:
+            return FunctionObjective(lambda point: objective(point))
+        return FunctionObjective(objective)
+    raise InputError(
+        f"objective={objective!r} must be a function of a point, or an objective made "
+        "by mean_objective or flax_objective"
+    )
+
+
+def settings_of(objective: Any) -> dict[str, Any]:
+    """An objective's settings, or the little that can be said of a foreign one."""
+    found = getattr(objective, "settings", None)
+    return dict(found) if found is not None else {"objective": type(objective).__name__}

@@ -1,0 +1,201 @@
+"""A surface on disk while it is being measured: nothing finished is measured twice.
+
+A line of JSON says which surface it is. A record follows for each point that is done:
+its index, its values, a checksum. Records are appended as they come, so that a process
+that is killed loses none of them; half a record at the end is cut off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+
+from lrscape.errors import InputError
+from lrscape.landscape.objective import settings_of
+from lrscape.landscape.tree import leaf_names
+
+_KIND = "lrscape surface, version 1"
+
+
+class Store:
+    """Values of the points that are done, in a file.
+
+    Attributes:
+        path: the file.
+        done: (points,), which of them are done, whatever their values.
+        values: (points, values), zero where not done.
+        notes: what was noted when the file was begun; does not tell surfaces apart.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: Mapping[str, str],
+        num_points: int,
+        value_names: list[str],
+        notes: Mapping[str, Any],
+    ):
+        """Opens a file, or begins it.
+
+        Args:
+            path: the file; its directory is made if need be.
+            identity: what tells this surface from others, part by part.
+            num_points: how many points the surface has.
+            value_names: what each of a point's values is.
+            notes: kept where the file is begun.
+
+        Raises:
+            InputError: the file belongs to another surface, is no store, cannot be
+                written, or is being written by another process.
+        """
+        self.path = Path(path)
+        header = {
+            "kind": _KIND,
+            "identity": dict(identity),
+            "num_points": num_points,
+            "values": value_names,
+            "notes": dict(notes),
+        }
+        self.done = np.zeros(num_points, bool)
+        self.values = np.zeros((num_points, len(value_names)))
+        self._record = np.dtype(
+            [("index", "<i8"), ("values", "<f8", len(value_names)), ("crc", "<u4")]
+        )
+        self._file = self._open()
+        try:
+            self.notes = self._begin_or_read(header)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> BinaryIO:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("a+b")
+        except OSError as error:
+            raise InputError(
+                f"store={str(self.path)!r} cannot be written: "
+                f"{error.strerror or error}; choose another file"
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(
+                f"store={str(self.path)!r} is being written by another process; wait "
+                "for it, or choose another file"
+            ) from error
+        return file
+
+    def _begin_or_read(self, header: dict[str, Any]) -> dict[str, Any]:
+        self._file.seek(0)
+        data = self._file.read()
+        line, newline, records = data.partition(b"\n")
+        if not newline and (not line or _begins(line)):
+            # Nothing there, or killed within the first line.
+            self._file.truncate(0)
+            self._file.write(json.dumps(header).encode() + b"\n")
+            self._file.flush()
+            return header["notes"]
+        try:
+            found = json.loads(line)
+            is_store = found["kind"] == _KIND
+        except (ValueError, TypeError, KeyError):
+            is_store = False
+        if not is_store:
+            raise InputError(
+                f"store={str(self.path)!r} is no store of a surface; choose another "
+                "file"
+            )
+        differing = [
+            part
+            for part, value in header["identity"].items()
+            if found["identity"].get(part) != value
+        ]
+        differing += [k for k in ("num_points", "values") if found[k] != header[k]]
+        if differing:
+            raise InputError(
+                f"store={str(self.path)!r} belongs to another surface: its "
+                f"{', '.join(differing)} differ; choose another file, or remove it to "
+                "measure anew"
+            )
+        size = self._record.itemsize
+        whole = len(records) // size
+        self._file.truncate(len(line) + 1 + whole * size)
+        for record in np.frombuffer(records[: whole * size], self._record):
+            index = int(record["index"])
+            # A damaged record is a point that has not been measured.
+            if record["crc"] == _checksum(record) and 0 <= index < len(self.done):
+                self.done[index] = True
+                self.values[index] = record["values"]
+        return found["notes"]
+
+    def add(self, indices: np.ndarray, values: np.ndarray) -> None:
+        """Notes points as done: their indices (n,), their values (n, values)."""
+        records = np.zeros(len(indices), self._record)
+        records["index"], records["values"] = indices, values
+        for record in records:
+            record["crc"] = _checksum(record)
+        # One write: a process that is killed leaves a whole number of records, or a
+        # cut one at the end.
+        self._file.write(records.tobytes())
+        self._file.flush()
+        self.done[indices] = True
+        self.values[indices] = values
+
+    def close(self) -> None:
+        """Closes the file, and lets other processes have it."""
+        self._file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _checksum(record: np.void) -> int:
+    index, values = np.int64(record["index"]), np.asarray(record["values"], "<f8")
+    return zlib.crc32(values.tobytes(), zlib.crc32(index.tobytes()))
+
+
+def _begins(line: bytes) -> bool:
+    start = f'{{"kind": "{_KIND}'.encode()
+    return start.startswith(line[: len(start)])
+
+
+def identity_of(objective: Any, subspace: Any, coordinates: np.ndarray) -> dict:
+    """What tells a surface from others, as a hash of each of its parts."""
+    if jax.tree_util.all_leaves([objective]):
+        sample = [np.asarray(objective.weights), objective.batch(0)]
+    else:
+        sample = [objective]
+    point = jax.eval_shape(subspace, coordinates.reshape(-1, *coordinates.shape[1:])[0])
+    loss = jax.make_jaxpr(objective.batch_loss)(point, objective.batch(0))
+    return {
+        "coordinates": _hash(coordinates),
+        "subspace": _hash(subspace, getattr(subspace, "kind", "function")),
+        # Arrays that the loss has closed over count as part of the sample.
+        "sample": _hash([sample, list(loss.consts)]),
+        "objective": json.dumps(settings_of(objective), sort_keys=True, default=str),
+    }
+
+
+def _hash(tree: Any, *words: str) -> str:
+    digest = hashlib.sha256("\n".join([*words, *leaf_names(tree)]).encode())
+    for leaf in jax.tree.leaves(tree):
+        if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(np.asarray(leaf))
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,303 @@
+"""Losses at many points of a subspace: in chunks, over devices, resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrscape.errors import InputError
+from lrscape.landscape.accumulate import (
+    checked_loss,
+)
+from lrscape.landscape.objective import as_objective, settings_of
+from lrscape.landscape.points import PointLosses, mean_and_error
+from lrscape.landscape.store import Store, identity_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Surface:
+    """What `measure` found.
+
+    Attributes:
+        coordinates: as they were given.
+        losses: the mean loss at each point, in the shape of the grid of coordinates; a
+            dict of such arrays where the objective's loss is one. What is not finite
+            stays so.
+        standard_errors: likewise, the standard error of each mean that the spread of
+            the sample's batches implies; NaN for a sample of one batch.
+        num_non_finite: points whose loss is not finite.
+        chunk_size: points computed side by side on each device.
+        num_devices: devices that the points were shared among.
+        num_measured: points measured by this call; the others were in the store.
+        seconds: wall time of this call.
+        settings: the objective's settings.
+    """
+
+    coordinates: np.ndarray
+    losses: Any
+    standard_errors: Any
+    num_non_finite: int
+    chunk_size: int
+    num_devices: int
+    num_measured: int
+    seconds: float
+    settings: dict[str, Any]
+
+    def to_dataset(
+        self, axes: dict[str, Any], *, units: dict[str, str] | None = None
+    ) -> xr.Dataset:
+        """The losses as labelled arrays.
+
+        Args:
+            axes: the name of each axis of the grid, in order, and its values.
+            units: of coordinates and losses, by name; ``'loss'`` is in nats if nothing
+                else is said.
+
+        Returns:
+            ``loss``, ``loss_standard_error`` and so on over the named axes; what else
+            is known of the surface is among its attributes.
+        """
+        import xarray as xr
+
+        units = {"loss": "nat", "error": "fraction", **(units or {})}
+        losses, errors = self.losses, self.standard_errors
+        if not isinstance(losses, dict):
+            losses, errors = {"loss": losses}, {"loss": errors}
+        variables = {}
+        for name, values in losses.items():
+            unit = {"units": units.get(name, "1")}
+            variables[name] = (tuple(axes), values, unit)
+            variables[f"{name}_standard_error"] = (tuple(axes), errors[name], unit)
+        coordinates = {
+            name: (name, np.asarray(values), {"units": units.get(name, "1")})
+            for name, values in axes.items()
+        }
+        about = {
+            "num_non_finite": self.num_non_finite,
+            "chunk_size": self.chunk_size,
+            "num_devices": self.num_devices,
+            "seconds": self.seconds,
+        }
+        return xr.Dataset(variables, coordinates, about)
+
+
+def evaluate(
+    objective: Any,
+    subspace: Any,
+    coordinates: Any,
+    *,
+    chunk_size: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> Any:
+    """Evaluates an objective at points of a subspace.
+
+    Args:
+        objective: an objective, or a function of a point.
+        subspace: ``coordinates -> point``: `line`, `plane` and so on, or a function.
+        coordinates: of shape (...) for a subspace of one coordinate, (..., n) for one
+            of n; see `grid`.
+        chunk_size: points computed side by side on each device. None measures what is
+            fastest, where there is enough to do; it changes results by rounding alone.
+        store: a file that keeps every point as it is done: a call that was killed goes
+            on where it was.
+        progress: whether to show a bar with the time left.
+        devices: what the points are shared among; None is all local devices.
+
+    Returns:
+        The mean losses as float64, in the shape of the grid (...); a dict of arrays
+        where the objective's loss is a dict. What is not finite stays so.
+
+    Raises:
+        InputError: coordinates of the wrong shape, a loss that is no scalar, a chunk
+            that is no positive number, or a store of another surface.
+
+    Example:
+        >>> from lrscape.landscape import line
+        >>> print(evaluate(jnp.sum, line(jnp.zeros(2), jnp.ones(2)), [0.0, 0.5, 2.0]))
+        [0. 1. 4.]
+    """
+    return measure(
+        objective,
+        subspace,
+        coordinates,
+        chunk_size=chunk_size,
+        store=store,
+        progress=progress,
+        devices=devices,
+    ).losses
+
+
+def measure(
+    objective: Any,
+    subspace: Any,
+    coordinates: Any,
+    *,
+    chunk_size: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> Surface:
+    """As `evaluate`, with standard errors and what else is known of the losses.
+
+    Args:
+        objective: see `evaluate`, and so on.
+        subspace: see there.
+        coordinates: see there.
+        chunk_size: see there.
+        store: see there.
+        progress: see there.
+        devices: see there.
+
+    Returns:
+        The surface.
+
+    Raises:
+        InputError: see there.
+
+    Example:
+        >>> from lrscape.landscape import line, mean_objective
+        >>> objective = mean_objective(
+        ...     lambda w, x: jnp.mean(w * x), jnp.array([1.0, 2.0, 3.0]), batch_size=1)
+        >>> surface = measure(objective, line(jnp.zeros([]), jnp.ones([])), [0.0, 1.0])
+        >>> print(surface.losses, surface.standard_errors.round(3))
+        [0. 2.] [0.    0.577]
+    """
+    started = time.monotonic()
+    objective = as_objective(objective)
+    coordinates, grid_shape, flat = _flat(subspace, coordinates)
+    point = jax.eval_shape(subspace, flat[0])
+    names, is_dict = _loss_names(objective, point)
+    if chunk_size is not None and (
+        isinstance(chunk_size, bool)
+        or not isinstance(chunk_size, int | np.integer)
+        or chunk_size < 1
+    ):
+        raise InputError(f"chunk_size={chunk_size!r} must be a whole number, 1 or more")
+    engine = PointLosses(objective, subspace, devices=devices)
+    value_names = [f"{n}{suffix}" for n in names for suffix in ("", "_standard_error")]
+    values = np.zeros((len(flat), len(value_names)))
+    done = np.zeros(len(flat), bool)
+    with contextlib.ExitStack() as stack:
+        keep = None
+        if store is not None:
+            identity = identity_of(objective, subspace, coordinates)
+            # Chosen before the store is begun, which notes it.
+            chunk = chunk_size or engine.choose_chunk(flat)
+            notes = {"chunk_size": int(chunk)}
+            keep = stack.enter_context(
+                Store(store, identity, len(flat), value_names, notes)
+            )
+            done, values = keep.done.copy(), keep.values.copy()
+            chunk_size = chunk_size or int(keep.notes["chunk_size"])
+        todo = np.flatnonzero(~done)
+        chunk = chunk_size or engine.choose_chunk(flat)
+        bar = stack.enter_context(_bar(progress, len(flat), len(flat) - len(todo)))
+        for indices, losses in engine.run(flat, todo, chunk):
+            columns = [
+                column
+                for name in names
+                for column in mean_and_error(losses[name], objective.weights)
+            ]
+            values[indices] = np.stack(columns, axis=1)
+            if keep is not None:
+                keep.add(indices, values[indices])
+            bar.update(len(indices))
+
+    def shaped(offset: int) -> Any:
+        arrays = {
+            name: values[:, 2 * i + offset].reshape(grid_shape)
+            for i, name in enumerate(names)
+        }
+        return arrays if is_dict else arrays["loss"]
+
+    return Surface(
+        coordinates=coordinates,
+        losses=shaped(0),
+        standard_errors=shaped(1),
+        num_non_finite=int((~np.isfinite(values[:, ::2])).any(axis=1).sum()),
+        chunk_size=int(chunk),
+        num_devices=len(engine.devices),
+        num_measured=len(todo),
+        seconds=time.monotonic() - started,
+        settings=settings_of(objective),
+    )
+
+
+# Input and output.
+
+
+def _flat(subspace: Any, coordinates: Any) -> tuple[np.ndarray, tuple, np.ndarray]:
+    """Coordinates as an array, the shape of their grid, and as rows."""
+    try:
+        array = np.asarray(coordinates)
+    except ValueError as error:
+        raise InputError(f"coordinates are no array: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"coordinates have dtype {array.dtype}; pass numbers")
+    array = np.asarray(jnp.asarray(array, jnp.result_type(float)))
+    count = getattr(subspace, "num_coordinates", None)
+    if count is None:
+        count = _num_coordinates(subspace, array)
+    shape: tuple[int, ...]
+    flat: np.ndarray
+    if count == 1:
+        shape, flat = array.shape, array.reshape(-1)
+    elif array.ndim and array.shape[-1] == count:
+        shape, flat = array.shape[:-1], array.reshape(-1, count)
+    else:
+        kind = getattr(subspace, "kind", "subspace")
+        raise InputError(
+            f"coordinates have shape {array.shape}; for a {kind} of {count} "
+            f"coordinates the last axis must be {count} (see lrscape.landscape.grid)"
+        )
+    if not len(flat):
+        raise InputError(f"coordinates of shape {array.shape} hold no point")
+    return array, shape, flat
+
+
+def _num_coordinates(subspace: Any, array: np.ndarray) -> int:
+    """What a function takes: one number, or as many as the last axis has."""
+    if not callable(subspace):
+        raise InputError(
+            f"subspace={subspace!r} must be a function of coordinates, or made by "
+            "line, plane ..."
+        )
+    try:
+        jax.eval_shape(subspace, jax.ShapeDtypeStruct((), array.dtype))
+    except Exception:
+        if not array.ndim:
+            raise
+        jax.eval_shape(subspace, jax.ShapeDtypeStruct(array.shape[-1:], array.dtype))
+        return array.shape[-1]
+    return 1
+
+
+def _loss_names(objective: Any, point: Any) -> tuple[list[str], bool]:
+    """The names of a loss, and whether it is a dict; before anything is compiled."""
+    loss = jax.eval_shape(
+        lambda p: checked_loss(objective.batch_loss(p, objective.batch(0))),
+        point,
+    )
+    return (list(loss), True) if isinstance(loss, dict) else (["loss"], False)
+
+
+def _bar(progress: bool, total: int, done: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, initial=done, disable=not progress, unit="point", leave=False,
+        dynamic_ncols=True,
+    )  # fmt: skip

@@ -1,0 +1,183 @@
+"""Points as vectors: checks, names of leaves, sums, products and norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrscape.errors import InputError
+
+Point = Any  # any pytree of floating-point arrays
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """The path of each leaf, in the order of ``jax.tree.leaves``.
+
+    Example:
+        >>> leaf_names({'dense': {'kernel': 1.0, 'bias': 2.0}, 'scale': 3.0})
+        ['dense/bias', 'dense/kernel', 'scale']
+    """
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/") or "(the point itself)"
+        for path, _ in paths
+    ]
+
+
+def check_point(name: str, point: Point) -> None:
+    """Raises InputError unless a point is made of floating-point arrays.
+
+    Args:
+        name: what the point is called, for the message.
+        point: what is looked at; its values are not.
+    """
+    leaves = jax.tree.leaves(point)
+    if not leaves:
+        raise InputError(f"{name} holds no arrays; a point needs at least one")
+    for path, leaf in zip(leaf_names(point), leaves, strict=True):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None and not isinstance(leaf, float | int | complex | bool):
+            raise InputError(f"{name}: {path} is a {type(leaf).__name__}, not an array")
+        if not jnp.issubdtype(leaf_dtype(leaf), jnp.floating):
+            raise InputError(
+                f"{name}: {path} has dtype {dtype or type(leaf).__name__}; a point "
+                "holds floating-point arrays alone, so split counters, keys and other "
+                "state off (with NNX: nnx.split(model, nnx.Param, ...))"
+            )
+
+
+def leaf_dtype(leaf: Any) -> Any:
+    """The dtype of a leaf; that of a Python number is JAX's default."""
+    return leaf.dtype if hasattr(leaf, "dtype") else jnp.asarray(leaf).dtype
+
+
+def check_alike(points: Mapping[str, Point]) -> None:
+    """Raises InputError unless points have one structure and one shape a leaf.
+
+    Args:
+        points: by the names that the message calls them. The message names the first
+            leaf that differs.
+    """
+    (first, reference), *others = points.items()
+    check_point(first, reference)
+    names = leaf_names(reference)
+    for other, point in others:
+        check_point(other, point)
+        found = leaf_names(point)
+        for expected, got in zip(names, found, strict=False):
+            if expected != got:
+                raise InputError(
+                    f"{other} has another structure than {first}: the first leaf that "
+                    f"differs is {got} there and {expected} here"
+                )
+        if len(found) != len(names):
+            more, where = (found, other) if len(found) > len(names) else (names, first)
+            extra = more[min(len(found), len(names))]
+            raise InputError(
+                f"{other} has another structure than {first}: {extra} is in {where} "
+                "alone"
+            )
+        kinds: list[Any] = [jax.tree.structure(tree) for tree in (point, reference)]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                f"{other} is another kind of tree than {first}: {kinds[0]} and "
+                f"{kinds[1]}"
+            )
+        for path, a, b in zip(
+            names, jax.tree.leaves(reference), jax.tree.leaves(point), strict=True
+        ):
+            if jnp.shape(a) != jnp.shape(b):
+                raise InputError(
+                    f"{other} does not have the shapes of {first}: the first leaf that "
+                    f"differs is {path}, {jnp.shape(b)} there and {jnp.shape(a)} here"
+                )
+
+
+def is_concrete(tree: Any) -> bool:
+    """Whether values can be looked at: no leaf is being traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def combine(coefficients: list[Any], trees: list[Any]) -> Any:
+    """The sum of trees, each times a scalar, in the dtype of the first one.
+
+    Half-precision leaves are added up in float32.
+    """
+
+    def one(*leaves):
+        dtype = leaf_dtype(leaves[0])
+        wide = jnp.promote_types(dtype, jnp.float32)
+        terms = [
+            jnp.asarray(c, wide) * jnp.asarray(leaf).astype(wide)
+            for c, leaf in zip(coefficients, leaves, strict=True)
+        ]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total.astype(dtype)
+
+    return jax.tree.map(one, *trees)
+
+
+def subtract(a: Any, b: Any) -> Any:
+    """A - b, leaf by leaf."""
+    return combine([1, -1], [a, b])
+
+
+def scale(factor: Any, tree: Any) -> Any:
+    """A tree times a scalar."""
+    return combine([factor], [tree])
+
+
+def dot(a: Any, b: Any) -> jax.Array:
+    """The inner product of two trees, a scalar."""
+
+    def one(x, y):
+        wide = jnp.promote_types(leaf_dtype(x), jnp.float32)
+        return jnp.sum(jnp.asarray(x).astype(wide) * jnp.asarray(y).astype(wide))
+
+    products = jax.tree.leaves(jax.tree.map(one, a, b))
+    wide = jnp.result_type(*products) if len(products) > 1 else products[0].dtype
+    total = products[0].astype(wide)
+    for product in products[1:]:
+        total = total + product.astype(wide)
+    return total
+
+
+def norm(tree: Any) -> jax.Array:
+    """The Euclidean norm of all of a tree's entries, a scalar."""
+    return jnp.sqrt(dot(tree, tree))
+
+
+def cosine(a: Any, b: Any) -> jax.Array:
+    """The cosine of the angle between two trees; NaN where one of them is zero."""
+    return dot(a, b) / (norm(a) * norm(b))
+
+
+def map_named(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """`jax.tree.map` whose function is handed the leaf's path first."""
+    leaves = jax.tree.leaves(tree)
+    structure: Any = jax.tree.structure(tree)
+    others = [structure.flatten_up_to(other) for other in rest]
+    values = [
+        function(*arguments)
+        for arguments in zip(leaf_names(tree), leaves, *others, strict=True)
+    ]
+    return jax.tree.unflatten(structure, values)
+
+
+def as_vectors(points: list[Point]) -> list[np.ndarray]:
+    """Each leaf of several points as (points, entries), in double precision.
+
+    Half of what is needed to treat points as vectors without ever holding all of them
+    as one matrix.
+    """
+    columns = zip(*(jax.tree.leaves(point) for point in points), strict=True)
+    return [
+        np.stack([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
+        for leaves in columns
+    ]

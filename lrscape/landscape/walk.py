@@ -1,0 +1,447 @@
+"""The walk: the ground between consecutive iterates, and between any two points.
+
+Losses along a segment lie on the last axis, both ends included. What is asked of them:
+whether it crosses a barrier, whether it has a floor, and at what height the iterates
+stand above it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrscape.errors import InputError
+from lrscape.landscape import tree
+from lrscape.landscape.accumulate import is_compilable, mean_loss, scalar_loss
+from lrscape.landscape.objective import as_objective, settings_of
+from lrscape.landscape.points import PointLosses, mean_and_error
+from lrscape.landscape.subspace import line
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def segment_losses(
+    objective: Any, point: Any, next_point: Any, *, num_points: int = 10
+) -> jax.Array:
+    r"""The loss at evenly spaced points between two points, and at both of them.
+
+    .. math::
+
+        L((1 - \alpha_k) \theta_t + \alpha_k \theta_{t+1}), \quad
+        \alpha_k = k / (n + 1), \quad k = 0 \ldots n + 1
+
+    Args:
+        objective: an objective, or a function of a point; of a dict the ``'loss'``.
+        point: where the segment begins.
+        next_point: where it ends.
+        num_points: n, how many points strictly between.
+
+    Returns:
+        (num_points + 2,), under ``jit`` too.
+
+    Raises:
+        InputError: points of different structure or shapes, or no interior points.
+
+    Example:
+        >>> losses = segment_losses(
+        ...     jnp.square, jnp.float32(0), jnp.float32(3), num_points=2)
+        >>> print(losses.round(3))
+        [0. 1. 4. 9.]
+
+    References:
+        Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018, Sec. 3
+    """
+    _check_num_points(num_points)
+    objective, segment = as_objective(objective), line(point, next_point)
+    alphas = jnp.asarray(_alphas(num_points), jnp.result_type(float))
+    if not tree.is_concrete((objective, point, next_point)):
+        return jax.lax.map(lambda alpha: _loss_at(objective, segment, alpha), alphas)
+    loss_at = _loss_at_jitted if is_compilable(objective) else _loss_at
+    return jnp.stack([loss_at(objective, segment, alpha) for alpha in alphas])
+
+
+def _loss_at(objective, segment, alpha):
+    return scalar_loss(mean_loss(objective, segment(alpha)))
+
+
+_loss_at_jitted = jax.jit(_loss_at)
+
+
+def crosses_barrier(losses: Any) -> jax.Array:
+    """Whether a segment has an interior point above both of its ends.
+
+    Args:
+        losses: (..., n + 2), both ends included, as `segment_losses` gives them.
+
+    Returns:
+        (...), booleans.
+
+    Example:
+        >>> print(crosses_barrier(jnp.array([[1.0, 3.0, 2.0], [1.0, 0.5, 2.0]])))
+        [ True False]
+
+    References:
+        Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018, Sec. 1
+    """
+    return barrier_height(losses) > 0
+
+
+def barrier_height(losses: Any) -> jax.Array:
+    """The highest interior loss less that of the higher end.
+
+    Args:
+        losses: (..., n + 2), both ends included.
+
+    Returns:
+        (...); positive where a barrier is crossed, NaN where a loss is.
+
+    Example:
+        >>> print(barrier_height(jnp.array([1.0, 3.0, 0.0, 2.0])))
+        1.0
+    """
+    losses = _segment(losses)
+    ends = jnp.maximum(losses[..., 0], losses[..., -1])
+    return losses[..., 1:-1].max(axis=-1) - ends
+
+
+def has_floor(losses: Any) -> jax.Array:
+    """Whether the least loss lies strictly between the ends.
+
+    Args:
+        losses: (..., n + 2), both ends included.
+
+    Returns:
+        (...), booleans. Where there is none, the way leads on down, and `valley_floor`
+        is an end.
+
+    Example:
+        >>> print(has_floor(jnp.array([[2.0, 1.0, 3.0], [3.0, 2.0, 1.0]])))
+        [ True False]
+    """
+    losses = _segment(losses)
+    ends = jnp.minimum(losses[..., 0], losses[..., -1])
+    return losses[..., 1:-1].min(axis=-1) < ends
+
+
+def valley_floor(losses: Any) -> jax.Array:
+    """The least loss of a segment, ends included.
+
+    Args:
+        losses: (..., n + 2), both ends included.
+
+    Returns:
+        (...), the floor of the valley where `has_floor` says so.
+
+    Example:
+        >>> print(valley_floor(jnp.array([2.0, 1.0, 3.0])))
+        1.0
+    """
+    return _segment(losses).min(axis=-1)
+
+
+def height(losses: Any) -> jax.Array:
+    r"""How high the two ends stand above the floor, on average.
+
+    .. math:: (L(\theta_t) + L(\theta_{t+1}) - 2 L(\theta^{\min})) / 2
+
+    Args:
+        losses: (..., n + 2), both ends included.
+
+    Returns:
+        (...), never negative.
+
+    Example:
+        >>> print(height(jnp.array([2.0, 1.0, 3.0])))
+        1.5
+
+    References:
+        Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018,
+        Table 2
+    """
+    losses = _segment(losses)
+    return (losses[..., 0] + losses[..., -1] - 2 * losses.min(axis=-1)) / 2
+
+
+class Walk:
+    """Records the ground between consecutive iterates while they are being made.
+
+    A segment's end is the next one's beginning and is measured once: a step costs
+    ``num_points + 1`` forward passes over the sample. Two consecutive points are kept,
+    and the last move.
+
+    Example:
+        >>> walk = Walk(lambda w: jnp.sum(w ** 2), windows=[(0, 3)], num_points=1)
+        >>> w = jnp.array([1.0, 1.0])
+        >>> for step in range(4):
+        ...     walk.record(step, w)
+        ...     w = -0.5 * w
+        >>> print(walk.to_dataset()['height'].values)
+        [1.125     0.28125   0.0703125]
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        *,
+        windows: Iterable[Sequence[int]],
+        num_points: int = 10,
+        second: Any = None,
+        reference: Any = None,
+        chunk_size: int | None = 1,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        """Gets ready; nothing is compiled yet.
+
+        Args:
+            objective: measured along each segment.
+            windows: pairs of steps (first, last): the segments from `first` to
+                `last` are recorded.
+            num_points: points strictly between two iterates.
+            second: an objective over another fixed sample, measured at the same
+                points: a barrier that is not there too was noise of the sample.
+            reference: the point that distances are measured from; None is the first
+                one recorded.
+            chunk_size: points computed side by side on each device; None measures
+                what is fastest.
+            devices: what a segment's points are shared among; None is all local ones.
+
+        Raises:
+            InputError: windows that are empty or overlap, or no interior points.
+        """
+        _check_num_points(num_points)
+        self._windows = sorted((int(a), int(b)) for a, b in windows)
+        _check_windows(self._windows)
+        self._objectives = {"loss": as_objective(objective)}
+        if second is not None:
+            self._objectives["second_loss"] = as_objective(second)
+        self._num_points, self._chunk_size = num_points, chunk_size
+        self._devices, self._reference = devices, reference
+        self._engines: dict[str, PointLosses] = {}
+        self._point: Any = None
+        self._step: int | None = None
+        self._end: dict[str, np.ndarray] = {}
+        self._move: Any = None
+        self._gradient: Any = None
+        self._rows: list[dict[str, Any]] = []
+        self._cosine_of: str | None = None
+
+    def wants(self, step: int) -> bool:
+        """Whether the point after so many updates is to be recorded.
+
+        To be handed to `lrscape.training.fit` as ``yield_at``.
+        """
+        return any(first <= step <= last for first, last in self._windows)
+
+    def record(self, step: int, point: Any, *, gradient: Any = None) -> None:
+        """Takes in an iterate; outside the windows it does nothing.
+
+        Args:
+            step: updates made before it.
+            point: the iterate.
+            gradient: the gradient of the update that led here. Consecutive ones give
+                the cosine; without them it is that of consecutive moves, which is the
+                same for plain gradient descent.
+
+        Raises:
+            InputError: a point of another structure than the one before, or gradients
+                at some steps and none at others.
+        """
+        step = int(step)
+        if not self.wants(step):
+            self._point = self._step = None
+            self._move = self._gradient = None
+            return
+        tree.check_point("point", point)
+        if self._reference is None:
+            self._reference = jax.tree.map(jnp.copy, point)
+        follows = self._step is not None and step == self._step + 1
+        starts = any(step == first for first, _ in self._windows)
+        if follows and not starts:
+            self._segment(step, point, gradient)
+        else:
+            self._move = self._gradient = None
+            self._end = {}
+        self._point, self._step = point, step
+
+    def _segment(self, step: int, point: Any, gradient: Any) -> None:
+        tree.check_alike({"the point before": self._point, "point": point})
+        segment = line(self._point, point)
+        alphas = _alphas(self._num_points)
+        row: dict[str, Any] = {"step": self._step}
+        for name, objective in self._objectives.items():
+            todo = alphas[1:] if name in self._end else alphas
+            losses = self._losses(name, objective, segment, todo)
+            if name in self._end:
+                losses = np.concatenate([self._end[name][None], losses])
+            self._end[name] = losses[-1]
+            row[name] = mean_and_error(losses, objective.weights)[0]
+            row[f"{name}_barrier_error"] = _barrier_error(losses, objective.weights)
+        move, distance, moved = _step_facts(self._point, point, self._reference)
+        row["distance"], row["step_length"] = float(distance), float(moved)
+        row["cosine"] = self._cosine(move, gradient)
+        self._move, self._gradient = move, gradient
+        self._rows.append(row)
+
+    def _cosine(self, move: Any, gradient: Any) -> float:
+        kind = "moves" if gradient is None else "gradients"
+        if self._cosine_of not in (None, kind):
+            raise InputError(
+                "gradient: given at some steps and not at others; the cosine so far "
+                f"is that of {self._cosine_of}"
+            )
+        self._cosine_of = kind
+        before = self._move if gradient is None else self._gradient
+        now = move if gradient is None else gradient
+        return np.nan if before is None else float(_cosine(before, now))
+
+    def _losses(self, name, objective, segment, alphas) -> np.ndarray:
+        if name not in self._engines:
+            engine = PointLosses(objective, segment, devices=self._devices)
+            self._engines[name] = engine
+            if self._chunk_size is None:
+                self._chunk_size = engine.choose_chunk(alphas)
+        engine = self._engines[name]
+        engine.use(segment)
+        found = np.zeros((len(alphas), objective.num_batches))
+        for indices, losses in engine.run(
+            alphas, np.arange(len(alphas)), self._chunk_size or 1
+        ):
+            found[indices] = losses["loss"]
+        return found
+
+    def to_dataset(self) -> xr.Dataset:
+        """What was recorded, as labelled arrays.
+
+        Returns:
+            Over ``step``, the update that a segment belongs to, and ``alpha``: ``loss``
+            (and ``second_loss``). Over ``step``: ``barrier_height``,
+            ``crosses_barrier``, ``barrier_error`` (the standard error of the barrier's
+            height that the sample's batches imply), ``has_floor``, ``floor``,
+            ``height``, ``cosine`` (of this update and the one before), ``distance``
+            (from the reference to the segment's end) and ``step_length``.
+
+        Raises:
+            InputError: nothing was recorded.
+        """
+        import xarray as xr
+
+        if not self._rows:
+            raise InputError(
+                f"the walk holds no segment: record consecutive steps of "
+                f"windows={self._windows}"
+            )
+        rows = self._rows
+        variables: dict[str, Any] = {}
+        for name in self._objectives:
+            losses = np.stack([row[name] for row in rows])
+            prefix = name.removesuffix("loss")
+            unit = {"units": "nat"}
+            variables[name] = (("step", "alpha"), losses, unit)
+            for measured, function in (
+                ("barrier_height", barrier_height),
+                ("crosses_barrier", crosses_barrier),
+                ("has_floor", has_floor),
+                ("floor", valley_floor),
+                ("height", height),
+            ):
+                boolean = measured in ("crosses_barrier", "has_floor")
+                variables[prefix + measured] = (
+                    "step",
+                    np.asarray(_on_host(function, losses)),
+                    {"units": "1"} if boolean else unit,
+                )
+            errors = np.array([row[f"{name}_barrier_error"] for row in rows])
+            variables[f"{prefix}barrier_error"] = ("step", errors, unit)
+        for name in ("cosine", "distance", "step_length"):
+            values = np.array([row[name] for row in rows])
+            variables[name] = ("step", values, {"units": "1"})
+        variables["cosine"][2]["of"] = str(self._cosine_of)
+        steps = np.array([row["step"] for row in rows])
+        coordinates = {
+            "step": ("step", steps, {"units": "update"}),
+            "alpha": ("alpha", _alphas(self._num_points), {"units": "1"}),
+        }
+        return xr.Dataset(variables, coordinates)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it was measured, as JSON holds it."""
+        settings = {
+            name: settings_of(objective) for name, objective in self._objectives.items()
+        }
+        return {"windows": self._windows, "num_points": self._num_points, **settings}
+
+
+def _alphas(num_points: int) -> np.ndarray:
+    return np.arange(num_points + 2) / (num_points + 1)
+
+
+def _check_num_points(num_points: Any) -> None:
+    if (
+        isinstance(num_points, bool)
+        or not isinstance(num_points, int | np.integer)
+        or num_points < 1
+    ):
+        raise InputError(
+            f"num_points={num_points!r} must be a whole number, 1 or more: points "
+            "strictly between the ends"
+        )
+
+
+def _check_windows(windows: list[tuple[int, int]]) -> None:
+    if not windows:
+        raise InputError("windows: a walk needs at least one (first, last) of steps")
+    for first, last in windows:
+        if not 0 <= first < last:
+            raise InputError(
+                f"windows: ({first}, {last}) holds no segment; it needs 0 <= first < "
+                "last"
+            )
+    for (_, last), (first, _) in itertools.pairwise(windows):
+        if first < last:
+            raise InputError(f"windows={windows} overlap; join them")
+
+
+def _segment(losses: Any) -> jax.Array:
+    losses = jnp.asarray(losses)
+    if losses.ndim < 1 or losses.shape[-1] < 3:
+        raise InputError(
+            f"losses have shape {losses.shape}; the last axis needs both ends and at "
+            "least one point between"
+        )
+    return losses
+
+
+def _on_host(function: Any, losses: np.ndarray) -> Any:
+    """A function of losses in double precision, which they were added up in."""
+    with jax.enable_x64(True):
+        return np.asarray(function(losses))
+
+
+def _barrier_error(losses: np.ndarray, weights: np.ndarray) -> float:
+    """The standard error of the barrier's height, batch by batch.
+
+    The highest interior point and the higher end see the same examples, so that most
+    of what a sample adds to their losses is common to both.
+    """
+    mean = losses @ weights
+    if not np.isfinite(mean).all():
+        return np.nan
+    top = 1 + int(np.argmax(mean[1:-1]))
+    end = 0 if mean[0] >= mean[-1] else len(mean) - 1
+    return float(mean_and_error(losses[top] - losses[end], weights)[1])
+
+
+@jax.jit
+def _step_facts(point, next_point, reference):
+    move = tree.subtract(next_point, point)
+    return move, tree.norm(tree.subtract(next_point, reference)), tree.norm(move)
+
+
+_cosine = jax.jit(tree.cosine)
