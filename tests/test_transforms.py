@@ -16,6 +16,9 @@ STEPS = 120
 
 # Each as an optimizer that converges on a parabola in STEPS updates.
 TRANSFORMATIONS = {
+    "keep_gradient": lambda: optax.chain(
+        transforms.keep_gradient(), transforms.scale_by_rate(lambda count: 0.1)
+    ),
     "scale_by_rate": lambda: transforms.scale_by_rate(lambda count: 0.1),
     "scale_by_gaussian": lambda: transforms.scale_by_gaussian(
         0.3, STEPS, start_value=0.1
@@ -52,7 +55,7 @@ def test_every_transformation_is_in_the_matrix():
     }
     assert public == set(TRANSFORMATIONS)
     aliases = {f"scale_by_{name}" for name in schedules.NAMES}
-    assert aliases == public - {"scale_by_rate"}
+    assert aliases == public - {"scale_by_rate", "keep_gradient"}
 
 
 def test_converges_on_a_parabola_inside_scan(tx):
@@ -178,3 +181,17 @@ def test_learning_rate_of_a_users_own_optimizer():
     plain = optax.inject_hyperparams(optax.adam)(learning_rate=0.25)
     assert learning_rate(plain.init(PARAMS)) == 0.25
     assert learning_rate(optax.sgd(schedules.step(0.5, 10)).init(PARAMS)) is None
+
+
+def test_keep_gradient_keeps_what_came_in():
+    tx = optax.chain(
+        optax.scale(2.0), transforms.keep_gradient(), optax.trace(decay=0.9)
+    )
+    state = tx.init(PARAMS)
+    for factor in (1.0, 3.0):
+        gradient = jax.tree.map(lambda leaf, f=factor: f * leaf, PARAMS)
+        _, state = tx.update(gradient, state, PARAMS)
+    kept = optax.tree.get(state, "gradient")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, 6 * b, rtol=1e-6), kept, PARAMS
+    )

@@ -20,6 +20,7 @@ from lrscape.landscape.tree import (
     norm,
     scale,
     subtract,
+    wide_dtype,
 )
 
 NORMALIZATIONS = (None, "filter", "layer", "global")
@@ -242,7 +243,7 @@ def normalized(
 
 
 def _length(array, axes):
-    wide = array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    wide = array.astype(wide_dtype(array.dtype))
     length = jnp.sqrt(jnp.sum(wide**2, axis=axes, keepdims=True))
     return length.astype(array.dtype)
 

@@ -100,8 +100,7 @@ class FlaxObjective(SampleObjective):
                 mutable=["batch_stats"] if train else False,
             )
         outputs = outputs[0] if train else outputs
-        wide = jnp.promote_types(outputs.dtype, jnp.float32)
-        return outputs.astype(wide)
+        return outputs.astype(tree.wide_dtype(outputs.dtype))
 
     def output_loss(self, outputs: jax.Array, batch: Any) -> jax.Array:
         """The mean loss of outputs over one batch, without the L2 term."""

@@ -173,13 +173,22 @@ def _begins(line: bytes) -> bool:
     return start.startswith(line[: len(start)])
 
 
-def identity_of(objective: Any, subspace: Any, coordinates: np.ndarray) -> dict:
-    """What tells a surface from others, as a hash of each of its parts."""
+def identity_of(
+    objective: Any, subspace: Any, coordinates: np.ndarray, one: Any
+) -> dict:
+    """What tells a surface from others, as a hash of each of its parts.
+
+    Args:
+        objective: what is measured.
+        subspace: where.
+        coordinates: of all points.
+        one: of a single point.
+    """
     if jax.tree_util.all_leaves([objective]):
         sample = [np.asarray(objective.weights), objective.batch(0)]
     else:
         sample = [objective]
-    point = jax.eval_shape(subspace, coordinates.reshape(-1, *coordinates.shape[1:])[0])
+    point = jax.eval_shape(subspace, one)
     loss = jax.make_jaxpr(objective.batch_loss)(point, objective.batch(0))
     return {
         "coordinates": _hash(coordinates),

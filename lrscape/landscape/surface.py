@@ -193,7 +193,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         keep = None
         if store is not None:
-            identity = identity_of(objective, subspace, coordinates)
+            identity = identity_of(objective, subspace, coordinates, flat[0])
             # Chosen before the store is begun, which notes it.
             chunk = chunk_size or engine.choose_chunk(flat)
             notes = {"chunk_size": int(chunk)}
@@ -298,6 +298,6 @@ def _bar(progress: bool, total: int, done: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(
-        total=total, initial=done, disable=not progress, unit="point", leave=False,
+        total=total, initial=done, disable=not progress, unit="point",
         dynamic_ncols=True,
     )  # fmt: skip

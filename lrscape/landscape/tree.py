@@ -55,6 +55,11 @@ def leaf_dtype(leaf: Any) -> Any:
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.asarray(leaf).dtype
 
 
+def wide_dtype(dtype: Any) -> Any:
+    """What sums of a floating dtype are taken in: float32 at the least."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
 def check_alike(points: Mapping[str, Point]) -> None:
     """Raises InputError unless points have one structure and one shape a leaf.
 
@@ -110,7 +115,7 @@ def combine(coefficients: list[Any], trees: list[Any]) -> Any:
 
     def one(*leaves):
         dtype = leaf_dtype(leaves[0])
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = wide_dtype(dtype)
         terms = [
             jnp.asarray(c, wide) * jnp.asarray(leaf).astype(wide)
             for c, leaf in zip(coefficients, leaves, strict=True)
@@ -137,11 +142,11 @@ def dot(a: Any, b: Any) -> jax.Array:
     """The inner product of two trees, a scalar."""
 
     def one(x, y):
-        wide = jnp.promote_types(leaf_dtype(x), jnp.float32)
+        wide = wide_dtype(leaf_dtype(x))
         return jnp.sum(jnp.asarray(x).astype(wide) * jnp.asarray(y).astype(wide))
 
     products = jax.tree.leaves(jax.tree.map(one, a, b))
-    wide = jnp.result_type(*products) if len(products) > 1 else products[0].dtype
+    wide = max((product.dtype for product in products), key=lambda d: d.itemsize)
     total = products[0].astype(wide)
     for product in products[1:]:
         total = total + product.astype(wide)

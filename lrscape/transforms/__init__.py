@@ -1,17 +1,25 @@
-"""Learning rates as Optax gradient transformations.
+"""Optax gradient transformations: learning rates, and what is looked at beside them.
 
 Each `scale_by_NAME` is `scale_by_rate` over the schedule of that name.
 """
 
 from typing import Any
 
+from lrscape.transforms.gradient import KeepGradientState as KeepGradientState
+from lrscape.transforms.gradient import keep_gradient as keep_gradient
 from lrscape.transforms.rate import ALIASES
 from lrscape.transforms.rate import ScaleByRateState as ScaleByRateState
 from lrscape.transforms.rate import scale_by_rate as scale_by_rate
 
 globals().update(ALIASES)
 
-__all__ = ["ScaleByRateState", "scale_by_rate", *ALIASES]
+__all__ = [
+    "KeepGradientState",
+    "ScaleByRateState",
+    "keep_gradient",
+    "scale_by_rate",
+    *ALIASES,
+]
 
 
 def __getattr__(name: str) -> Any:

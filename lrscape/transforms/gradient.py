@@ -1,0 +1,51 @@
+"""Keeps the gradient of the last update, for whoever wants to look at it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class KeepGradientState(NamedTuple):
+    """State of `keep_gradient`.
+
+    Attributes:
+        gradient: what came in at the last update; zeros before any.
+    """
+
+    gradient: optax.Updates
+
+
+def keep_gradient() -> optax.GradientTransformationExtraArgs:
+    """Passes updates through, and keeps the last ones in its state.
+
+    Put first in a chain it keeps the gradient, put last the step. It costs the memory
+    of one more copy of the parameters.
+
+    Returns:
+        The transformation; ``optax.tree.get(state, 'gradient')`` reads what it kept.
+
+    Example:
+        >>> tx = optax.chain(keep_gradient(), optax.sgd(0.1, momentum=0.9))
+        >>> state = tx.init(jnp.zeros(2))
+        >>> _, state = tx.update(jnp.array([1.0, 2.0]), state)
+        >>> print(optax.tree.get(state, 'gradient'))
+        [1. 2.]
+    """
+
+    def init_fn(params: optax.Params) -> KeepGradientState:
+        return KeepGradientState(jax.tree.map(jnp.zeros_like, params))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: KeepGradientState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, KeepGradientState]:
+        del state, params, extra_args
+        return updates, KeepGradientState(updates)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
