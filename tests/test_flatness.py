@@ -234,6 +234,7 @@ def test_the_first_layer_is_moved_alone(network):
     assert (curves.losses[:, 1] != curves.losses[:, 0]).all()
 
 
+LEMMA = equivalent_weight_perturbation
 OBJECTIVE, X, _ = regression()
 BAD = {
     "moves": (
@@ -253,11 +254,11 @@ BAD = {
         lambda: neighbor_moves(jax.random.key(0), X, X, num_neighbors=11), "10"
     ),
     "zero input": (
-        lambda: equivalent_weight_perturbation(jnp.ones((2, 3)), jnp.zeros(2), jnp.ones(2)),
+        lambda: LEMMA(jnp.ones((2, 3)), jnp.zeros(2), jnp.ones(2)),
         "all zero",
     ),
     "kernel": (
-        lambda: equivalent_weight_perturbation(jnp.ones((2, 3)), jnp.ones(3), jnp.ones(3)),
+        lambda: LEMMA(jnp.ones((2, 3)), jnp.ones(3), jnp.ones(3)),
         "do not fit",
     ),
     "outputs": (

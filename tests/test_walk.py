@@ -31,7 +31,7 @@ def test_a_double_well_has_one_barrier_and_a_bowl_none():
         double_well, jnp.array([-1.0]), jnp.array([1.0]), num_points=11
     )
     assert losses.shape == (13,)
-    np.testing.assert_allclose(losses[[0, 6, 12]], [0, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(losses[::6], [0, 1, 0], atol=1e-6)
     assert crosses_barrier(losses) and not has_floor(losses)
     np.testing.assert_allclose(barrier_height(losses), 1, rtol=1e-6)
 
@@ -46,7 +46,7 @@ def test_a_double_well_has_one_barrier_and_a_bowl_none():
 
 
 losses_of_segments = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=3, min_side=3, max_side=6),
+    np.float32, (2, 5, 4),
     elements=st.floats(-10, 10, width=32),
 )  # fmt: skip
 
@@ -223,9 +223,10 @@ def test_a_walk_during_training_leaves_training_as_it_is():
     state = training.initial_state(model, digits, tx, config.seed)
     walk.record(0, state.params)
     seen = []
-    for state in training.fit(
+    states = training.fit(
         model, digits, tx, config, yield_every=1000, yield_at=walk.wants, state=state
-    ):
+    )
+    for state in states:
         seen.append(int(state.step))
         gradient = optax.tree.get(state.opt_state, "gradient")
         walk.record(state.step, state.params, gradient=gradient)
@@ -250,7 +251,7 @@ BAD = {
         "num_points=0",
     ),
     "structure": (
-        lambda: segment_losses(bowl, {"w": jnp.ones(2)}, {"v": jnp.ones(2)}), "first leaf"
+        lambda: segment_losses(bowl, {"w": jnp.ones(2)}, {"v": jnp.ones(2)}), "first"
     ),
     "short": (lambda: height(jnp.ones(2)), "both ends"),
     "scalar": (lambda: has_floor(1.0), "both ends"),
