@@ -6,7 +6,9 @@ import ast
 from pathlib import Path
 
 # Shared code, not experiments.
-PARTS = {"__init__", "__main__", "arguments", "loop", "signals", "train"}
+PARTS = {
+    "__init__", "__main__", "arguments", "loop", "probes", "signals", "train",
+}  # fmt: skip
 
 
 def main() -> None:

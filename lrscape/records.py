@@ -30,6 +30,7 @@ from lrscape.errors import InputError
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    import plotly.graph_objects
     import xarray as xr
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -211,7 +212,7 @@ class Records:
         checked = {
             variable: {"fletcher32": True, "chunksizes": array.shape}
             for variable, array in dataset.variables.items()
-            if array.ndim and array.size
+            if array.ndim and array.size and array.dtype.kind in "fiub"
         }
         with self._aside(file) as aside:
             dataset.to_netcdf(aside, engine="h5netcdf", encoding=checked)
@@ -225,6 +226,20 @@ class Records:
             self._file("results", name, ".nc"), engine="h5netcdf"
         ) as dataset:
             return dataset.load()
+
+    def save_result_summary(self, name: str, summary: dict[str, Any]) -> Path:
+        """Saves a result in a few numbers, as ``results/NAME.json``."""
+        file = self._file("results", name, ".json")
+        with self._aside(file) as aside:
+            aside.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        return file
+
+    def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
+        """Saves an interactive figure as ``figures/NAME.html``, which needs no net."""
+        file = self._file("figures", name, ".html")
+        with self._aside(file) as aside:
+            figure.write_html(aside, include_plotlyjs=True)
+        return file
 
     def save_figure(self, name: str, figure: matplotlib.figure.Figure) -> Path:
         """Saves a figure as ``figures/NAME.png``."""

@@ -18,12 +18,13 @@ import optax
 
 from lrscape import data as data_
 from lrscape import models, schedules
-from lrscape.errors import InputError
+from lrscape.errors import InputError, unknown_name
 from lrscape.records import NAME, Records
 from lrscape.training.checkpoint import load_tree, save_tree
 from lrscape.training.config import Config
 from lrscape.training.optimizers import create_optimizer
 from lrscape.training.state import TrainState
+from lrscape.training.step import DeviceData
 
 # Cycles in a run, for a cyclical schedule that is told no length.
 DEFAULT_CYCLES = 4
@@ -258,6 +259,50 @@ class Run:
     def data(self) -> data_.Dataset:
         """Its data, read when first asked for."""
         return self.config.load_data()
+
+    def sample(
+        self,
+        part: str = "train",
+        num_examples: int | None = None,
+        *,
+        seed: int = 0,
+        start: int = 0,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Examples as the model sees them, for a probe: normalised, not augmented.
+
+        Args:
+            part: ``'train'``, ``'test'`` or ``'validation'``.
+            num_examples: how many, drawn at random without repeats; None is all.
+            seed: of the draw.
+            start: how many of the same draw to pass over; two samples of one seed share
+                no example if their ranges do not overlap.
+
+        Returns:
+            Inputs (n, height, width, channels), float32, and labels (n,), int32.
+
+        Raises:
+            InputError: a part that the data lacks, or more examples than it has.
+        """
+        if part not in ("train", "test", "validation"):
+            raise unknown_name("part", part, ("train", "test", "validation"))
+        examples = getattr(self.data, part)
+        if examples is None:
+            raise InputError(
+                f"part={part!r}: {self.config.dataset} was split without one; use "
+                "'test', or a run with --validation"
+            )
+        count = len(examples) - start if num_examples is None else num_examples
+        if not 0 < count <= len(examples) - start or start < 0:
+            raise InputError(
+                f"num_examples={num_examples!r} from start={start!r} on is more than "
+                f"part={part!r} of {self.config.dataset} has: {len(examples)}"
+            )
+        order = np.random.default_rng(seed).permutation(len(examples))
+        chosen = examples.take(order[start : start + count])
+        device_data = DeviceData.of(self.data, part, self.config.normalize)
+        return device_data.normalize(jnp.asarray(chosen.image)), jnp.asarray(
+            chosen.label
+        )
 
     @functools.cached_property
     def model(self) -> nn.Module:

@@ -6,6 +6,7 @@ among several, each walking through the sample in one compiled loop.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Sequence
@@ -142,12 +143,13 @@ class PointLosses:
         if not self._compilable or most == 1:
             return 1
         first = np.broadcast_to(coordinates[:1], (most, *coordinates.shape[1:]))
+        size = self._objective.num_batches
         # Side by side, weights that differ make a grouped convolution, which on CPU is
         # ten times slower than one after another: nothing to measure.
         if jax.default_backend() == "cpu" and self._convolves(first[0]):
             return 1
         chunk, best = 1, self._seconds(first[:1])
-        if best * most * self._objective.num_batches < _WORTH_MEASURING:
+        if best * most * size < _WORTH_MEASURING:
             return 1
         while 2 * chunk <= most:
             try:
@@ -160,18 +162,24 @@ class PointLosses:
         return chunk
 
     def _seconds(self, coordinates: np.ndarray) -> float:
-        arguments = self._objective, self._subspace, jnp.asarray(coordinates)
-        jax.block_until_ready(_first_batch(*arguments))
+        """How long points take side by side, over the first batch."""
+        program = _one if len(coordinates) == 1 else _many
+        arguments = (
+            _one_batch(self._objective),
+            self._subspace,
+            jnp.asarray(coordinates),
+        )
+        jax.block_until_ready(program(*arguments))
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            jax.block_until_ready(_first_batch(*arguments))
+            jax.block_until_ready(program(*arguments))
             times.append(time.perf_counter() - started)
         return min(times)
 
     def _convolves(self, coordinates: np.ndarray) -> bool:
-        jaxpr = jax.make_jaxpr(_first_loss)(
-            self._objective, self._subspace, coordinates
+        jaxpr = jax.make_jaxpr(_point_losses)(
+            _one_batch(self._objective), self._subspace, coordinates
         )
         return any(True for _ in convolutions(jaxpr.jaxpr))
 
@@ -215,15 +223,13 @@ def _shared(mesh, chunk_size, objective, subspace, coordinates):
     )(objective, subspace, coordinates)
 
 
-def _first_loss(objective, subspace, coordinates):
-    return objective.batch_loss(subspace(coordinates), objective.batch(0))
-
-
-@jax.jit
-def _first_batch(objective, subspace, coordinates):
-    if len(coordinates) == 1:
-        return _first_loss(objective, subspace, coordinates[0])
-    return jax.vmap(lambda c: _first_loss(objective, subspace, c))(coordinates)
+def _one_batch(objective: Any) -> Any:
+    """The objective over its first batch alone."""
+    if objective.num_batches == 1:
+        return objective
+    whole = jax.tree.map(lambda leaf: leaf[:1], objective.whole)
+    counts = (1, objective.counts[1], 0)
+    return dataclasses.replace(objective, whole=whole, tail=None, counts=counts)
 
 
 def _named(losses: Any, *, leading: bool = False) -> dict[str, np.ndarray]:

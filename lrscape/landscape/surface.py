@@ -291,7 +291,9 @@ def _loss_names(objective: Any, point: Any) -> tuple[list[str], bool]:
         lambda p: checked_loss(objective.batch_loss(p, objective.batch(0))),
         point,
     )
-    return (list(loss), True) if isinstance(loss, dict) else (["loss"], False)
+    if not isinstance(loss, dict):
+        return ["loss"], False
+    return ["loss", *(name for name in loss if name != "loss")], True
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:

@@ -1,4 +1,4 @@
-"""Results drawn with matplotlib."""
+"""A run's learning curves, and sheets of images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-# Blue, orange and green of Okabe and Ito, which colour-blind readers can tell apart.
-COLORS = {"train": "#0072b2", "test": "#d55e00", "validation": "#009e73"}
-RATE_COLOR = "#333333"
+from lrscape.figures.style import COLORS, DARK, tidy
 
 
 def learning_curves(
@@ -50,7 +48,7 @@ def learning_curves(
     rate.plot(
         [line["epoch"] for line in metrics],
         [line["learning_rate"] for line in metrics],
-        color=RATE_COLOR,
+        color=DARK,
     )
     loss.set_ylabel("loss (nats)")
     error.set_ylabel("error (%)")
@@ -61,8 +59,7 @@ def learning_curves(
     rate.xaxis.set_major_locator(MaxNLocator(integer=True))
     rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for axes in (loss, error, rate):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     if loss.get_lines():
         loss.legend(frameon=False)
     if title:

@@ -1,0 +1,262 @@
+"""Surveys the loss landscape of finished runs.
+
+    python -m experiments.survey runs/a --probe=line --from=initial --to=final
+
+Measures around the snapshots of runs and writes results, figures and a summary into the
+first run's directory. A survey that is stopped goes on where it was when the same
+command is given again. The preset quick takes a few minutes on two CPU cores for a
+network the size of `small`; seconds for digits.
+
+Probes: line (between two snapshots), plane (along two random directions), path (the
+plane nearest to the run's own path), barycentric (between three points: RUN RUN [RUN]),
+bilinear (four: RUN RUN [RUN RUN]), walk (between consecutive updates of one epoch),
+flatness (to moved weights and inputs), distance (between networks as functions).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.probes import PROBES, Found, Settings, Survey
+from lrscape.environment import describe
+from lrscape.errors import InputError, unknown_name
+from lrscape.landscape.direction import NORMALIZATIONS
+from lrscape.landscape.flax_objective import NORMS
+from lrscape.runs import open_run
+from lrscape.training.checkpoint import CorruptCheckpointError
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"points": 25, "grid": 11, "examples": 1000, "directions": 3, "steps": 40},
+    "full": {"points": 101, "grid": 51, "examples": None, "directions": 10,
+             "steps": None},
+}  # fmt: skip
+
+# Interpolated weights fit neither end's running averages.
+NORM = {"walk": "train"}
+DEFAULT_NORM = "recalibrate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags of a survey; None means "from the preset".
+
+    Attributes:
+        runs: run directories.
+        probe: line, plane, path, barycentric, bilinear, walk, flatness or distance.
+        from_: the snapshot to start from: of the first run.
+        to: the snapshot that it leads to: of the last run.
+        preset: quick or full.
+        points: points along a line.
+        grid: points along each side of a surface.
+        examples: size of the fixed sample; 0: all of them.
+        batch_size: examples a batch; by train norm a setting of the loss itself.
+        norm: batch norm by train, eval (the averages of --to), recalibrate or
+            interpolate; default: recalibrate, for walk train.
+        part: train, test or validation.
+        l2: adds half of it times the squared norm of the weights to the loss.
+        normalize: of a plane's random directions: filter, layer, global or none.
+        extent: how far a plane reaches to each side.
+        directions: random directions of flatness.
+        scale: how far flatness moves the weights.
+        epoch: of walk: which one, counted from 1. The run is trained again up to it.
+        steps: of walk: how many updates of the epoch; 0: all of them.
+        second_sample: of walk: measure on a second sample too, that shares no example.
+        seed: of the sample and of random directions.
+        name: of results and figures; default: from the probe and its snapshots.
+        data_dir: the TFDS data directory, if it has moved since.
+        debug: show a traceback with an error.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    probe: str
+    from_: Annotated[str, tyro.conf.arg(name="from")] = "initial"
+    to: str = "final"
+    preset: str = "quick"
+    points: int | None = None
+    grid: int | None = None
+    examples: int | None = None
+    batch_size: int = 250
+    norm: str | None = None
+    part: str = "train"
+    l2: float = 0.0
+    normalize: str = "filter"
+    extent: float = 1.0
+    directions: int | None = None
+    scale: float = 5.0
+    epoch: int = 1
+    steps: int | None = None
+    second_sample: bool = False
+    seed: int = 0
+    name: str | None = None
+    data_dir: Path | None = None
+    debug: bool = False
+
+
+def resolve(arguments: Arguments) -> Settings:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    if arguments.probe not in PROBES:
+        raise unknown_name("probe", arguments.probe, PROBES)
+    if arguments.preset not in PRESETS:
+        raise unknown_name("preset", arguments.preset, PRESETS)
+    norm = arguments.norm or NORM.get(arguments.probe, DEFAULT_NORM)
+    if norm not in NORMS:
+        raise unknown_name("norm", norm, NORMS)
+    if arguments.normalize != "none" and arguments.normalize not in NORMALIZATIONS:
+        known = [name for name in NORMALIZATIONS if name] + ["none"]
+        raise unknown_name("normalize", arguments.normalize, known)
+    values = dict(PRESETS[arguments.preset])
+    values.update(
+        {k: getattr(arguments, k) for k in values if getattr(arguments, k) is not None}
+    )
+    for field in ("examples", "steps"):
+        values[field] = values[field] or None
+    least = {"points": 3, "grid": 2, "directions": 1, "examples": 1, "steps": 1}
+    checked = {**values, "batch_size": arguments.batch_size, "epoch": arguments.epoch}
+    for field, value in checked.items():
+        if value is not None and value < least.get(field, 1):
+            raise InputError(f"{field}={value} must be {least.get(field, 1)} or more")
+    for field in ("extent", "scale"):
+        if not getattr(arguments, field) > 0:
+            raise InputError(f"{field}={getattr(arguments, field)} must be positive")
+    return Settings(
+        probe=arguments.probe,
+        start=arguments.from_,
+        end=arguments.to,
+        norm=norm,
+        normalize=None if arguments.normalize == "none" else arguments.normalize,
+        **{
+            name: getattr(arguments, name)
+            for name in (
+                "batch_size", "part", "l2", "extent", "scale", "epoch",
+                "second_sample", "seed",
+            )
+        },
+        **values,
+    )  # fmt: skip
+
+
+def survey(arguments: Arguments) -> Found:
+    """Surveys, and writes what was found.
+
+    Returns:
+        What the probe found.
+
+    Raises:
+        InputError: runs that cannot be opened or do not fit one another, or settings
+            that cannot work.
+    """
+    settings = resolve(arguments)
+    if not arguments.runs:
+        raise InputError("runs: name at least one run directory")
+    runs = [open_run(path) for path in arguments.runs]
+    if arguments.data_dir is not None:
+        for run in runs:
+            run.config = dataclasses.replace(
+                run.config, data_dir=str(arguments.data_dir)
+            )
+    # Before data is read.
+    for name in {settings.start, settings.end}:
+        for run in runs:
+            if name not in run.snapshots and settings.probe != "path":
+                raise InputError(
+                    f"{str(run.path)!r} has no snapshot {name!r}; it has "
+                    f"{', '.join(run.snapshots) or 'none'}"
+                )
+    records = runs[0].records
+    name = arguments.name or _name(settings, runs)
+    asked = {
+        **dataclasses.asdict(settings),
+        "runs": [str(run.path) for run in runs],
+    }
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    store = records.path / "results" / f".{name}-{digest[:12]}.store"
+    if store.exists():
+        print(f"going on with {name}")
+    found = PROBES[settings.probe](Survey(runs, settings, store))
+    import jax
+
+    about = {**asked, **describe(jax.local_devices())}
+    written = [records.save_result(name, found.dataset, about)]
+    for suffix, figure in found.figures.items():
+        written.append(records.save_figure(name + suffix, figure))
+    for suffix, page in found.pages.items():
+        written.append(records.save_page(name + suffix, page))
+    written.append(
+        records.save_result_summary(name, {**found.summary, "settings": about})
+    )
+    store.unlink(missing_ok=True)
+    for key, value in found.summary.items():
+        print(f"{key:<34} {_shown(value)}")
+    print("written:", *written, sep="\n  ")
+    return found
+
+
+def _name(settings: Settings, runs: list) -> str:
+    if settings.probe == "walk":
+        return f"walk-epoch_{settings.epoch}"
+    if settings.probe == "path":
+        return settings.probe
+    ends = [settings.start, settings.end]
+    if settings.probe == "plane":
+        ends = [settings.end]
+    others = [run.path.name for run in runs[1:]]
+    return "-".join([settings.probe, *ends, *others])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {_shown(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_shown, value))
+    return str(value)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    lines = [__doc__.strip(), "", "Presets:"]
+    for preset, values in PRESETS.items():
+        shown = "  ".join(f"{k}={'all' if v is None else v}" for k, v in values.items())
+        lines.append(f"{preset}: {shown}")
+    arguments = tyro.cli(
+        Arguments,
+        prog="python -m experiments.survey",
+        description="\n".join(lines),
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        survey(arguments)
+    except (InputError, CorruptCheckpointError) as error:
+        if arguments.debug:
+            traceback.print_exception(error)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; give the same command again to go on with what is measured",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Results drawn, with matplotlib to be looked at and with Plotly to be turned.
+
+Every function takes what was measured and returns a figure that belongs to no window.
+"""
+
+from lrscape.figures.curves import line_figure as line_figure
+from lrscape.figures.curves import perturbation_figure as perturbation_figure
+from lrscape.figures.curves import walk_figure as walk_figure
+from lrscape.figures.surfaces import contour_figure as contour_figure
+from lrscape.figures.surfaces import interactive_surface as interactive_surface
+from lrscape.figures.surfaces import surface_figure as surface_figure
+from lrscape.figures.training import image_sheet as image_sheet
+from lrscape.figures.training import learning_curves as learning_curves
+
+__all__ = [
+    "contour_figure",
+    "image_sheet",
+    "interactive_surface",
+    "learning_curves",
+    "line_figure",
+    "perturbation_figure",
+    "surface_figure",
+    "walk_figure",
+]
