@@ -126,16 +126,20 @@ def surface_figure(
             X[missing], Y[missing], ground, marker="x", color=DARK, s=12,
             label=f"{missing.sum()} not finite",
         )  # fmt: skip
+    named: list[tuple[int, int]] = []
     for text, at in (points or {}).items():
         i, j = _nearest(x, at[0]), _nearest(y, at[1])
         if np.isfinite(z[i, j]):
             axes.scatter(*at, z[i, j], color=PATH, s=30, depthshade=False)
-            axes.text(*at, z[i, j], f" {text}", fontsize=9, zorder=10)
+            # Names that would lie on one another: the first one is enough.
+            if all(max(abs(i - k), abs(j - m)) > len(x) // 8 for k, m in named):
+                axes.text(*at, z[i, j], f" {text}", fontsize=9, zorder=10)
+                named.append((i, j))
     axes.set_xlabel(label(result[result[variable].dims[0]]), fontsize=9)
     axes.set_ylabel(label(result[result[variable].dims[1]]), fontsize=9)
     axes.set_zlabel(name, fontsize=9)
     axes.view_init(elev=32, azim=-58)
-    axes.set_box_aspect(None, zoom=0.85)
+    axes.set_box_aspect(None, zoom=0.92)
     if missing.any():
         axes.legend(loc="upper right", fontsize=8)
     if title:
