@@ -16,8 +16,10 @@ from lrscape.landscape import (
     Objective,
     accumulate,
     batch_losses,
+    evaluate,
     flax_objective,
     gradient,
+    line,
     mean_objective,
 )
 from lrscape.landscape.accumulate import loops_slowly
@@ -344,6 +346,10 @@ def test_any_tree_is_a_point():
     for name, (loss_fn, point) in cases.items():
         objective = mean_objective(loss_fn, {"x": x, "y": y}, batch_size=4)
         np.testing.assert_allclose(objective(point), exact, rtol=1e-6, err_msg=name)
+        far = jax.tree.map(lambda leaf: leaf + 1, point)
+        midway = evaluate(objective, line(point, far), [0.5])
+        residual = x @ np.asarray(kernel + 0.5) + 1.5 - y
+        np.testing.assert_allclose(midway, [np.mean(residual**2)], rtol=1e-5)
         slope = gradient(objective, point)
         assert jax.tree.structure(slope) == jax.tree.structure(point)
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import digits
@@ -30,9 +31,19 @@ def test_python_blocks_run(block, directory, monkeypatch, capsys):
     names = {
         "params": {"w": jnp.ones(2)},
         "gradients": {"w": jnp.ones(2)},
+        "initial": {"w": jnp.zeros(2)},
+        "final": {"w": jnp.ones(2)},
+        "x": jnp.eye(2),
+        "y": jnp.ones(2),
         "images": jnp.asarray(data.load("digits").test.image[:4], jnp.float32),
     }
     exec(compile(block, "README.md", "exec"), names)
+    if "losses" in names:
+        # ((1 - alpha)^2, the mean over two examples)
+        alphas = np.linspace(-0.5, 1.5, 41)
+        np.testing.assert_allclose(names["losses"], (1 - alphas) ** 2, atol=1e-6)
+    if "walk" in names:
+        assert names["result"]["loss"].shape == (20, 12)
     if "logits" in names:
         assert names["logits"].shape == (4, 10)
     if "rate" in names:

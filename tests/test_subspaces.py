@@ -300,6 +300,7 @@ BAD = {
     "zero": (lambda: ray(A, jax.tree.map(jnp.zeros_like, A)), "norm 0"),
     "infinite": (lambda: ray(jnp.ones(2), jnp.array([jnp.inf, 1])), "not finite"),
     "zero plane": (lambda: plane(A, B, jax.tree.map(jnp.zeros_like, A)), "v has norm"),
+    "parallel": (lambda: plane(A, B, jax.tree.map(lambda x: -2 * x, B)), "parallel"),
     "equal points": (lambda: difference(A, A), "nothing to move along"),
     "slope": (lambda: fooling_direction(lambda w: 0.0 * w, jnp.float32(1)), "norm 0"),
     "mask": (

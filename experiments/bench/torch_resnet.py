@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -72,3 +75,25 @@ def make_training_step(batch_size: int, learning_rate: float):
             torch.cuda.synchronize()
 
     return step
+
+
+def load_flax(model: TorchResNet, variables: Any) -> None:
+    """Takes over the parameters and statistics of `lrscape.models.ResNet`."""
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def copy(target: torch.Tensor, source: Any) -> None:
+        target.data.copy_(torch.tensor(np.asarray(source)))
+
+    for i, conv in enumerate(convs):
+        kernel = np.asarray(params[f"Conv_{i}"]["kernel"])
+        copy(conv.weight, kernel.transpose(3, 2, 0, 1))
+    for i, norm in enumerate(norms):
+        copy(norm.weight, params[f"BatchNorm_{i}"]["scale"])
+        copy(norm.bias, params[f"BatchNorm_{i}"]["bias"])
+        assert norm.running_mean is not None and norm.running_var is not None
+        copy(norm.running_mean, stats[f"BatchNorm_{i}"]["mean"])
+        copy(norm.running_var, stats[f"BatchNorm_{i}"]["var"])
+    copy(model.dense.weight, np.asarray(params["Dense_0"]["kernel"]).T)
+    copy(model.dense.bias, params["Dense_0"]["bias"])

@@ -9,6 +9,7 @@ batches, in a call a batch.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lrscape.errors import InputError
 from lrscape.landscape.objective import SampleObjective, as_objective
-from lrscape.landscape.tree import is_concrete
+from lrscape.landscape.tree import is_concrete, once_a_shape
 
 AXIS = "batches"
 
@@ -149,7 +150,8 @@ def batch_gradient(objective: Any, point: Any, batch: Any) -> Any:
 
 
 def scalar_loss(loss: Any) -> jax.Array:
-    """The loss itself, of a scalar or of a dict of scalars."""
+    """The loss itself, of a scalar or of a dict of scalars; checked."""
+    loss = checked_loss(loss)
     return loss["loss"] if isinstance(loss, dict) else loss
 
 
@@ -413,26 +415,36 @@ def _sharded(function, mesh, objective, point, args, indices, weights):
 
 
 def loops_slowly(function, objective, point, args) -> bool:
-    """Whether a compiled loop around `function` would be slow here.
-
-    On CPU a convolution's weight gradient runs tens of times slower within a compiled
-    loop. In JAX it is the convolution that sums over the examples: the one whose first
-    axis is not its input's batch.
-    """
-    if jax.default_backend() != "cpu" or objective.num_batches == 1:
+    """Whether a compiled loop over batches around `function` would be slow here."""
+    if objective.num_batches == 1:
         return False
-    leaves, structure = jax.tree.flatten((objective, point, args))
-    shapes = tuple(
-        jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves
-    )
-    return _sums_over_examples(function, structure, shapes)
+    return sums_over_examples(function, objective, point, args)
 
 
-@functools.lru_cache(maxsize=64)
-def _sums_over_examples(function, structure, shapes) -> bool:
-    objective, point, args = jax.tree.unflatten(structure, shapes)
+def sums_over_examples(function, objective, point, args) -> bool:
+    """Whether `function` has what a compiled loop on CPU must not contain.
+
+    That is a convolution's weight gradient, which runs tens of times slower there. In
+    JAX it is the convolution that sums over the examples: the one whose first axis is
+    not its input's batch.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    return _has_such_a_convolution(_Static(function), objective, point, args)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """A function as part of a tree's structure."""
+
+    function: Callable[..., Any] = dataclasses.field(metadata={"static": True})
+
+
+@once_a_shape
+def _has_such_a_convolution(static, objective, point, args) -> bool:
     jaxpr = jax.make_jaxpr(
-        lambda o, p, a: function(o.at(p), p, o.batch(0), *a),
+        lambda o, p, a: static.function(o.at(p), p, o.batch(0), *a),
     )(objective, point, args)
     return any(
         equation.params["dimension_numbers"].lhs_spec[0] != 0

@@ -103,7 +103,7 @@ def functional_distance_estimate(
 
     Example:
         >>> estimate = functional_distance_estimate(
-        ...     lambda w, x: w * x, jnp.zeros(1), jnp.ones(1),
+        ...     lambda w, x: w * x, jnp.float32(0), jnp.float32(1),
         ...     jnp.array([[3.0], [5.0]]))
         >>> print(estimate.value.round(4), estimate.standard_error.round(4))
         4.1231 0.9701
@@ -172,8 +172,8 @@ def disagreement_estimate(
 
     Example:
         >>> estimate = disagreement_estimate(
-        ...     lambda w, x: w * x, jnp.array([1.0, -1.0]), jnp.array([-1.0, 1.0]),
-        ...     jnp.array([[1.0, 1.0], [0.0, 0.0]]))
+        ...     lambda w, x: x @ w, jnp.eye(2), -jnp.eye(2),
+        ...     jnp.array([[1.0, 2.0], [0.0, 0.0]]))
         >>> print(estimate.value, estimate.standard_error.round(4))
         0.5 0.5
     """
@@ -229,8 +229,8 @@ def distance_objective(
     Example:
         >>> from lrscape.landscape import evaluate
         >>> objective = distance_objective(lambda w, x: w * x, jnp.ones((3, 2)))
-        >>> to_ones = lambda t: (jnp.zeros(2), t * jnp.ones(2))
-        >>> found = evaluate(objective, to_ones, [0.0, 2.0])
+        >>> away = lambda t: (jnp.float32(0), t)
+        >>> found = evaluate(objective, away, [0.0, 2.0])
         >>> print(found['loss'])
         [0. 8.]
     """

@@ -72,9 +72,8 @@ class FlaxObjective(SampleObjective):
         """The mean loss over one batch, with the L2 term; a dict with `error`."""
         outputs = self.outputs(point, batch)
         loss = self.output_loss(outputs, batch)
-        if self.l2:
-            params = point["params"] if self.norm == "interpolate" else point
-            loss = loss + jnp.asarray(self.l2 / 2, loss.dtype) * squared_weights(params)
+        if (penalty := self.penalty) is not None:
+            loss = loss + penalty(point).astype(loss.dtype)
         if not self.error:
             return loss
         wrong = jnp.argmax(outputs, axis=-1) != batch[1]
@@ -106,6 +105,24 @@ class FlaxObjective(SampleObjective):
         """The mean loss of outputs over one batch, without the L2 term."""
         loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
         return jnp.mean(loss(outputs, batch[1]))
+
+    def example_losses(self, point: Any, batch: Any) -> jax.Array:
+        """The loss of each example within its batch, (n,), without the L2 term."""
+        loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        return loss(self.outputs(point, batch), batch[1])
+
+    @property
+    def penalty(self) -> Callable[[Any], jax.Array] | None:
+        """The L2 term as a function of the point; None without one."""
+        if not self.l2:
+            return None
+
+        def term(point: Any) -> jax.Array:
+            params = point["params"] if self.norm == "interpolate" else point
+            squares = squared_weights(params)
+            return jnp.asarray(self.l2 / 2, squares.dtype) * squares
+
+        return term
 
     def at(self, point: Any) -> FlaxObjective:
         """With ``norm='recalibrate'``: batch statistics estimated at the point.

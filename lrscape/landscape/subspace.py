@@ -19,6 +19,7 @@ from lrscape.landscape.tree import (
     Point,
     check_alike,
     combine,
+    cosine,
     is_concrete,
     norm,
     scale,
@@ -172,6 +173,12 @@ def plane(origin: Point, u: Point, v: Point) -> Subspace:
     check_alike({"origin": origin, "u": u, "v": v})
     for name, direction in {"u": u, "v": v}.items():
         check_not_zero(name, direction)
+    between = cosine(u, v)
+    if is_concrete(between) and abs(float(between)) > 1 - 1e-6:
+        raise InputError(
+            f"u and v are parallel (cosine {float(between):.6f}): they span no plane; "
+            "use ray"
+        )
     return Subspace((origin, u, v), "plane")
 
 

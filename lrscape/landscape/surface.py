@@ -7,6 +7,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,10 +17,12 @@ import numpy as np
 from lrscape.errors import InputError
 from lrscape.landscape.accumulate import (
     checked_loss,
+    is_compilable,
 )
 from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.store import Store, identity_of
+from lrscape.landscape.tree import once_a_shape
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -178,8 +181,7 @@ def measure(
     started = time.monotonic()
     objective = as_objective(objective)
     coordinates, grid_shape, flat = _flat(subspace, coordinates)
-    point = jax.eval_shape(subspace, flat[0])
-    names, is_dict = _loss_names(objective, point)
+    names, is_dict = _loss_names(objective, subspace, flat[0])
     if chunk_size is not None and (
         isinstance(chunk_size, bool)
         or not isinstance(chunk_size, int | np.integer)
@@ -194,14 +196,15 @@ def measure(
         keep = None
         if store is not None:
             identity = identity_of(objective, subspace, coordinates, flat[0])
-            # Chosen before the store is begun, which notes it.
-            chunk = chunk_size or engine.choose_chunk(flat)
-            notes = {"chunk_size": int(chunk)}
+            # Noted where the store is begun; one that is there already has its own.
+            if chunk_size is None and not Path(store).exists():
+                chunk_size = engine.choose_chunk(flat)
+            notes = {"chunk_size": chunk_size and int(chunk_size)}
             keep = stack.enter_context(
                 Store(store, identity, len(flat), value_names, notes)
             )
+            chunk_size = chunk_size or keep.notes["chunk_size"]
             done, values = keep.done.copy(), keep.values.copy()
-            chunk_size = chunk_size or int(keep.notes["chunk_size"])
         todo = np.flatnonzero(~done)
         chunk = chunk_size or engine.choose_chunk(flat)
         bar = stack.enter_context(_bar(progress, len(flat), len(flat) - len(todo)))
@@ -285,15 +288,35 @@ def _num_coordinates(subspace: Any, array: np.ndarray) -> int:
     return 1
 
 
-def _loss_names(objective: Any, point: Any) -> tuple[list[str], bool]:
+def _loss_names(objective: Any, subspace: Any, one: Any) -> tuple[list[str], bool]:
     """The names of a loss, and whether it is a dict; before anything is compiled."""
-    loss = jax.eval_shape(
-        lambda p: checked_loss(objective.batch_loss(p, objective.batch(0))),
-        point,
-    )
+    if is_compilable(objective) and not jax.tree_util.all_leaves([subspace]):
+        names = _traced_names(objective, subspace, one)
+    else:
+        names = _names(
+            jax.eval_shape(
+                lambda c, b: _first_loss(objective, subspace, c, b),
+                *(one, objective.batch(0)),
+            )
+        )
+    return (["loss"], False) if names is None else (list(names), True)
+
+
+@once_a_shape
+def _traced_names(objective: Any, subspace: Any, one: Any) -> tuple[str, ...] | None:
+    batch = jax.eval_shape(lambda o: o.batch(0), objective)
+    return _names(jax.eval_shape(_first_loss, objective, subspace, one, batch))
+
+
+def _first_loss(objective: Any, subspace: Any, one: Any, batch: Any) -> Any:
+    return checked_loss(objective.batch_loss(subspace(one), batch))
+
+
+def _names(loss: Any) -> tuple[str, ...] | None:
+    """The names of a loss that is a dict, its own first; None for a scalar."""
     if not isinstance(loss, dict):
-        return ["loss"], False
-    return ["loss", *(name for name in loss if name != "loss")], True
+        return None
+    return ("loss", *(name for name in loss if name != "loss"))
 
 
 def _bar(progress: bool, total: int, done: int) -> Any:

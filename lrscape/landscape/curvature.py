@@ -1,0 +1,400 @@
+"""Numbers of a curvature matrix: its norm, eigenpairs, trace, and where they live."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrscape.errors import InputError, unknown_name
+from lrscape.landscape import tree
+from lrscape.landscape.flatness import check_count
+from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
+from lrscape.landscape.mask import Mask
+from lrscape.landscape.products import Operator
+
+ENDS = ("largest", "smallest")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpectralNorm:
+    """The largest eigenvalue by magnitude; ``float(...)`` is the norm.
+
+    Attributes:
+        value: the spectral norm.
+        eigenvalue: the dominant eigenvalue, with its sign.
+        eigenvector: a tree like the point, of norm 1.
+        residual: the norm of ``H v - eigenvalue v``.
+        products: how many products it took.
+        converged: whether the stopping rule was met before they ran out.
+    """
+
+    value: float
+    eigenvalue: float
+    eigenvector: Any
+    residual: float
+    products: int
+    converged: bool
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.value, dtype)
+
+
+def spectral_norm(
+    objective: Any,
+    point: Any,
+    *,
+    key: jax.Array | None = None,
+    start: Any = None,
+    tolerance: float = 1e-3,
+    max_products: int = 100,
+    mask: Mask = None,
+    kind: str = "hessian",
+    reuse: bool | None = None,
+) -> SpectralNorm:
+    r"""The spectral norm of a curvature matrix, by power iteration.
+
+    Stops when the norm of the product, which never falls, grows by less than
+    `tolerance` of itself.
+
+    Args:
+        objective: an objective, or a function of a point.
+        point: where the matrix is taken.
+        key: a PRNG key, for a random start.
+        start: a tree like the point to start from instead: during training, the last
+            eigenvector.
+        tolerance: the relative growth at which it stops.
+        max_products: at most so many products.
+        mask: restricts the matrix to a block.
+        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
+        reuse: see `lrscape.landscape.Operator`.
+
+    Returns:
+        The norm, with the sign of the dominant eigenvalue, the eigenvector, the
+        residual and the number of products.
+
+    Raises:
+        InputError: neither a key nor a start, or numbers that cannot work.
+        NonFiniteProductError: a product is not finite; names the batch.
+
+    Example:
+        >>> A = jnp.diag(jnp.array([1.0, -5.0, 2.0]))
+        >>> found = spectral_norm(
+        ...     lambda w: w @ A @ w / 2, jnp.ones(3), key=jax.random.key(0))
+        >>> print(f'{float(found):.2f} {found.eigenvalue:.2f}')
+        5.00 -5.00
+    """
+    if (key is None) == (start is None):
+        raise InputError("pass either key, for a random start, or start")
+    if not tolerance > 0:
+        raise InputError(f"tolerance={tolerance!r} must be positive")
+    check_count("max_products", max_products)
+    operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
+    if key is not None:
+        vector = jax.random.normal(key, (operator.size,)).astype(operator.dtype)
+    else:
+        tree.check_alike({"point": point, "start": start})
+        vector = operator.to_vector(start)
+    length = float(jnp.linalg.norm(vector))
+    if not length > 0:
+        raise InputError("start has norm 0 where the mask lets it move")
+    vector = vector / length
+    value, converged = 0.0, False
+    for _ in range(max_products):
+        image = operator(vector)
+        before, value = value, float(jnp.linalg.norm(image))
+        eigenvalue = float(vector @ image)
+        residual = float(jnp.linalg.norm(image - eigenvalue * vector))
+        converged = abs(value - before) <= tolerance * value
+        if converged or value == 0.0:
+            break
+        last, vector = vector, image / value
+    else:
+        vector = last
+    return SpectralNorm(
+        value=value,
+        eigenvalue=eigenvalue,
+        eigenvector=operator.to_tree(vector),
+        residual=residual,
+        products=operator.count,
+        converged=converged or value == 0.0,
+    )
+
+
+class Eigenpairs(NamedTuple):
+    """Eigenvalues and eigenvectors.
+
+    Attributes:
+        eigenvalues: (k,).
+        eigenvectors: a tree like the point with a leading axis k, orthonormal.
+        residuals: (k,), the norm of ``H v - eigenvalue v`` of each; an eigenvalue lies
+            within it of the one that is given.
+    """
+
+    eigenvalues: np.ndarray
+    eigenvectors: Any
+    residuals: np.ndarray
+
+
+def top_eigenpairs(
+    objective: Any,
+    point: Any,
+    k: int,
+    *,
+    key: jax.Array,
+    which: str = "largest",
+    tolerance: float | None = None,
+    max_products: int | None = None,
+    mask: Mask = None,
+    kind: str = "hessian",
+    reuse: bool | None = None,
+) -> Eigenpairs:
+    """The k largest eigenvalues of a curvature matrix and their eigenvectors.
+
+    By Lanczos' iteration, fully reorthogonalised, until every wanted pair's residual
+    is below `tolerance` of the largest eigenvalue by magnitude.
+
+    Args:
+        objective: an objective, or a function of a point.
+        point: where the matrix is taken.
+        k: how many.
+        key: a PRNG key, for the start.
+        which: ``'largest'``, the largest first, or ``'smallest'``, the smallest first;
+            both by sign and not by magnitude.
+        tolerance: None is 1e-4 in single precision, 1e-9 in double.
+        max_products: at most so many products, and k more for the residuals; None is
+            20 k + 100.
+        mask: restricts the matrix to a block.
+        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
+        reuse: see `lrscape.landscape.Operator`.
+
+    Returns:
+        Eigenvalues, eigenvectors and residuals. Where the products ran out, the
+        residuals say how good they are.
+
+    Raises:
+        InputError: k larger than the matrix, or an unknown name.
+        NonFiniteProductError: a product is not finite; names the batch.
+
+    Example:
+        >>> A = jnp.diag(jnp.array([1.0, -5.0, 2.0, 4.0]))
+        >>> values, vectors, residuals = top_eigenpairs(
+        ...     lambda w: w @ A @ w / 2, jnp.ones(4), 2, key=jax.random.key(0))
+        >>> print(values.round(4), vectors.shape)
+        [4. 2.] (2, 4)
+    """
+    if which not in ENDS:
+        raise unknown_name("which", which, ENDS)
+    operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
+    check_count("k", k)
+    if k > operator.size:
+        raise InputError(f"k={k} is more than the matrix has rows: {operator.size}")
+    if tolerance is None:
+        tolerance = 1e-9 if operator.dtype.itemsize > 4 else 1e-4
+    limit = 20 * k + 100 if max_products is None else max(max_products, k)
+
+    def wanted(values: np.ndarray) -> np.ndarray:
+        order = np.argsort(values)
+        return order[::-1][:k] if which == "largest" else order[:k]
+
+    def good_enough(found: Tridiagonal) -> bool:
+        if len(found.diagonal) < k or found.remainder == 0.0:
+            # An invariant space may lack copies of an eigenvalue that occurs twice.
+            return False
+        if len(found.diagonal) % 5:
+            return False  # not worth looking every time
+        values, vectors = found.eigen()
+        left = found.remainder * np.abs(vectors[-1, wanted(values)])
+        return bool((left <= tolerance * np.abs(values).max()).all())
+
+    start = jax.random.normal(key, (operator.size,)).astype(operator.dtype)
+    found = tridiagonalize(
+        operator, start, limit, stop=good_enough, key=jax.random.fold_in(key, 1)
+    )
+    values, vectors = found.eigen()
+    chosen = wanted(values)
+    rows = jnp.asarray(vectors[:, chosen].T, operator.dtype) @ found.basis
+    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+    residuals = np.array(
+        [
+            float(jnp.linalg.norm(operator(row) - float(value) * row))
+            for row, value in zip(rows, values[chosen], strict=True)
+        ]
+    )
+    trees = [operator.to_tree(row) for row in rows]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return Eigenpairs(values[chosen], stacked, residuals)
+
+
+class Estimated(NamedTuple):
+    """A mean over random vectors.
+
+    Attributes:
+        mean: the estimate.
+        standard_error: of the mean; NaN for one vector.
+    """
+
+    mean: float
+    standard_error: float
+
+
+def trace(
+    objective: Any,
+    point: Any,
+    *,
+    key: jax.Array,
+    num_samples: int,
+    mask: Mask = None,
+    kind: str = "hessian",
+    reuse: bool | None = None,
+) -> Estimated:
+    r"""The trace of a curvature matrix, by Hutchinson's estimator.
+
+    .. math:: E[z^T H z] = \operatorname{tr} H, \quad z_i = \pm 1
+
+    Args:
+        objective: an objective, or a function of a point.
+        point: where the matrix is taken.
+        key: a PRNG key.
+        num_samples: random vectors, a product each.
+        mask: restricts the matrix to a block.
+        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
+        reuse: see `lrscape.landscape.Operator`.
+
+    Returns:
+        The mean, which is unbiased, and its standard error.
+
+    Raises:
+        InputError: no samples.
+        NonFiniteProductError: a product is not finite; names the batch.
+
+    Example:
+        >>> A = jnp.diag(jnp.array([1.0, -5.0, 2.0]))
+        >>> print(trace(lambda w: w @ A @ w / 2, jnp.ones(3),
+        ...     key=jax.random.key(0), num_samples=3))
+        Estimated(mean=-2.0, standard_error=0.0)
+
+    References:
+        Hutchinson, `A Stochastic Estimator of the Trace
+        <https://doi.org/10.1080/03610918908812806>`_, 1989
+    """
+    return _moments(objective, point, key, num_samples, mask, kind, reuse)[0]
+
+
+def frobenius_norm(
+    objective: Any,
+    point: Any,
+    *,
+    key: jax.Array,
+    num_samples: int,
+    mask: Mask = None,
+    kind: str = "hessian",
+    reuse: bool | None = None,
+) -> Estimated:
+    r"""The Frobenius norm of a curvature matrix, from the squares of random products.
+
+    .. math:: E[\|H z\|^2] = \|H\|_F^2, \quad z_i = \pm 1
+
+    Args:
+        objective: an objective, or a function of a point.
+        point: where the matrix is taken.
+        key: a PRNG key.
+        num_samples: random vectors, a product each.
+        mask: restricts the matrix to a block.
+        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
+        reuse: see `lrscape.landscape.Operator`.
+
+    Returns:
+        The norm, and its standard error to first order.
+
+    Raises:
+        InputError: no samples.
+        NonFiniteProductError: a product is not finite; names the batch.
+
+    Example:
+        >>> found = frobenius_norm(lambda w: jnp.sum(w ** 2), jnp.ones(4),
+        ...     key=jax.random.key(0), num_samples=2)
+        >>> print(f'{found.mean:.3f}')
+        4.000
+    """
+    square, error = _moments(objective, point, key, num_samples, mask, kind, reuse)[1]
+    root = float(np.sqrt(square))
+    return Estimated(root, error / (2 * root) if root > 0 else 0.0)
+
+
+def _moments(objective, point, key, num_samples, mask, kind, reuse):
+    """Hutchinson's estimates of the trace and of the squared Frobenius norm."""
+    count = check_count("num_samples", num_samples)
+    operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
+    found = []
+    for one in jax.random.split(key, count):
+        z = jax.random.rademacher(one, (operator.size,), operator.dtype)
+        image = operator(z)
+        found.append((float(z @ image), float(image @ image)))
+    columns = np.array(found).T
+    error = columns.std(axis=1, ddof=1) / np.sqrt(count) if count > 1 else [np.nan] * 2
+    return [
+        Estimated(float(mean), float(e))
+        for mean, e in zip(columns.mean(axis=1), error, strict=True)
+    ]
+
+
+def layer_shares(vector: Any) -> dict[str, float]:
+    """How much of a vector's squared norm lies in each array.
+
+    Args:
+        vector: a tree, such as an eigenvector.
+
+    Returns:
+        Path -> share; they sum to 1.
+
+    Example:
+        >>> layer_shares({'a': jnp.array([3.0]), 'b': jnp.array([4.0])})
+        {'a': 0.36, 'b': 0.64}
+    """
+    squares = [
+        float(np.sum(np.square(np.asarray(leaf, np.float64))))
+        for leaf in jax.tree.leaves(vector)
+    ]
+    total = sum(squares)
+    if not total > 0:
+        raise InputError("vector has norm 0: no layer has a share of it")
+    names = tree.leaf_names(vector)
+    return {n: square / total for n, square in zip(names, squares, strict=True)}
+
+
+def subspace_overlap(first: Any, second: Any) -> float:
+    r"""How much two spaces of eigenvectors have in common.
+
+    .. math:: \frac{1}{k} \| U^T V \|_F^2
+
+    Args:
+        first: k orthonormal vectors, a tree with a leading axis k.
+        second: as many, of the same structure.
+
+    Returns:
+        Between 0, orthogonal, and 1, the same space.
+
+    Raises:
+        InputError: trees of different structure or shapes.
+
+    Example:
+        >>> print(subspace_overlap(jnp.eye(3)[:2], jnp.eye(3)[1:]))
+        0.5
+
+    References:
+        Gur-Ari et al., `Gradient Descent Happens in a Tiny Subspace
+        <https://arxiv.org/abs/1812.04754>`_, 2018, Sec. 2.2
+    """
+    tree.check_alike({"first": first, "second": second})
+    products: Any = 0.0
+    for u, v in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        one, other = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (u, v))
+        products = products + one @ other.T
+    return float(np.sum(products**2) / len(products))
