@@ -6,9 +6,7 @@ import ast
 from pathlib import Path
 
 # Shared code, not experiments.
-PARTS = {
-    "__init__", "__main__", "arguments", "loop", "probes", "signals", "train",
-}  # fmt: skip
+PARTS = {"__init__", "__main__", "arguments", "loop", "signals", "train"}
 
 
 def main() -> None:

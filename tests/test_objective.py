@@ -22,7 +22,7 @@ from lrscape.landscape import (
     line,
     mean_objective,
 )
-from lrscape.landscape.accumulate import loops_slowly
+from lrscape.landscape.loops import loops_slowly
 from tests.points import Weights, linear_point, regression
 
 

@@ -55,8 +55,9 @@ def careful_line(
     """Losses at points of a line: channels last, no gradients, weights set in place."""
     a, b, model = make_model(start), make_model(end), make_model(start)
     if "batch_stats" in start:
-        for network in (a, b, model):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks: list[Any] = [a, b, model]
+        for network in networks:
+            network.to(memory_format=torch.channels_last)
     batches = make_batches(images, labels, channels_last="batch_stats" in start)
     ends = list(zip(model.parameters(), a.parameters(), b.parameters(), strict=True))
 

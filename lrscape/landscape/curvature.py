@@ -14,7 +14,7 @@ from lrscape.landscape import tree
 from lrscape.landscape.flatness import check_count
 from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
 from lrscape.landscape.mask import Mask
-from lrscape.landscape.products import Operator
+from lrscape.landscape.operator import Operator
 
 ENDS = ("largest", "smallest")
 

@@ -11,7 +11,7 @@ from lrscape.errors import InputError
 from lrscape.landscape.flatness import check_count
 from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.landscape.mask import Mask
-from lrscape.landscape.products import Operator
+from lrscape.landscape.operator import Operator
 
 
 class Quadrature(NamedTuple):

@@ -19,10 +19,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lrscape.landscape.accumulate import (
     batch_losses,
-    convolutions,
     is_compilable,
     sample_losses,
 )
+from lrscape.landscape.loops import convolutions
 from lrscape.landscape.objective import as_objective
 from lrscape.landscape.tree import once_a_shape
 

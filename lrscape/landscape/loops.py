@@ -1,0 +1,61 @@
+"""Which loops are fast: what must not run within a compiled one on CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from lrscape.landscape.tree import once_a_shape
+
+
+def loops_slowly(function, objective, point, args) -> bool:
+    """Whether a compiled loop over batches around `function` would be slow here."""
+    if objective.num_batches == 1:
+        return False
+    return sums_over_examples(function, objective, point, args)
+
+
+def sums_over_examples(function, objective, point, args) -> bool:
+    """Whether `function` has what a compiled loop on CPU must not contain.
+
+    That is a convolution's weight gradient, which runs tens of times slower there. In
+    JAX it is the convolution that sums over the examples: the one whose first axis is
+    not its input's batch.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    return _has_such_a_convolution(_Static(function), objective, point, args)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """A function as part of a tree's structure."""
+
+    function: Callable[..., Any] = dataclasses.field(metadata={"static": True})
+
+
+@once_a_shape
+def _has_such_a_convolution(static, objective, point, args) -> bool:
+    jaxpr = jax.make_jaxpr(
+        lambda o, p, a: static.function(o.at(p), p, o.batch(0), *a),
+    )(objective, point, args)
+    return any(
+        equation.params["dimension_numbers"].lhs_spec[0] != 0
+        for equation in convolutions(jaxpr.jaxpr)
+    )
+
+
+def convolutions(jaxpr: Any) -> Iterator[Any]:
+    """Every convolution in a jaxpr, those within loops and calls too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from convolutions(inner)
