@@ -233,8 +233,10 @@ class Walk:
     @property
     def settings(self) -> dict[str, Any]:
         """How it was measured, as JSON holds it."""
+        names = {"loss": "objective", "second_loss": "second_objective"}
         settings = {
-            name: settings_of(objective) for name, objective in self._objectives.items()
+            names[name]: settings_of(objective)
+            for name, objective in self._objectives.items()
         }
         return {"windows": self._windows, "num_points": self._num_points, **settings}
 
