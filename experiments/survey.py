@@ -3,9 +3,9 @@
     python -m experiments.survey runs/a --probe=line --from=initial --to=final
 
 Measures around the snapshots of runs and writes results, figures and a summary into the
-first run's directory. A survey that is stopped goes on where it was when the same
-command is given again. The preset quick takes a few minutes on two CPU cores for a
-network the size of `small`; seconds for digits.
+first run's directory. A line, a surface or a distance that is stopped goes on where it
+was when the same command is given again. The preset quick takes a few minutes on two
+CPU cores for a network the size of `small`; seconds for digits.
 
 Probes: line (between two snapshots), plane (along two random directions), path (the
 plane nearest to the run's own path), barycentric (between three points: RUN RUN [RUN]),
@@ -32,6 +32,7 @@ from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape.direction import NORMALIZATIONS
 from lrscape.landscape.flax_objective import NORMS
+from lrscape.records import NAME
 from lrscape.runs import open_run
 from lrscape.training.checkpoint import CorruptCheckpointError
 
@@ -42,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Interpolated weights fit neither end's running averages.
-NORM = {"walk": "train"}
+NORM = {"walk": "train", "distance": "interpolate"}
 DEFAULT_NORM = "recalibrate"
 
 
@@ -115,6 +116,15 @@ def resolve(arguments: Arguments) -> Settings:
     norm = arguments.norm or NORM.get(arguments.probe, DEFAULT_NORM)
     if norm not in NORMS:
         raise unknown_name("norm", norm, NORMS)
+    if arguments.probe == "distance" and norm != "interpolate":
+        raise InputError(
+            f"norm={norm!r}: probe='distance' takes each network with its own "
+            "averages, and interpolates them between"
+        )
+    if arguments.name is not None and not NAME.fullmatch(arguments.name):
+        raise InputError(
+            f"name={arguments.name!r} may hold letters, digits, '_', '-' and '.'"
+        )
     if arguments.normalize != "none" and arguments.normalize not in NORMALIZATIONS:
         known = [name for name in NORMALIZATIONS if name] + ["none"]
         raise unknown_name("normalize", arguments.normalize, known)
@@ -213,7 +223,7 @@ def _name(settings: Settings, runs: list) -> str:
     ends = [settings.start, settings.end]
     if settings.probe == "plane":
         ends = [settings.end]
-    others = [run.path.name for run in runs[1:]]
+    others = Survey(runs, settings, Path()).names[1:]
     return "-".join([settings.probe, *ends, *others])
 
 

@@ -331,6 +331,23 @@ def test_quadrature_of_all_vectors_is_exact(x64):
     )
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_space_that_ends_early_has_no_ghosts(compiled):
+    """Rank 2 of 50: the space is exhausted after three products."""
+    found = spectral_quadrature(
+        lambda w: w[0] ** 2 + 3 * w[1] ** 2, jnp.ones(50), key=jax.random.key(0),
+        num_matvecs=20, num_samples=3, compiled=compiled,
+    )  # fmt: skip
+    heavy = found.nodes[found.weights > 1e-12]
+    distance = np.abs(heavy[:, None] - np.array([[0.0, 2.0, 6.0]])).min(axis=1)
+    assert distance.max() < 1e-3
+    zero = spectral_density(
+        lambda w: jnp.sum(w), jnp.ones(5), key=jax.random.key(0), num_matvecs=3,
+        num_samples=1,
+    )  # fmt: skip
+    np.testing.assert_allclose(np.trapezoid(zero.density, zero.grid), 1, rtol=1e-3)
+
+
 # Lanczos on prescribed spectra.
 
 SPECTRA = {

@@ -65,6 +65,8 @@ def test_lines_hold_every_point_and_mark_both_ends():
     assert [patch.get_hatch() for patch in axes.patches] == ["///"] * 2
     assert {text.get_text() for text in axes.texts} == {"a", "b"}
     assert axes.get_ylabel() == "loss (nats)" and axes.get_xlabel() == "alpha"
+    many = figures.line_figure({str(i): result for i in range(8)}).axes[0]
+    assert len([n for n in many.get_legend_handles_labels()[1] if n.isdigit()]) == 8
     with pytest.raises(InputError, match="contour_figure"):
         figures.line_figure(bowl_surface())
 

@@ -411,3 +411,53 @@ def test_bad_input_of_flax_objectives(digits, network):
         with pytest.raises(InputError, match=message):
             call()
     assert dataclasses.is_dataclass(make(norm="train"))
+
+
+def test_a_sample_is_fixed_whatever_becomes_of_the_callers_array():
+    values = np.ones(100_000, np.float32)
+    objective = mean_objective(lambda w, x: jnp.mean(w * x), values, batch_size=100_000)
+    values[:] = 7
+    assert objective(jnp.float32(1)) == 1
+
+
+class Regression(nn.Module):
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.outputs)(x)
+
+
+def test_squared_errors_do_not_broadcast():
+    random = np.random.default_rng(0)
+    x, y = (
+        random.normal(size=(8, 3)).astype(np.float32),
+        np.arange(8.0, dtype=np.float32),
+    )
+    options = {"norm": "eval", "batch_size": 8, "loss": "squared_error"}
+    one = Regression(1)
+    params = one.init(jax.random.key(0), x)["params"]
+    outputs = np.asarray(one.apply({"params": params}, x))
+    exact = np.mean((outputs[:, 0] - y) ** 2)
+    for labels in (y, y[:, None]):
+        found = flax_objective(one, (x, labels), **options)(params)
+        np.testing.assert_allclose(found, exact, rtol=1e-6)
+    with pytest.raises(InputError, match=r"needs \(n, 8\)"):
+        flax_objective(Regression(8), (x, y), **options)
+    with pytest.raises(InputError, match="whole numbers"):
+        flax_objective(one, (x, y), norm="eval", batch_size=8)
+
+
+def test_labels_of_what_is_no_number_are_no_labels(digits, network):
+    model, params, stats = network
+    objective = flax_objective(
+        model, digits, norm="eval", batch_size=50, batch_stats=stats, error=True
+    )
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    assert np.isnan(objective(broken)["error"])
+
+
+def test_half_precision_sums_do_not_overflow():
+    data = np.full(3001, 2.5, np.float16)
+    objective = mean_objective(lambda w, x: jnp.mean(w * x), data, batch_size=1000)
+    np.testing.assert_allclose(objective(jnp.float16(1)), 2.5, rtol=1e-3)

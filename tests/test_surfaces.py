@@ -296,6 +296,24 @@ def test_what_a_function_closes_over_tells_surfaces_apart(tmp_path):
         measure(of(jnp.zeros(2)), way, [0.0], store=tmp_path / "store")
 
 
+def test_another_loss_is_another_surface(tmp_path):
+    way = line(jnp.zeros(2), jnp.ones(2))
+    measure(lambda w: jnp.sum(w**2), way, [0.0], store=tmp_path / "store")
+    with pytest.raises(InputError, match="objective differ"):
+        measure(lambda w: 100 + jnp.sum(w**4), way, [0.0], store=tmp_path / "store")
+
+
+def test_a_function_as_a_subspace_is_known_again(tmp_path):
+    def way(size):
+        return lambda t: t * jnp.full(2, size)
+
+    for expected in (2, 0):
+        found = measure(jnp.sum, way(1.0), [0.0, 1.0], store=tmp_path / "store")
+        assert found.num_measured == expected
+    with pytest.raises(InputError, match="subspace differ"):
+        measure(jnp.sum, way(2.0), [0.0, 1.0], store=tmp_path / "store")
+
+
 def test_killed_twice_and_resumed(tmp_path):
     store, counter, result = (tmp_path / name for name in ("store", "count", "out.npy"))
     counter.touch()

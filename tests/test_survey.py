@@ -58,10 +58,10 @@ def test_line(runs, capsys):
 
 
 def test_plane_path_and_surfaces_between_runs(runs):
-    assert call(runs[0], "--probe=plane", "--norm=eval") == 0
+    assert call(runs[0], "--probe=plane", "--norm=eval", "--grid=4") == 0
     found, summary = result_of(runs[0], "plane-final")
-    assert found["loss"].shape == (3, 3)
-    assert summary["loss_at_final"] == found["loss"].values[1, 1]
+    assert found["loss"].shape == (5, 5)  # zero comes in between
+    assert summary["loss_at_final"] == found["loss"].values[2, 2]
 
     assert call(runs[0], "--probe=path", "--norm=train") == 0
     found, summary = result_of(runs[0], "path")
@@ -156,6 +156,9 @@ BAD = {
     "part name": (["--probe=line", "--part=tests"], "did you mean 'test'"),
     "corners": (["--probe=barycentric"], "two or three runs"),
     "four": (["--probe=bilinear"], "two or four runs"),
+    "distance": (["--probe=distance", "--norm=train"], "own averages"),
+    "walk": (["--probe=walk", "--norm=interpolate"], "no meaning"),
+    "name": (["--probe=line", "--name=a/b"], "name='a/b'"),
 }
 
 

@@ -275,3 +275,22 @@ def test_gradients_at_some_steps_only():
     walk.record(1, jnp.zeros(2), gradient=jnp.ones(2))
     with pytest.raises(InputError, match="gradients"):
         walk.record(2, jnp.ones(2))
+
+
+def test_windows_that_meet_share_no_step_and_lose_none():
+    walk = Walk(bowl, windows=[(0, 2), (2, 4)])
+    descent(walk)
+    assert walk.to_dataset()["step"].values.tolist() == [0, 1, 2, 3]
+
+
+def test_points_that_change_in_place():
+    walk = Walk(bowl, windows=[(0, 2)])
+    w = np.ones(2, np.float32)
+    for step in range(3):
+        walk.record(step, w)
+        w -= 0.5
+    np.testing.assert_allclose(
+        walk.to_dataset()["step_length"], np.sqrt(0.5), rtol=1e-5
+    )
+    with pytest.raises(InputError, match="reference"):
+        Walk(bowl, windows=[(0, 2)], reference={"w": w}).record(0, w)

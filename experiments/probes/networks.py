@@ -105,6 +105,8 @@ def flatness(survey: Survey) -> Found:
         ),
     }  # fmt: skip
     other = "test" if run.data.validation is None else "validation"
+    if other == s.part:  # an image would be its own neighbour
+        other = "train"
     candidates, _ = run.sample(other)
     fractions = np.linspace(0, 1, s.points // 2 + 1)
     noise = landscape.noise_moves(keys[2], inputs, num_directions=s.directions)

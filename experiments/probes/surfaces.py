@@ -22,7 +22,8 @@ def line(survey: Survey) -> Found:
     alphas = np.linspace(-0.25, 1.25, s.points)
     # Both ends are among them, so that the losses there are what is marked.
     alphas = np.unique(np.concatenate([alphas, [0.0, 1.0]]))
-    surface = survey.measure(survey.objective(), landscape.line(a, b), alphas)
+    objective = survey.objective(averages_of=len(survey.runs) - 1)
+    surface = survey.measure(objective, landscape.line(a, b), alphas)
     dataset = surface.to_dataset({"alpha": alphas})
     losses = surface.losses["loss"]
     inside = losses[(alphas >= 0) & (alphas <= 1)]
@@ -126,10 +127,10 @@ def barycentric(survey: Survey) -> Found:
     s, count = survey.settings, len(survey.runs)
     if count == 3:
         points = [survey.point(s.end, run) for run in range(3)]
-        names = [f"{run.path.name} {s.end}" for run in survey.runs]
+        names = [f"{name} {s.end}" for name in survey.names]
     elif count == 2:
         points = [survey.point(s.start), *(survey.point(s.end, i) for i in range(2))]
-        names = [s.start, *(f"{run.path.name} {s.end}" for run in survey.runs)]
+        names = [s.start, *(f"{name} {s.end}" for name in survey.names)]
     else:
         raise InputError(f"probe='barycentric' needs two or three runs, not {count}")
     corners = dict(zip(names, ((0.0, 0.5), (1.0, 1.0), (1.0, 0.0)), strict=True))
@@ -141,11 +142,11 @@ def bilinear(survey: Survey) -> Found:
     s, count = survey.settings, len(survey.runs)
     if count == 4:
         points = [survey.point(s.end, run) for run in range(4)]
-        names = [f"{run.path.name} {s.end}" for run in survey.runs]
+        names = [f"{name} {s.end}" for name in survey.names]
     elif count == 2:
         which = [(0, s.start), (1, s.start), (0, s.end), (1, s.end)]
         points = [survey.point(name, run) for run, name in which]
-        names = [f"{survey.runs[run].path.name} {name}" for run, name in which]
+        names = [f"{survey.names[run]} {name}" for run, name in which]
     else:
         raise InputError(f"probe='bilinear' needs two or four runs, not {count}")
     at = ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.0))
@@ -155,6 +156,14 @@ def bilinear(survey: Survey) -> Found:
 
 
 def _between(survey: Survey, subspace: Any, corners: dict) -> Found:
+    if (
+        survey.settings.norm == "eval"
+        and survey.snapshot(survey.settings.end).batch_stats
+    ):
+        raise InputError(
+            "norm='eval': no run's averages fit all corners; use recalibrate, train or "
+            "interpolate"
+        )
     axis = np.linspace(0, 1, survey.settings.grid)
     surface = survey.measure(survey.objective(), subspace, landscape.grid(axis, axis))
     dataset = surface.to_dataset({"alpha": axis, "beta": axis})
@@ -199,8 +208,8 @@ def _surface_found(
 
 
 def _with_zero(axis: np.ndarray) -> np.ndarray:
-    # An odd number of points has its middle at zero only nearly.
-    return np.unique(np.where(np.abs(axis) < 1e-12, 0.0, np.append(axis, 0.0)[:-1]))
+    """The axis with a point at zero exactly."""
+    return np.unique(np.append(np.where(np.abs(axis) < 1e-12, 0.0, axis), 0.0))
 
 
 def _at(axis: np.ndarray, value: float) -> int:

@@ -70,10 +70,15 @@ class Survey:
             return snapshot.variables
         return snapshot.params
 
-    def objective(self, *, start: int = 0, norm: str | None = None) -> Any:
-        """The loss and error of the first run's model over a fixed sample."""
+    def objective(self, *, start: int = 0, averages_of: int = 0) -> Any:
+        """The loss and error of the first run's model over a fixed sample.
+
+        Args:
+            start: examples of the draw that are passed over.
+            averages_of: the run whose running averages are taken by ``norm='eval'``.
+        """
         s, run = self.settings, self.runs[0]
-        norm = norm or s.norm
+        norm = s.norm
         if norm == "interpolate" and not self.snapshot(s.end).batch_stats:
             norm = "eval"  # nothing to interpolate
         return landscape.flax_objective(
@@ -81,10 +86,21 @@ class Survey:
             run.sample(s.part, s.examples, seed=s.seed, start=start),
             norm=norm,
             batch_size=s.batch_size,
-            batch_stats=self.snapshot(s.end).batch_stats or None,
+            batch_stats=self.snapshot(s.end, averages_of).batch_stats or None,
             l2=s.l2,
             error=True,
         )
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each run, no two alike."""
+        paths = [run.path.resolve() for run in self.runs]
+        names = [path.name for path in paths]
+        if len(set(names)) < len(names):
+            names = [f"{path.parent.name}-{path.name}" for path in paths]
+        if len(set(names)) < len(names):
+            names = [f"{name}-{i}" for i, name in enumerate(names)]
+        return names
 
     def measure(self, objective: Any, subspace: Any, coordinates: Any) -> Any:
         """A surface, kept while it is being measured, with a bar."""

@@ -23,6 +23,8 @@ def walk(survey: Survey) -> Found:
     total = config.total_steps(data)
     if not 1 <= s.epoch <= config.epochs:
         raise InputError(f"epoch={s.epoch} must lie between 1 and {config.epochs}")
+    if s.norm == "interpolate":
+        raise InputError("norm='interpolate' has no meaning for probe='walk'")
     first = (s.epoch - 1) * steps_per_epoch
     last = first + min(s.steps or steps_per_epoch, steps_per_epoch)
     schedule = config.make_schedule(total, steps_per_epoch)
@@ -77,7 +79,7 @@ def walk_summary(dataset: xr.Dataset) -> dict[str, Any]:
         if len(heights)
         else None,
         "floors": int(dataset["has_floor"].sum()),
-        "mean_height_above_floor": float(dataset["height"].mean()),
+        "mean_height_above_floor": float(dataset["height"].mean(skipna=False)),
         "mean_loss": float(loss.mean()),
         "mean_cosine": float(dataset["cosine"].mean()),
         "final_distance": float(dataset["distance"][-1]),

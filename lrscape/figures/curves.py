@@ -61,7 +61,7 @@ def line_figure(
     figure = Figure(figsize=(6.4, 1.2 + 2.6 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, shown, strict=True):
-        for color, (legend, result) in zip(CYCLE, named.items(), strict=False):
+        for color, (legend, result) in _colored(named):
             x, y = result[coordinate].values, result[name].values
             axes.plot(x, y, color=color, label=legend or None, linewidth=1.8)
             if f"{name}_standard_error" in result:

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 from lrscape.errors import InputError
 from lrscape.landscape.loops import loops_slowly
 from lrscape.landscape.objective import SampleObjective, as_objective
-from lrscape.landscape.tree import is_concrete
+from lrscape.landscape.tree import is_concrete, wide_dtype
 
 AXIS = "batches"
 
@@ -238,8 +238,11 @@ def _mean(losses: Any, weights: np.ndarray) -> Any:
 
 def _weighted_sum(values: jax.Array, weights: np.ndarray) -> jax.Array:
     """Sum of weights times values, compensated; differentiable."""
+    dtype = values.dtype
+    values = values.astype(wide_dtype(dtype))
     # In units of the smallest batch: whole numbers, or nearly, which lose nothing.
-    sizes = jnp.asarray(weights / weights.min(), values.dtype)
+    units = weights / weights[weights > 0].min()
+    sizes = jnp.asarray(units, values.dtype)
     terms = jnp.append(values * sizes, jnp.zeros(1, values.dtype))
 
     def add(carry, term):
@@ -248,7 +251,7 @@ def _weighted_sum(values: jax.Array, weights: np.ndarray) -> jax.Array:
 
     zero = jnp.zeros([], values.dtype)
     (total, lost), _ = lax.scan(add, (zero, zero), terms)
-    return (total + lost) / jnp.asarray((weights / weights.min()).sum(), values.dtype)
+    return ((total + lost) / jnp.asarray(units.sum(), values.dtype)).astype(dtype)
 
 
 def _two_sum(total: jax.Array, lost: jax.Array, term: jax.Array):

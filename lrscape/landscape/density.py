@@ -13,6 +13,9 @@ from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.operator import Operator
 
+# Of nodes that weigh less than rounding.
+_NEGLIGIBLE = 1e-12
+
 
 class Quadrature(NamedTuple):
     """A spectrum as a few points with weights, for each of some random vectors.
@@ -102,15 +105,24 @@ def spectral_quadrature(
                 jax.numpy_rank_promotion("allow"),
             ):
                 matrix = np.asarray(program(start), np.float64)
-            if not np.isfinite(matrix).all():
-                operator(start)  # names the batch, if a single product shows it
-                raise InputError("the iteration is not finite; use compiled=False")
+            matrix = _invariant_part(matrix, float(np.finfo(operator.dtype).eps))
+        if program is not None and np.isfinite(matrix).all():
             values, vectors = np.linalg.eigh(matrix)
         else:
             values, vectors = tridiagonalize(operator, start, m).eigen()
         nodes[row, : len(values)] = values
         weights[row, : len(values)] = vectors[0] ** 2
     return Quadrature(nodes, weights)
+
+
+def _invariant_part(matrix: np.ndarray, eps: float) -> np.ndarray:
+    """A tridiagonal matrix up to where its Krylov space ends.
+
+    Beyond a vanishing off-diagonal, a compiled iteration goes on with rounding errors.
+    """
+    small = 10 * eps * np.maximum.accumulate(np.abs(np.diag(matrix)))[:-1]
+    ends = np.flatnonzero(~(np.abs(np.diag(matrix, 1)) > small))
+    return matrix[: ends[0] + 1, : ends[0] + 1] if len(ends) else matrix
 
 
 def _compiled(operator: Operator, num_matvecs: int) -> Any:
@@ -193,7 +205,7 @@ def spectral_density(
 
 def default_broadening(quadrature: Quadrature) -> float:
     """A hundredth of the range of the nodes; of their size where they are all equal."""
-    nodes = quadrature.nodes[quadrature.weights > 0]
+    nodes = quadrature.nodes[quadrature.weights > _NEGLIGIBLE]
     width = float(np.ptp(nodes)) or float(np.abs(nodes).max()) or 1.0
     return width / 100
 
@@ -221,7 +233,7 @@ def broadened(
         0.500
     """
     sigma = default_broadening(quadrature) if broadening is None else broadening
-    nodes = quadrature.nodes[quadrature.weights > 0]
+    nodes = quadrature.nodes[quadrature.weights > _NEGLIGIBLE]
     if grid_size is None:
         grid_size = int(np.clip(4 * np.ptp(nodes) / sigma + 41, 2001, 1_000_001))
     grid = np.linspace(nodes.min() - 5 * sigma, nodes.max() + 5 * sigma, grid_size)
@@ -229,7 +241,7 @@ def broadened(
     for theta, weight in zip(
         quadrature.nodes.ravel(), quadrature.weights.ravel(), strict=True
     ):
-        if weight > 0:
+        if weight > _NEGLIGIBLE:
             density += weight * np.exp(-((grid - theta) ** 2) / (2 * sigma**2))
     density /= len(quadrature.nodes) * sigma * np.sqrt(2 * np.pi)
     return SpectralDensity(grid, density)

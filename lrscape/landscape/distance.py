@@ -243,14 +243,17 @@ def distance_objective(
                     f"apply_fn gives outputs of shape {outputs.shape}; it must give "
                     "(n, outputs)"
                 )
-        differ = jnp.argmax(a, axis=-1) != jnp.argmax(b, axis=-1)
+        labels = jnp.argmax(a, axis=-1), jnp.argmax(b, axis=-1)
+        differ = (labels[0] != labels[1]).astype(a.dtype)
+        # The largest of outputs that are not numbers is no label.
+        differ = jnp.where(jnp.isnan(a + b).any(axis=-1), jnp.nan, differ)
         if softmax:
             a, b = jax.nn.softmax(a), jax.nn.softmax(b)
         squared = jnp.sum((a - b) ** 2, axis=-1)
         return {
             "loss": jnp.mean(squared),
             "square": jnp.mean(squared**2),
-            "disagreement": jnp.mean(differ.astype(a.dtype)),
+            "disagreement": jnp.mean(differ),
         }
 
     return mean_objective(loss_fn, inputs, batch_size=batch_size)

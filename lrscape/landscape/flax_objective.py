@@ -25,7 +25,7 @@ LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
         optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
     ),
     "squared_error": lambda outputs, labels: jnp.sum(
-        (outputs - labels.astype(outputs.dtype)) ** 2, axis=-1
+        (outputs - labels.astype(outputs.dtype).reshape(outputs.shape)) ** 2, axis=-1
     ),
 }
 
@@ -76,8 +76,10 @@ class FlaxObjective(SampleObjective):
             loss = loss + penalty(point).astype(loss.dtype)
         if not self.error:
             return loss
-        wrong = jnp.argmax(outputs, axis=-1) != batch[1]
-        return {"loss": loss, "error": jnp.mean(wrong.astype(loss.dtype))}
+        wrong = (jnp.argmax(outputs, axis=-1) != batch[1]).astype(loss.dtype)
+        # The largest of outputs that are not numbers is no label.
+        wrong = jnp.where(jnp.isnan(outputs).any(axis=-1), jnp.nan, wrong)
+        return {"loss": loss, "error": jnp.mean(wrong)}
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
         """What the model makes of a batch's inputs, (n, outputs) as float32."""
@@ -239,6 +241,7 @@ def flax_objective(
     inputs, labels = _labelled(data)
     whole, tail, counts = as_batches((inputs, labels), batch_size)
     shapes, momenta, num_outputs = _look_at(model, whole[0][0, :1])
+    _check_labels(loss, labels, num_outputs)
     stats = shapes.get("batch_stats")
     if not stats:
         batch_stats = None
@@ -252,7 +255,7 @@ def flax_objective(
                 "batch_stats=..., or choose norm='recalibrate' or 'train'"
             )
         tree.check_alike({"the model's batch_stats": stats, "batch_stats": batch_stats})
-        batch_stats = jax.tree.map(jnp.asarray, batch_stats)
+        batch_stats = jax.tree.map(jnp.array, batch_stats)
     else:
         batch_stats = None
     if norm == "recalibrate":
@@ -312,6 +315,24 @@ def _labelled(data: Any) -> tuple[Any, Any]:
             "run.sample('train'))"
         )
     return inputs, labels
+
+
+def _check_labels(loss: Any, labels: Any, num_outputs: int) -> None:
+    """Raises InputError for labels that would broadcast, or are of the wrong kind."""
+    if loss == "squared_error":
+        single = labels.ndim == 1 and num_outputs == 1
+        if labels.shape[1:] != (num_outputs,) and not single:
+            raise InputError(
+                f"data: labels have shape {labels.shape}; loss='squared_error' of a "
+                f"model with {num_outputs} outputs needs (n, {num_outputs})"
+            )
+    elif loss == "cross_entropy" and (
+        labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer)
+    ):
+        raise InputError(
+            f"data: labels have shape {labels.shape} and dtype {labels.dtype}; "
+            "loss='cross_entropy' needs whole numbers, (n,)"
+        )
 
 
 def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int]:

@@ -238,12 +238,13 @@ def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, in
     size = min(int(batch_size), count)
     full, rest = divmod(count, size)
     whole = jax.tree.map(
-        lambda leaf: jnp.asarray(
+        # A copy: on CPU an array might otherwise stay the caller's own.
+        lambda leaf: jnp.array(
             leaf[: full * size].reshape(full, size, *np.shape(leaf)[1:])
         ),
         data,
     )
-    tail = jax.tree.map(lambda leaf: jnp.asarray(leaf[full * size :]), data)
+    tail = jax.tree.map(lambda leaf: jnp.array(leaf[full * size :]), data)
     return whole, (tail if rest else None), (full, size, rest)
 
 

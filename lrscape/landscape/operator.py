@@ -72,7 +72,7 @@ class Operator:
         tree.check_point("point", point)
         self._objective = KINDS[kind][1](as_objective(objective))
         self._function = KINDS[kind][0]
-        self._point = jax.tree.map(jnp.asarray, point)
+        self._point = jax.tree.map(jnp.array, point)
         selected = as_mask(mask, self._point)
         leaves = jax.tree.leaves(self._point)
         self._shapes = [leaf.shape for leaf in leaves]

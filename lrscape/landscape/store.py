@@ -11,8 +11,9 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -185,18 +186,41 @@ def identity_of(
         one: of a single point.
     """
     if jax.tree_util.all_leaves([objective]):
-        sample = [np.asarray(objective.weights), objective.batch(0)]
+        batches = [objective.batch(i) for i in range(objective.num_batches)]
+        sample = [np.asarray(objective.weights), batches]
     else:
         sample = [objective]
+    way, arrays = _program(subspace, one)
     point = jax.eval_shape(subspace, one)
-    loss = jax.make_jaxpr(objective.batch_loss)(point, objective.batch(0))
+    if jax.tree_util.all_leaves([subspace]):
+        subspace = arrays  # of a function, what it does and has closed over
+    loss, constants = _program(objective.batch_loss, point, objective.batch(0))
+    settings = json.dumps(settings_of(objective), sort_keys=True, default=str)
     return {
         "coordinates": _hash(coordinates),
-        "subspace": _hash(subspace, getattr(subspace, "kind", "function")),
+        "subspace": _hash([subspace], way),
         # Arrays that the loss has closed over count as part of the sample.
-        "sample": _hash([sample, list(loss.consts)]),
-        "objective": json.dumps(settings_of(objective), sort_keys=True, default=str),
+        "sample": _hash([sample, constants]),
+        "objective": _hash([], settings, loss),
     }
+
+
+def _program(function: Any, *arguments: Any) -> tuple[str, list[Any]]:
+    """What a function computes, as text, and the arrays that it has closed over."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    # Addresses differ between processes.
+    text = re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr))
+    return text, [*closed.consts, *_inner_constants(closed.jaxpr)]
+
+
+def _inner_constants(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                yield from getattr(inner, "consts", ())
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from _inner_constants(inner)
 
 
 def _hash(tree: Any, *words: str) -> str:

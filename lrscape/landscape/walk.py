@@ -121,14 +121,17 @@ class Walk:
         tree.check_point("point", point)
         if self._reference is None:
             self._reference = jax.tree.map(jnp.copy, point)
+        elif self._step is None:
+            tree.check_alike({"point": point, "reference": self._reference})
         follows = self._step is not None and step == self._step + 1
-        starts = any(step == first for first, _ in self._windows)
-        if follows and not starts:
+        within = any(first < step <= last for first, last in self._windows)
+        if follows and within:
             self._segment(step, point, gradient)
         else:
             self._move = self._gradient = None
             self._end = {}
-        self._point, self._step = point, step
+        # A copy: what the caller hands over may be changed in place, or donated.
+        self._point, self._step = jax.tree.map(jnp.copy, point), step
 
     def _segment(self, step: int, point: Any, gradient: Any) -> None:
         tree.check_alike({"the point before": self._point, "point": point})
@@ -146,7 +149,8 @@ class Walk:
         move, distance, moved = _step_facts(self._point, point, self._reference)
         row["distance"], row["step_length"] = float(distance), float(moved)
         row["cosine"] = self._cosine(move, gradient)
-        self._move, self._gradient = move, gradient
+        self._move = move
+        self._gradient = None if gradient is None else jax.tree.map(jnp.copy, gradient)
         self._rows.append(row)
 
     def _cosine(self, move: Any, gradient: Any) -> float:
