@@ -65,7 +65,7 @@ class Records:
         try:
             records.path.mkdir(parents=True, exist_ok=True)
             # Written last of all that makes a run: until then there is none.
-            records._write_json("config.json", config)
+            records._write_json(records.path / "config.json", config)
         except OSError as error:
             raise records._unwritable(error) from error
         return records
@@ -186,7 +186,7 @@ class Records:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes the summary; a run that has one is finished."""
-        self._write_json("summary.json", summary)
+        self._write_json(self.path / "summary.json", summary)
 
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None."""
@@ -230,8 +230,7 @@ class Records:
     def save_result_summary(self, name: str, summary: dict[str, Any]) -> Path:
         """Saves a result in a few numbers, as ``results/NAME.json``."""
         file = self._file("results", name, ".json")
-        with self._aside(file) as aside:
-            aside.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        self._write_json(file, summary)
         return file
 
     def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
@@ -255,8 +254,8 @@ class Records:
             )
         return self.path / folder / f"{name}{suffix}"
 
-    def _write_json(self, name: str, value: Any) -> None:
-        with self._aside(self.path / name) as aside:
+    def _write_json(self, file: Path, value: Any) -> None:
+        with self._aside(file) as aside:
             aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
 
     @contextlib.contextmanager

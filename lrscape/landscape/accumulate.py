@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lrscape.errors import InputError
 from lrscape.landscape.loops import loops_slowly
-from lrscape.landscape.objective import SampleObjective, as_objective
+from lrscape.landscape.objective import SampleObjective, as_objective, filled_in
 from lrscape.landscape.tree import is_concrete, wide_dtype
 
 AXIS = "batches"
@@ -51,7 +51,7 @@ def batch_losses(objective: Any, point: Any) -> Any:
     objective = as_objective(objective)
     if is_compilable(objective):
         return _compiled_losses(objective, point)
-    objective = objective.at(point) if hasattr(objective, "at") else objective
+    objective = filled_in(objective, point)
     loss = jitted_batch_loss(objective) if is_concrete(point) else _loss_of(objective)
     losses = []
     for i in range(objective.num_batches):
@@ -324,7 +324,7 @@ def _one_call_each(function, objective, point, args):
         def add(carry, weight, batch):
             return _add_batch(function, carry, weight, objective, point, batch, args)
     else:
-        objective = objective.at(point) if hasattr(objective, "at") else objective
+        objective = filled_in(objective, point)
 
         @functools.partial(jax.jit, donate_argnums=0)
         def add_batch(carry, weight, point, batch, args):

@@ -11,10 +11,10 @@ import numpy as np
 
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape import tree
-from lrscape.landscape.flatness import check_count
 from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.operator import Operator
+from lrscape.landscape.tree import check_count
 
 ENDS = ("largest", "smallest")
 

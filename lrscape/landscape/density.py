@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from lrscape.errors import InputError
-from lrscape.landscape.flatness import check_count
 from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.operator import Operator
+from lrscape.landscape.tree import check_count
 
 # Of nodes that weigh less than rounding.
 _NEGLIGIBLE = 1e-12

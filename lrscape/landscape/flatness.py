@@ -15,6 +15,7 @@ from lrscape.landscape.direction import gaussian_direction
 from lrscape.landscape.objective import as_objective
 from lrscape.landscape.subspace import ray
 from lrscape.landscape.surface import measure
+from lrscape.landscape.tree import check_count
 
 
 class Curves(NamedTuple):
@@ -175,10 +176,3 @@ def check_scales(scales: Any) -> np.ndarray:
     if array.ndim != 1 or not array.size:
         raise InputError(f"scales have shape {array.shape}; they must be (k,), k >= 1")
     return array
-
-
-def check_count(name: str, count: Any) -> int:
-    """A positive whole number; raises InputError for anything else."""
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise InputError(f"{name}={count!r} must be a whole number, 1 or more")
-    return int(count)

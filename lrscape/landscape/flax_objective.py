@@ -105,13 +105,15 @@ class FlaxObjective(SampleObjective):
 
     def output_loss(self, outputs: jax.Array, batch: Any) -> jax.Array:
         """The mean loss of outputs over one batch, without the L2 term."""
-        loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
-        return jnp.mean(loss(outputs, batch[1]))
+        return jnp.mean(self._each(outputs, batch))
 
     def example_losses(self, point: Any, batch: Any) -> jax.Array:
         """The loss of each example within its batch, (n,), without the L2 term."""
+        return self._each(self.outputs(point, batch), batch)
+
+    def _each(self, outputs: jax.Array, batch: Any) -> jax.Array:
         loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
-        return loss(self.outputs(point, batch), batch[1])
+        return loss(outputs, batch[1])
 
     @property
     def penalty(self) -> Callable[[Any], jax.Array] | None:
@@ -255,7 +257,7 @@ def flax_objective(
                 "batch_stats=..., or choose norm='recalibrate' or 'train'"
             )
         tree.check_alike({"the model's batch_stats": stats, "batch_stats": batch_stats})
-        batch_stats = jax.tree.map(jnp.array, batch_stats)
+        batch_stats = jax.tree.map(tree.own, batch_stats)
     else:
         batch_stats = None
     if norm == "recalibrate":

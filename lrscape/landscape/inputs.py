@@ -11,9 +11,10 @@ import numpy as np
 from jax import lax
 
 from lrscape.errors import InputError
-from lrscape.landscape.flatness import Curves, check_count, check_scales, curves_of
+from lrscape.landscape.flatness import Curves, check_scales, curves_of
 from lrscape.landscape.objective import SampleObjective, as_batches
 from lrscape.landscape.surface import measure
+from lrscape.landscape.tree import check_count
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

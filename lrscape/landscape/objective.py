@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lrscape.errors import InputError
+from lrscape.landscape.tree import own
 
 
 class Objective:
@@ -196,6 +196,7 @@ def mean_objective(
         InputError: no examples, leaves of different lengths, or no batch size.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> def loss_fn(w, batch):
         ...     return jnp.mean((batch['x'] @ w - batch['y']) ** 2)
         >>> data = {'x': jnp.eye(5, 2), 'y': jnp.ones(5)}
@@ -239,12 +240,10 @@ def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, in
     full, rest = divmod(count, size)
     whole = jax.tree.map(
         # A copy: on CPU an array might otherwise stay the caller's own.
-        lambda leaf: jnp.array(
-            leaf[: full * size].reshape(full, size, *np.shape(leaf)[1:])
-        ),
+        lambda leaf: own(leaf[: full * size].reshape(full, size, *np.shape(leaf)[1:])),
         data,
     )
-    tail = jax.tree.map(lambda leaf: jnp.array(leaf[full * size :]), data)
+    tail = jax.tree.map(lambda leaf: own(leaf[full * size :]), data)
     return whole, (tail if rest else None), (full, size, rest)
 
 
@@ -272,3 +271,8 @@ def settings_of(objective: Any) -> dict[str, Any]:
     """An objective's settings, or the little that can be said of a foreign one."""
     found = getattr(objective, "settings", None)
     return dict(found) if found is not None else {"objective": type(objective).__name__}
+
+
+def filled_in(objective: Any, point: Any) -> Any:
+    """The objective at a point; a foreign one may have nothing to fill in."""
+    return objective.at(point) if hasattr(objective, "at") else objective

@@ -10,7 +10,7 @@ import numpy as np
 
 from lrscape.errors import unknown_name
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import accumulate, is_compilable, scalar_loss
+from lrscape.landscape.accumulate import accumulate, batch_gradient, is_compilable
 from lrscape.landscape.loops import sums_over_examples
 from lrscape.landscape.mask import Mask, as_mask
 from lrscape.landscape.objective import as_objective
@@ -72,7 +72,7 @@ class Operator:
         tree.check_point("point", point)
         self._objective = KINDS[kind][1](as_objective(objective))
         self._function = KINDS[kind][0]
-        self._point = jax.tree.map(jnp.array, point)
+        self._point = jax.tree.map(tree.own, point)
         selected = as_mask(mask, self._point)
         leaves = jax.tree.leaves(self._point)
         self._shapes = [leaf.shape for leaf in leaves]
@@ -179,10 +179,7 @@ def _linearized(objective: Any, point: Any) -> list[Any]:
 
 @jax.jit
 def _linearize(objective, point, batch):
-    def slope(p):
-        return jax.grad(lambda q: scalar_loss(objective.batch_loss(q, batch)))(p)
-
-    return jax.linearize(slope, point)[1]
+    return jax.linearize(lambda p: batch_gradient(objective, p, batch), point)[1]
 
 
 @jax.jit

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import accumulate, scalar_loss
+from lrscape.landscape.accumulate import accumulate, batch_gradient, scalar_loss
 from lrscape.landscape.mask import Mask, apply_mask, as_mask
 from lrscape.landscape.objective import as_objective
 
@@ -171,7 +171,7 @@ def residual_product(objective: Any, point: Any, vector: Any, *, mask: Mask = No
 
 def _batch_hvp(objective, point, batch, vector):
     def slope(p):
-        return jax.grad(lambda q: scalar_loss(objective.batch_loss(q, batch)))(p)
+        return batch_gradient(objective, p, batch)
 
     return jax.jvp(slope, (point,), (vector,))[1]
 

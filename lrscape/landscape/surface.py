@@ -22,7 +22,7 @@ from lrscape.landscape.accumulate import (
 from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.store import Store, identity_of
-from lrscape.landscape.tree import once_a_shape
+from lrscape.landscape.tree import check_count, once_a_shape
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -182,12 +182,8 @@ def measure(
     objective = as_objective(objective)
     coordinates, grid_shape, flat = _flat(subspace, coordinates)
     names, is_dict = _loss_names(objective, subspace, flat[0])
-    if chunk_size is not None and (
-        isinstance(chunk_size, bool)
-        or not isinstance(chunk_size, int | np.integer)
-        or chunk_size < 1
-    ):
-        raise InputError(f"chunk_size={chunk_size!r} must be a whole number, 1 or more")
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
     engine = PointLosses(objective, subspace, devices=devices)
     value_names = [f"{n}{suffix}" for n in names for suffix in ("", "_standard_error")]
     values = np.zeros((len(flat), len(value_names)))

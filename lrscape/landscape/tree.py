@@ -103,6 +103,21 @@ def check_alike(points: Mapping[str, Point]) -> None:
                 )
 
 
+def check_count(name: str, count: Any) -> int:
+    """A positive whole number; raises InputError for anything else."""
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise InputError(f"{name}={count!r} must be a whole number, 1 or more")
+    return int(count)
+
+
+def own(leaf: Any) -> jax.Array:
+    """An array that nobody else can change.
+
+    JAX copies a NumPy array when it gets to it, or never; a host copy is made at once.
+    """
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(np.array(leaf))
+
+
 def is_concrete(tree: Any) -> bool:
     """Whether values can be looked at: no leaf is being traced."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
@@ -130,7 +145,7 @@ def combine(coefficients: list[Any], trees: list[Any]) -> Any:
 
 
 def subtract(a: Any, b: Any) -> Any:
-    """A - b, leaf by leaf."""
+    """One tree less another, leaf by leaf."""
     return combine([1, -1], [a, b])
 
 

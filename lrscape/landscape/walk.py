@@ -120,7 +120,7 @@ class Walk:
             return
         tree.check_point("point", point)
         if self._reference is None:
-            self._reference = jax.tree.map(jnp.copy, point)
+            self._reference = jax.tree.map(lambda x: jnp.copy(tree.own(x)), point)
         elif self._step is None:
             tree.check_alike({"point": point, "reference": self._reference})
         follows = self._step is not None and step == self._step + 1
@@ -131,7 +131,10 @@ class Walk:
             self._move = self._gradient = None
             self._end = {}
         # A copy: what the caller hands over may be changed in place, or donated.
-        self._point, self._step = jax.tree.map(jnp.copy, point), step
+        self._point, self._step = (
+            jax.tree.map(lambda x: jnp.copy(tree.own(x)), point),
+            step,
+        )
 
     def _segment(self, step: int, point: Any, gradient: Any) -> None:
         tree.check_alike({"the point before": self._point, "point": point})
@@ -150,7 +153,11 @@ class Walk:
         row["distance"], row["step_length"] = float(distance), float(moved)
         row["cosine"] = self._cosine(move, gradient)
         self._move = move
-        self._gradient = None if gradient is None else jax.tree.map(jnp.copy, gradient)
+        self._gradient = (
+            None
+            if gradient is None
+            else jax.tree.map(lambda x: jnp.copy(tree.own(x)), gradient)
+        )
         self._rows.append(row)
 
     def _cosine(self, move: Any, gradient: Any) -> float:
