@@ -10,7 +10,9 @@ CPU cores for a network the size of `small`; seconds for digits.
 Probes: line (between two snapshots), plane (along two random directions), path (the
 plane nearest to the run's own path), barycentric (between three points: RUN RUN [RUN]),
 bilinear (four: RUN RUN [RUN RUN]), walk (between consecutive updates of one epoch),
-flatness (to moved weights and inputs), distance (between networks as functions).
+flatness (to moved weights and inputs), distance (between networks as functions),
+curvature (eigenvalues, trace and density of the Hessian), sharpness (the largest
+eigenvalue at every snapshot, beside 2 / learning rate).
 """
 
 from __future__ import annotations
@@ -37,13 +39,22 @@ from lrscape.runs import open_run
 from lrscape.training.checkpoint import CorruptCheckpointError
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"points": 25, "grid": 11, "examples": 1000, "directions": 3, "steps": 40},
+    "quick": {"points": 25, "grid": 11, "examples": 1000, "directions": 3, "steps": 40,
+              "eigenpairs": 5, "matvecs": 20},
     "full": {"points": 101, "grid": 51, "examples": None, "directions": 10,
-             "steps": None},
+             "steps": None, "eigenpairs": 20, "matvecs": 100},
 }  # fmt: skip
+# These look at every snapshot of a run.
+WHOLE_RUNS = ("path", "sharpness")
+PRECISIONS = ("single", "double")
 
 # Interpolated weights fit neither end's running averages.
-NORM = {"walk": "train", "distance": "interpolate"}
+NORM = {
+    "walk": "train",
+    "distance": "interpolate",
+    "curvature": "train",
+    "sharpness": "train",
+}
 DEFAULT_NORM = "recalibrate"
 
 
@@ -53,7 +64,8 @@ class Arguments:
 
     Attributes:
         runs: run directories.
-        probe: line, plane, path, barycentric, bilinear, walk, flatness or distance.
+        probe: line, plane, path, barycentric, bilinear, walk, flatness, distance,
+            curvature or sharpness.
         from_: the snapshot to start from: of the first run.
         to: the snapshot that it leads to: of the last run.
         preset: quick or full.
@@ -62,16 +74,20 @@ class Arguments:
         examples: size of the fixed sample; 0: all of them.
         batch_size: examples a batch; by train norm a setting of the loss itself.
         norm: batch norm by train, eval (the averages of --to), recalibrate or
-            interpolate; default: recalibrate, for walk train.
+            interpolate; default: recalibrate, for walk and curvature train.
         part: train, test or validation.
         l2: adds half of it times the squared norm of the weights to the loss.
         normalize: of a plane's random directions: filter, layer, global or none.
         extent: how far a plane reaches to each side.
-        directions: random directions of flatness.
+        directions: random directions of flatness; random vectors of curvature's trace
+            and density.
         scale: how far flatness moves the weights.
         epoch: of walk: which one, counted from 1. The run is trained again up to it.
         steps: of walk: how many updates of the epoch; 0: all of them.
         second_sample: of walk: measure on a second sample too, that shares no example.
+        eigenpairs: of curvature: how many of the largest eigenvalues.
+        matvecs: of curvature: products for each random vector of the density.
+        precision: of curvature and sharpness: single or double.
         seed: of the sample and of random directions.
         name: of results and figures; default: from the probe and its snapshots.
         data_dir: the TFDS data directory, if it has moved since.
@@ -97,6 +113,9 @@ class Arguments:
     epoch: int = 1
     steps: int | None = None
     second_sample: bool = False
+    eigenpairs: int | None = None
+    matvecs: int | None = None
+    precision: str = "single"
     seed: int = 0
     name: str | None = None
     data_dir: Path | None = None
@@ -128,6 +147,8 @@ def resolve(arguments: Arguments) -> Settings:
     if arguments.normalize != "none" and arguments.normalize not in NORMALIZATIONS:
         known = [name for name in NORMALIZATIONS if name] + ["none"]
         raise unknown_name("normalize", arguments.normalize, known)
+    if arguments.precision not in PRECISIONS:
+        raise unknown_name("precision", arguments.precision, PRECISIONS)
     values = dict(PRESETS[arguments.preset])
     values.update(
         {k: getattr(arguments, k) for k in values if getattr(arguments, k) is not None}
@@ -152,7 +173,7 @@ def resolve(arguments: Arguments) -> Settings:
             name: getattr(arguments, name)
             for name in (
                 "batch_size", "part", "l2", "extent", "scale", "epoch",
-                "second_sample", "seed",
+                "second_sample", "precision", "seed",
             )
         },
         **values,
@@ -181,7 +202,7 @@ def survey(arguments: Arguments) -> Found:
     # Before data is read.
     for name in {settings.start, settings.end}:
         for run in runs:
-            if name not in run.snapshots and settings.probe != "path":
+            if name not in run.snapshots and settings.probe not in WHOLE_RUNS:
                 raise InputError(
                     f"{str(run.path)!r} has no snapshot {name!r}; it has "
                     f"{', '.join(run.snapshots) or 'none'}"
@@ -218,10 +239,10 @@ def survey(arguments: Arguments) -> Found:
 def _name(settings: Settings, runs: list) -> str:
     if settings.probe == "walk":
         return f"walk-epoch_{settings.epoch}"
-    if settings.probe == "path":
+    if settings.probe in WHOLE_RUNS:
         return settings.probe
     ends = [settings.start, settings.end]
-    if settings.probe == "plane":
+    if settings.probe in ("plane", "curvature"):
         ends = [settings.end]
     others = Survey(runs, settings, Path()).names[1:]
     return "-".join([settings.probe, *ends, *others])

@@ -1,13 +1,24 @@
 """Figures show what they are given: looked at by eye, counted here."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 from lrscape import figures
 from lrscape.errors import InputError
 from lrscape.figures import learning_curves
-from lrscape.landscape import Curves, Walk, grid, line, measure, plane
+from lrscape.landscape import (
+    CurvatureTrack,
+    Curves,
+    SpectralDensity,
+    Walk,
+    grid,
+    line,
+    measure,
+    plane,
+)
 from tests.points import double_well
 
 
@@ -145,3 +156,47 @@ def test_perturbations_show_each_direction_and_their_mean():
     thin, other, mean = figure.axes[0].get_lines()
     np.testing.assert_allclose(mean.get_ydata(), [1.5, 2.5, 3.5])
     assert thin.get_alpha() == other.get_alpha() == 0.25
+
+
+# Curvature.
+
+
+def test_a_density_and_its_outliers():
+    grid_ = np.linspace(-1, 5, 50)
+    found = SpectralDensity(grid_, np.exp(-(grid_**2)))
+    (axes,) = figures.density_figure({"a": found, "b": found}, eigenvalues=[4, 5]).axes
+    assert axes.get_yscale() == "log"
+    first, _, ticks = axes.get_lines()
+    np.testing.assert_allclose(first.get_ydata(), found.density)
+    np.testing.assert_array_equal(ticks.get_xdata(), [4, 5])
+    broken = SpectralDensity(grid_, np.full(50, np.nan))
+    with pytest.raises(InputError, match="finite"):
+        figures.density_figure(broken)
+
+
+def test_sharpness_and_the_limit():
+    track = CurvatureTrack(
+        lambda w: w[0] ** 3 / 6 + w[1] ** 2 / 4, key=jax.random.key(0)
+    )
+    for step, w in enumerate([2.0, -3.0]):
+        track.record(step, jnp.array([w, 0.0]), learning_rate=0.1)
+    curvature, rate = figures.sharpness_figure(track.to_dataset()).axes
+    labels = curvature.get_legend_handles_labels()[1]
+    assert "negative" in labels and "2 / learning rate" in labels
+    line_ = curvature.get_lines()[0]
+    np.testing.assert_allclose(line_.get_ydata(), [2, 3], rtol=0.02)
+    np.testing.assert_allclose(rate.get_lines()[0].get_ydata(), [0.1, 0.1])
+
+
+def test_shares_of_many_layers_are_summed_up():
+    values = np.full((2, 40), 1 / 40)
+    shares = xr.DataArray(
+        values, dims=("eigenvector", "layer"),
+        coords={"layer": [f"layer{i}" for i in range(40)],
+                "eigenvalue": ("eigenvector", [3.0, 2.0])},
+    )  # fmt: skip
+    axes, _ = figures.layer_shares_figure(shares, max_layers=10).axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert len(names) == 10 and names[-1] == "31 others"
+    np.testing.assert_allclose(axes.images[0].get_array().sum(axis=0), 100)
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["3", "2"]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -121,6 +122,41 @@ def test_flatness_and_distance(runs):
     )
 
 
+def test_curvature(runs):
+    flags = [runs[0], "--probe=curvature", "--eigenpairs=2", "--matvecs=4"]
+    assert call(*flags) == 0
+    found, summary = result_of(runs[0], "curvature-final")
+    assert found["layer_share"].dims == ("eigenvector", "layer")
+    np.testing.assert_allclose(found["layer_share"].sum("layer"), 1, rtol=1e-6)
+    assert summary["norm"] == "train" and summary["precision"] == "single"
+    assert found["node"].shape == found["weight"].shape == (2, 4)
+    run = open_run(runs[0])
+    objective = landscape.flax_objective(
+        run.model, run.sample("train", 100), norm="train", batch_size=250
+    )
+    norm = landscape.spectral_norm(
+        objective, run.snapshots["final"].params, key=jax.random.key(3),
+        tolerance=1e-6, max_products=500,
+    )  # fmt: skip
+    largest = [*summary["eigenvalues"], summary["smallest_eigenvalue"]]
+    np.testing.assert_allclose(np.abs(largest).max(), float(norm), rtol=1e-2)
+    assert (runs[0] / "figures" / "curvature-final-layers.png").stat().st_size > 1000
+
+
+def test_sharpness_at_every_snapshot_in_double_precision(runs):
+    with jax.numpy_dtype_promotion("standard"):
+        assert call(runs[0], "--probe=sharpness", "--precision=double") == 0
+    found, summary = result_of(runs[0], "sharpness")
+    assert found["eigenvalue"].dtype == np.float64
+    names = found["snapshot"].values.tolist()
+    assert names[0] == "initial" and names[-1] == "final"
+    assert set(summary["snapshots"]) == set(names)
+    run = open_run(runs[0])
+    schedule = run.config.make_schedule(44, 22)
+    rates = [float(schedule(int(step))) for step in found["step"].values]
+    np.testing.assert_allclose(found["limit"], 2 / np.array(rates), rtol=1e-6)
+
+
 def test_a_survey_that_was_stopped_goes_on(runs, monkeypatch, capsys):
     """What was measured before Ctrl-C is not measured again."""
     measured = []
@@ -158,6 +194,9 @@ BAD = {
     "four": (["--probe=bilinear"], "two or four runs"),
     "distance": (["--probe=distance", "--norm=train"], "own averages"),
     "walk": (["--probe=walk", "--norm=interpolate"], "no meaning"),
+    "precision": (["--probe=curvature", "--precision=half"], "precision='half'"),
+    "averages": (["--probe=sharpness", "--norm=eval"], "do not fit the others"),
+    "eigenpairs": (["--probe=curvature", "--eigenpairs=0"], "eigenpairs=0"),
     "name": (["--probe=line", "--name=a/b"], "name='a/b'"),
 }
 

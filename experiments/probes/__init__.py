@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from experiments.probes.curvature import curvature, sharpness
 from experiments.probes.networks import distance, flatness
 from experiments.probes.surfaces import barycentric, bilinear, line, path, plane
 from experiments.probes.survey import Found as Found
@@ -24,4 +25,6 @@ PROBES: dict[str, Callable[[Survey], Found]] = {
     "walk": walk,
     "flatness": flatness,
     "distance": distance,
+    "curvature": curvature,
+    "sharpness": sharpness,
 }

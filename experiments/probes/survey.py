@@ -39,6 +39,9 @@ class Settings:
     epoch: int
     steps: int | None
     second_sample: bool
+    eigenpairs: int
+    matvecs: int
+    precision: str
     seed: int
 
 

@@ -3,6 +3,9 @@
 Every function takes what was measured and returns a figure that belongs to no window.
 """
 
+from lrscape.figures.curvature import density_figure as density_figure
+from lrscape.figures.curvature import layer_shares_figure as layer_shares_figure
+from lrscape.figures.curvature import sharpness_figure as sharpness_figure
 from lrscape.figures.curves import line_figure as line_figure
 from lrscape.figures.curves import perturbation_figure as perturbation_figure
 from lrscape.figures.curves import walk_figure as walk_figure
@@ -14,11 +17,14 @@ from lrscape.figures.training import learning_curves as learning_curves
 
 __all__ = [
     "contour_figure",
+    "density_figure",
     "image_sheet",
     "interactive_surface",
+    "layer_shares_figure",
     "learning_curves",
     "line_figure",
     "perturbation_figure",
+    "sharpness_figure",
     "surface_figure",
     "walk_figure",
 ]

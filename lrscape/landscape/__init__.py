@@ -11,9 +11,11 @@ from lrscape.landscape.accumulate import batch_losses as batch_losses
 from lrscape.landscape.accumulate import gradient as gradient
 from lrscape.landscape.curvature import Eigenpairs as Eigenpairs
 from lrscape.landscape.curvature import Estimated as Estimated
+from lrscape.landscape.curvature import Moments as Moments
 from lrscape.landscape.curvature import SpectralNorm as SpectralNorm
 from lrscape.landscape.curvature import frobenius_norm as frobenius_norm
 from lrscape.landscape.curvature import layer_shares as layer_shares
+from lrscape.landscape.curvature import spectral_moments as spectral_moments
 from lrscape.landscape.curvature import spectral_norm as spectral_norm
 from lrscape.landscape.curvature import subspace_overlap as subspace_overlap
 from lrscape.landscape.curvature import top_eigenpairs as top_eigenpairs
@@ -21,6 +23,7 @@ from lrscape.landscape.curvature import trace as trace
 from lrscape.landscape.density import Quadrature as Quadrature
 from lrscape.landscape.density import SpectralDensity as SpectralDensity
 from lrscape.landscape.density import broadened as broadened
+from lrscape.landscape.density import default_broadening as default_broadening
 from lrscape.landscape.density import spectral_density as spectral_density
 from lrscape.landscape.density import spectral_quadrature as spectral_quadrature
 from lrscape.landscape.direction import difference as difference
@@ -58,6 +61,7 @@ from lrscape.landscape.objective import Objective as Objective
 from lrscape.landscape.objective import mean_objective as mean_objective
 from lrscape.landscape.operator import NonFiniteProductError as NonFiniteProductError
 from lrscape.landscape.operator import Operator as Operator
+from lrscape.landscape.precision import in_double as in_double
 from lrscape.landscape.products import ggnvp as ggnvp
 from lrscape.landscape.products import hvp as hvp
 from lrscape.landscape.products import residual_product as residual_product
@@ -79,6 +83,7 @@ from lrscape.landscape.subspace import span as span
 from lrscape.landscape.surface import Surface as Surface
 from lrscape.landscape.surface import evaluate as evaluate
 from lrscape.landscape.surface import measure as measure
+from lrscape.landscape.tracking import CurvatureTrack as CurvatureTrack
 from lrscape.landscape.trajectory import PCAPlane as PCAPlane
 from lrscape.landscape.trajectory import pca_plane as pca_plane
 from lrscape.landscape.walk import Walk as Walk

@@ -219,7 +219,7 @@ def top_eigenpairs(
     )
     values, vectors = found.eigen()
     chosen = wanted(values)
-    rows = jnp.asarray(vectors[:, chosen].T, operator.dtype) @ found.basis
+    rows = found.combined(vectors[:, chosen].T)
     rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
     residuals = np.array(
         [
@@ -242,6 +242,19 @@ class Estimated(NamedTuple):
 
     mean: float
     standard_error: float
+
+
+class Moments(NamedTuple):
+    """The first two moments of a spectrum, from the same products.
+
+    Attributes:
+        trace: the sum of the eigenvalues, unbiased.
+        frobenius_norm: the root of the sum of their squares, its standard error to
+            first order.
+    """
+
+    trace: Estimated
+    frobenius_norm: Estimated
 
 
 def trace(
@@ -284,7 +297,10 @@ def trace(
         Hutchinson, `A Stochastic Estimator of the Trace
         <https://doi.org/10.1080/03610918908812806>`_, 1989
     """
-    return _moments(objective, point, key, num_samples, mask, kind, reuse)[0]
+    return spectral_moments(
+        objective, point, key=key, num_samples=num_samples, mask=mask, kind=kind,
+        reuse=reuse,
+    ).trace  # fmt: skip
 
 
 def frobenius_norm(
@@ -323,13 +339,46 @@ def frobenius_norm(
         >>> print(f'{found.mean:.3f}')
         4.000
     """
-    square, error = _moments(objective, point, key, num_samples, mask, kind, reuse)[1]
-    root = float(np.sqrt(square))
-    return Estimated(root, error / (2 * root) if root > 0 else 0.0)
+    return spectral_moments(
+        objective, point, key=key, num_samples=num_samples, mask=mask, kind=kind,
+        reuse=reuse,
+    ).frobenius_norm  # fmt: skip
 
 
-def _moments(objective, point, key, num_samples, mask, kind, reuse):
-    """Hutchinson's estimates of the trace and of the squared Frobenius norm."""
+def spectral_moments(
+    objective: Any,
+    point: Any,
+    *,
+    key: jax.Array,
+    num_samples: int,
+    mask: Mask = None,
+    kind: str = "hessian",
+    reuse: bool | None = None,
+) -> Moments:
+    """The trace and the Frobenius norm of a curvature matrix, from the same products.
+
+    Args:
+        objective: as for `trace`, and so are all others.
+        point: where the matrix is taken.
+        key: a PRNG key.
+        num_samples: random vectors, a product each.
+        mask: restricts the matrix to a block.
+        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
+        reuse: see `lrscape.landscape.Operator`.
+
+    Returns:
+        What `trace` and `frobenius_norm` give, for the price of one of them.
+
+    Raises:
+        InputError: no samples.
+        NonFiniteProductError: a product is not finite; names the batch.
+
+    Example:
+        >>> found = spectral_moments(lambda w: jnp.sum(w ** 2), jnp.ones(4),
+        ...     key=jax.random.key(0), num_samples=2)
+        >>> print(f'{found.trace.mean:.3f} {found.frobenius_norm.mean:.3f}')
+        8.000 4.000
+    """
     count = check_count("num_samples", num_samples)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     found = []
@@ -338,11 +387,13 @@ def _moments(objective, point, key, num_samples, mask, kind, reuse):
         image = operator(z)
         found.append((float(z @ image), float(image @ image)))
     columns = np.array(found).T
-    error = columns.std(axis=1, ddof=1) / np.sqrt(count) if count > 1 else [np.nan] * 2
-    return [
-        Estimated(float(mean), float(e))
-        for mean, e in zip(columns.mean(axis=1), error, strict=True)
-    ]
+    errors = columns.std(axis=1, ddof=1) / np.sqrt(count) if count > 1 else [np.nan] * 2
+    means = columns.mean(axis=1)
+    root = float(np.sqrt(means[1]))
+    return Moments(
+        Estimated(float(means[0]), float(errors[0])),
+        Estimated(root, float(errors[1]) / (2 * root) if root > 0 else 0.0),
+    )
 
 
 def layer_shares(vector: Any) -> dict[str, float]:

@@ -157,6 +157,14 @@ class FlaxObjective(SampleObjective):
         tail = (self.tail[0], wrong[full * size :]) if rest else None
         return self._with(whole=whole, tail=tail)
 
+    def with_float64_model(self) -> FlaxObjective:
+        """With a model that computes in double precision, where it has a say."""
+        dtype = getattr(self.model, "dtype", None)
+        if dtype is None:
+            return self
+        wanted = "float64" if isinstance(dtype, str) else jnp.float64
+        return self._with(model=_hashable(self.model.clone(dtype=wanted)))
+
     def _with(self, **changes: Any) -> FlaxObjective:
         return dataclasses.replace(self, **changes)
 

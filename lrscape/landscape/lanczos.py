@@ -6,8 +6,9 @@ is Python's; each product and each orthogonalisation is a program of its own.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,28 +18,51 @@ from lrscape.errors import InputError
 
 Product = Callable[[jax.Array], jax.Array]
 
+# Rows of the basis that are kept as one array: a row is written in place, and no array
+# is larger than it needs to be.
+_BLOCK = 16
 
-class Tridiagonal(NamedTuple):
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tridiagonal:
     """A matrix seen from a Krylov space: ``H Q^T = Q^T T + remainder``.
 
     Attributes:
         diagonal: (m,), of T.
         off_diagonal: (m - 1,), of T.
-        basis: (m, size), orthonormal rows.
         remainder: the norm of what is left after m products; 0 where the space is
             invariant.
+        blocks: the rows of Q, in arrays of equally many; those beyond m are zero.
     """
 
     diagonal: np.ndarray
     off_diagonal: np.ndarray
-    basis: jax.Array
     remainder: float
+    blocks: tuple[jax.Array, ...]
+
+    @functools.cached_property
+    def basis(self) -> jax.Array:
+        """Q, (m, size): orthonormal rows."""
+        return jnp.concatenate(self.blocks)[: len(self.diagonal)]
 
     def eigen(self) -> tuple[np.ndarray, np.ndarray]:
         """The eigenvalues of T (m,), ascending, and its eigenvectors as columns."""
         matrix = np.diag(self.diagonal)
         matrix += np.diag(self.off_diagonal, 1) + np.diag(self.off_diagonal, -1)
         return np.linalg.eigh(matrix)
+
+    def combined(self, coefficients: np.ndarray) -> jax.Array:
+        """Vectors (k, size) from their coefficients (k, m) in the basis."""
+        rows = len(self.blocks) * len(self.blocks[0])
+        padded = np.zeros((len(coefficients), rows))
+        padded[:, : coefficients.shape[1]] = coefficients
+        total: jax.Array | None = None
+        for i, block in enumerate(self.blocks):
+            part = padded[:, i * len(block) : (i + 1) * len(block)]
+            share = jnp.asarray(part, block.dtype) @ block
+            total = share if total is None else total + share
+        assert total is not None
+        return total
 
 
 def tridiagonalize(
@@ -54,8 +78,9 @@ def tridiagonalize(
     Args:
         product: a symmetric matrix times a vector.
         start: (size,), not zero.
-        num_products: m, at most; never more than the size.
-        stop: is shown the result after each product, and says whether it will do.
+        num_products: m, at most; never more than the size. All m vectors are kept.
+        stop: is shown the result after each product, and says whether it will do; it
+            keeps nothing of it.
         key: where the space turns out to be invariant, goes on from a random vector
             orthogonal to it, so that eigenvalues that occur several times are found as
             often; None stops there.
@@ -77,22 +102,27 @@ def tridiagonalize(
         raise InputError(f"start has norm {length:g}; an iteration needs a direction")
     size = start.size
     count = min(int(num_products), size)
-    basis = jnp.zeros((count, size), start.dtype).at[0].set(start / length)
+    blocks: list[jax.Array] = []
     diagonal: list[float] = []
     off_diagonal: list[float] = []
     # Below this, what is left of a product is rounding.
     tiny = 10 * float(jnp.finfo(start.dtype).eps)
     scale = remainder = 0.0
+    vector, before = start / length, jnp.zeros_like(start)
     for n in range(count):
-        image = product(basis[n])
-        scale = max(scale, float(jnp.linalg.norm(image)))
-        coefficient, rest, left = _orthogonalized(basis, image, n)
+        if n % _BLOCK == 0:
+            rows = min(_BLOCK, count)
+            blocks.append(jnp.zeros((rows, size), start.dtype))
+        blocks[-1] = _with_row(blocks[-1], vector, n % _BLOCK)
+        image = product(vector)
+        coefficient, rest, norm = _three_terms(image, vector, before, remainder)
+        rest, left = _orthogonalized(blocks, rest)
         diagonal.append(float(coefficient))
-        remainder = float(left)
+        scale, remainder = max(scale, float(norm)), float(left)
         if remainder <= tiny * scale:
             remainder = 0.0
         found = Tridiagonal(
-            np.array(diagonal), np.array(off_diagonal), basis[: n + 1], remainder
+            np.array(diagonal), np.array(off_diagonal), remainder, tuple(blocks)
         )
         if n + 1 == count or (stop is not None and stop(found)):
             return found
@@ -100,17 +130,39 @@ def tridiagonalize(
             if key is None:
                 return found
             fresh = jax.random.normal(jax.random.fold_in(key, n), start.shape)
-            _, rest, left = _orthogonalized(basis, fresh.astype(start.dtype), n)
-        basis = basis.at[n + 1].set(rest / left)
+            rest, left = _orthogonalized(blocks, fresh.astype(start.dtype))
+        vector, before = rest / left, vector
         off_diagonal.append(remainder)
     raise AssertionError("unreachable: the last product returns")
 
 
+@functools.partial(jax.jit, donate_argnums=0)
+def _with_row(block, row, index):
+    return block.at[index].set(row)
+
+
 @jax.jit
-def _orthogonalized(basis, vector, n):
-    """A vector's component along row n, and what is left of it off all rows."""
-    coefficient = basis[n] @ vector
-    # Twice is enough (Kahan and Parlett). Rows beyond n are zero.
+def _three_terms(image, vector, before, remainder):
+    """What the recurrence leaves of a product, its coefficient and its norm."""
+    coefficient = vector @ image
+    rest = image - coefficient * vector - jnp.asarray(remainder, image.dtype) * before
+    return coefficient, rest, jnp.linalg.norm(image)
+
+
+def _orthogonalized(blocks, vector):
+    """What is left of a vector off all rows, and its norm."""
+    left = float(jnp.linalg.norm(vector))
+    # Once, and again where much was taken away: twice is enough (Kahan and Parlett).
     for _ in range(2):
-        vector = vector - (basis @ vector) @ basis
-    return coefficient, vector, jnp.linalg.norm(vector)
+        before = left
+        for block in blocks:
+            vector = _off(block, vector)
+        left = float(jnp.linalg.norm(vector))
+        if left > before / 2**0.5:
+            break
+    return vector, left
+
+
+@jax.jit
+def _off(block, vector):
+    return vector - (block @ vector) @ block

@@ -13,7 +13,7 @@ from lrscape.landscape import tree
 from lrscape.landscape.accumulate import accumulate, batch_gradient, is_compilable
 from lrscape.landscape.loops import sums_over_examples
 from lrscape.landscape.mask import Mask, as_mask
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.objective import as_objective, filled_in
 from lrscape.landscape.products import KINDS
 
 
@@ -70,24 +70,21 @@ class Operator:
         if kind not in KINDS:
             raise unknown_name("kind", kind, KINDS)
         tree.check_point("point", point)
-        self._objective = KINDS[kind][1](as_objective(objective))
-        self._function = KINDS[kind][0]
         self._point = jax.tree.map(tree.own, point)
+        # Once for all products: batch statistics may be estimated at the point.
+        self._objective = _fill_in(KINDS[kind][1](as_objective(objective)), self._point)
+        self._function = KINDS[kind][0]
         selected = as_mask(mask, self._point)
         leaves = jax.tree.leaves(self._point)
-        self._shapes = [leaf.shape for leaf in leaves]
-        self._structure: Any = jax.tree.structure(self._point)
-        self._dtypes = [leaf.dtype for leaf in leaves]
-        self.dtype = max(self._dtypes, key=lambda d: d.itemsize)
-        total = sum(leaf.size for leaf in leaves)
+        self.dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize)
+        self.size = sum(leaf.size for leaf in leaves)
         self._entries = None
         if selected is not None:
             flat = np.concatenate(
                 [np.ravel(leaf) for leaf in jax.tree.leaves(selected)]
             )
             self._entries = jnp.asarray(np.flatnonzero(flat))
-        self.size = total if self._entries is None else len(self._entries)
-        self._total = total
+            self.size = len(self._entries)
         compilable = is_compilable(self._objective)
         if reuse is None:
             reuse = compilable and self._objective.num_batches == 1
@@ -98,21 +95,11 @@ class Operator:
 
     def to_tree(self, vector: jax.Array) -> Any:
         """A flat vector as a tree like the point; zero where the mask is."""
-        if self._entries is not None:
-            full = jnp.zeros(self._total, vector.dtype)
-            vector = full.at[self._entries].set(vector)
-        leaves, start = [], 0
-        for shape, dtype in zip(self._shapes, self._dtypes, strict=True):
-            size = int(np.prod(shape))
-            leaves.append(vector[start : start + size].reshape(shape).astype(dtype))
-            start += size
-        return jax.tree.unflatten(self._structure, leaves)
+        return _to_tree(vector, self._entries, self._point)
 
     def to_vector(self, point: Any) -> jax.Array:
         """A tree like the point as a flat vector."""
-        leaves = [leaf.ravel().astype(self.dtype) for leaf in jax.tree.leaves(point)]
-        flat = jnp.concatenate(leaves)
-        return flat if self._entries is None else flat[self._entries]
+        return _to_vector(point, self._entries)[0]
 
     def __call__(self, vector: jax.Array) -> jax.Array:
         """The product with a flat vector, (size,).
@@ -122,9 +109,8 @@ class Operator:
         """
         self.count += 1
         direction = self.to_tree(vector)
-        product = self._apply(direction)
-        flat = self.to_vector(product)
-        if tree.is_concrete(flat) and not bool(jnp.isfinite(flat).all()):
+        flat, is_finite = _to_vector(self._apply(direction), self._entries)
+        if tree.is_concrete(flat) and not bool(is_finite):
             raise NonFiniteProductError(
                 self._bad_batch(direction), self._objective.num_batches
             )
@@ -155,7 +141,7 @@ class Operator:
         return total
 
     def _bad_batch(self, direction: Any) -> int | None:
-        objective = self._objective.at(self._point)
+        objective = self._objective
         for i in range(objective.num_batches):
             share = self._function(
                 objective, self._point, objective.batch(i), direction
@@ -165,16 +151,51 @@ class Operator:
         return None
 
 
+# Flat vectors. Compiled once for all operators of the same shapes.
+
+
+@jax.jit
+def _to_tree(vector, entries, point):
+    leaves, structure = jax.tree.flatten(point)
+    if entries is not None:
+        total = sum(leaf.size for leaf in leaves)
+        vector = jnp.zeros(total, vector.dtype).at[entries].set(vector)
+    parts, start = [], 0
+    for leaf in leaves:
+        part = vector[start : start + leaf.size]
+        parts.append(part.reshape(leaf.shape).astype(leaf.dtype))
+        start += leaf.size
+    return jax.tree.unflatten(structure, parts)
+
+
+@jax.jit
+def _to_vector(point, entries):
+    """The vector, and whether all of it is finite."""
+    leaves = jax.tree.leaves(point)
+    dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize)
+    flat = jnp.concatenate([leaf.ravel().astype(dtype) for leaf in leaves])
+    flat = flat if entries is None else flat[entries]
+    return flat, jnp.isfinite(flat).all()
+
+
 # Linearisations that are kept.
 
 
 def _linearized(objective: Any, point: Any) -> list[Any]:
     """Each batch's derivative of the gradient, its forward pass done."""
-    objective = objective.at(point)
     return [
         _linearize(objective, point, objective.batch(i))
         for i in range(objective.num_batches)
     ]
+
+
+def _fill_in(objective: Any, point: Any) -> Any:
+    if is_compilable(objective):
+        return _filled_in(objective, point)
+    return filled_in(objective, point)
+
+
+_filled_in = jax.jit(filled_in)
 
 
 @jax.jit

@@ -13,7 +13,7 @@ from lrscape.errors import InputError, unknown_name
 
 SHORTCUTS = ("A", "B")
 BLOCKS = ("basic", "bottleneck")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float64")
 
 # Layers a block of each kind, in each of three stages.
 _LAYERS = {"basic": 2, "bottleneck": 3}
@@ -72,9 +72,9 @@ class _Layers(nn.Module):
 
     def classify(self, x: jax.Array) -> jax.Array:
         """The mean over each map, and the dense layer."""
-        x = x.mean(axis=(1, 2), dtype=jnp.float32)
+        x = x.mean(axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
         self.sow("intermediates", "penultimate", x)
-        # Logits stay in float32, whatever the convolutions compute in.
+        # Logits are float32 at the least, whatever the convolutions compute in.
         return nn.Dense(self.num_classes)(x)
 
 
@@ -87,8 +87,8 @@ class ResNet(_Layers):
     Attributes:
         num_classes: the number of outputs.
         depth: 20, 32, 44, 56, 110 ...
-        dtype: what convolutions and norms compute in, ``'float32'`` or ``'bfloat16'``;
-            parameters and statistics are float32 in any case.
+        dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
+            ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
         shortcut: where a block changes shape: ``'A'`` takes every other pixel and pads
             channels with zeros, without parameters, as the paper does on CIFAR;
@@ -135,8 +135,8 @@ class PreActResNet(_Layers):
     Attributes:
         num_classes: the number of outputs.
         depth: 6n + 2 with basic blocks, 9n + 2 with bottlenecks.
-        dtype: what convolutions and norms compute in, ``'float32'`` or ``'bfloat16'``;
-            parameters and statistics are float32 in any case.
+        dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
+            ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
         block: ``'basic'``: two 3x3 convolutions with 16, 32, 64 channels;
             ``'bottleneck'``: 1x1, 3x3 and 1x1 with four times as many channels behind.

@@ -1,0 +1,184 @@
+"""The largest curvature while a network is trained, beside the rate that it bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from lrscape.errors import InputError
+from lrscape.landscape import tree
+from lrscape.landscape.curvature import SpectralNorm, spectral_norm
+from lrscape.landscape.mask import Mask
+from lrscape.landscape.objective import as_objective, settings_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# How much of a start is random: enough to meet an eigenvector that has overtaken, and
+# gone after a product.
+_FRESH = 0.1
+
+
+class CurvatureTrack:
+    r"""Records the dominant curvature of iterates, and what rate it would bear.
+
+    Gradient descent along an eigenvector of curvature h is stable only where
+
+    .. math:: h < 2 / \gamma
+
+    so each record holds both sides of it; with heavy-ball momentum :math:`\beta` the
+    limit is :math:`1 + \beta` times as high. The iteration starts from the last
+    eigenvector, so that a few products do once the network changes slowly.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> track = CurvatureTrack(lambda w: jnp.sum(w ** 4), key=jax.random.key(0))
+        >>> for step, w in enumerate([2.0, 1.0]):
+        ...     _ = track.record(step, jnp.array([w, 0.1]), learning_rate=0.1)
+        >>> found = track.to_dataset()
+        >>> print(found['eigenvalue'].values.round(2), found['limit'].values)
+        [48. 12.] [20. 20.]
+
+    References:
+        Park et al., Towards Flatter Loss Surface via Nonmonotonic Learning Rate
+        Scheduling, 2018, Eq. 13
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        *,
+        key: jax.Array,
+        tolerance: float = 1e-2,
+        max_products: int = 50,
+        mask: Mask = None,
+        kind: str = "hessian",
+        reuse: bool | None = None,
+    ):
+        """Gets ready; nothing is compiled yet.
+
+        Args:
+            objective: whose curvature is tracked: a fixed sample, a few batches of
+                which will do.
+            key: a PRNG key, for the starts.
+            tolerance: as of `spectral_norm`; likewise `max_products`, `mask`, `kind`
+                and `reuse`.
+            max_products: at most so many products a record.
+            mask: restricts the matrix to a block.
+            kind: which matrix.
+            reuse: whether linearisations are kept.
+        """
+        self._objective = as_objective(objective)
+        self._key = key
+        self._options = {
+            "tolerance": tolerance, "max_products": max_products, "mask": mask,
+            "kind": kind, "reuse": reuse,
+        }  # fmt: skip
+        self._vector: Any = None
+        self._rows: list[dict[str, Any]] = []
+
+    def record(
+        self, step: int, point: Any, *, learning_rate: float | None = None
+    ) -> SpectralNorm:
+        r"""Measures an iterate.
+
+        Args:
+            step: updates made before it; larger than at the last record.
+            point: the iterate, of the same structure every time.
+            learning_rate: :math:`\gamma`, of the update that led here or of the next.
+
+        Returns:
+            What was found; ``eigenvalue`` keeps its sign.
+
+        Raises:
+            InputError: a step that does not come later, or another structure.
+            NonFiniteProductError: a product is not finite; names the batch.
+        """
+        step = int(step)
+        if self._rows and step <= self._rows[-1]["step"]:
+            raise InputError(
+                f"step={step} was recorded after step {self._rows[-1]['step']}; record "
+                "iterates in their order, each once"
+            )
+        key = jax.random.fold_in(self._key, step)
+        start: dict[str, Any] = {"key": key}
+        if self._vector is not None:
+            tree.check_alike({"the point before": self._vector, "point": point})
+            start = {"start": self._mixed(key)}
+        found = spectral_norm(self._objective, point, **start, **self._options)
+        alignment = np.nan
+        if self._vector is not None:
+            alignment = abs(float(tree.dot(self._vector, found.eigenvector)))
+        self._vector = found.eigenvector
+        rate = np.nan if learning_rate is None else float(learning_rate)
+        self._rows.append({
+            "step": step,
+            "spectral_norm": found.value,
+            "eigenvalue": found.eigenvalue,
+            "residual": found.residual,
+            "products": found.products,
+            "converged": found.converged,
+            "alignment": alignment,
+            "learning_rate": rate,
+            "limit": 2 / rate if rate > 0 else np.nan,
+        })  # fmt: skip
+        return found
+
+    def _mixed(self, key: jax.Array) -> Any:
+        """The last eigenvector and a little of everything else."""
+        leaves, structure = jax.tree.flatten(self._vector)
+        size = sum(leaf.size for leaf in leaves)
+        keys = jax.random.split(key, len(leaves))
+        noise = [
+            jax.random.normal(one, leaf.shape, leaf.dtype)
+            for one, leaf in zip(keys, leaves, strict=True)
+        ]
+        return tree.combine(
+            [1.0, _FRESH / np.sqrt(size)],
+            [self._vector, jax.tree.unflatten(structure, noise)],
+        )
+
+    def to_dataset(self) -> xr.Dataset:
+        r"""What was recorded, as labelled arrays.
+
+        Returns:
+            Over ``step``: ``spectral_norm``, ``eigenvalue`` (the dominant one, with its
+            sign), ``residual``, ``products``, ``converged``, ``alignment`` (the cosine
+            of the eigenvector and the one before, without its sign),
+            ``learning_rate`` and ``limit``, :math:`2 / \gamma`.
+
+        Raises:
+            InputError: nothing was recorded.
+        """
+        import xarray as xr
+
+        if not self._rows:
+            raise InputError("the track is empty: record at least one iterate")
+        units = {
+            "spectral_norm": "nat", "eigenvalue": "nat", "residual": "nat",
+            "limit": "nat",
+        }  # fmt: skip
+        return xr.Dataset(
+            {
+                name: (
+                    "step",
+                    np.array([row[name] for row in self._rows]),
+                    {"units": units.get(name, "1")},
+                )
+                for name in self._rows[0]
+                if name != "step"
+            },
+            {"step": ("step", [row["step"] for row in self._rows],
+                      {"units": "update"})},
+        )  # fmt: skip
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it was measured, as JSON holds it."""
+        kept = ("kind", "tolerance", "max_products")
+        return {
+            **{name: self._options[name] for name in kept},
+            "objective": settings_of(self._objective),
+        }
