@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from lrscape.errors import InputError
 from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.landscape.mask import Mask
-from lrscape.landscape.operator import Operator
+from lrscape.landscape.operator import Operator, product
 from lrscape.landscape.tree import check_count
 
 # Of nodes that weigh less than rounding.
@@ -95,18 +96,10 @@ def spectral_quadrature(
     if compiled is None:
         compiled = not operator.runs_apart()
     nodes, weights = np.zeros((count, m)), np.zeros((count, m))
-    program = jax.jit(_compiled(operator, m)) if compiled else None
     for row, one in enumerate(jax.random.split(key, count)):
         start = jax.random.normal(one, (operator.size,)).astype(operator.dtype)
-        if program is not None:
-            # matfree mixes dtypes, which not every configuration of JAX lets pass.
-            with (
-                jax.numpy_dtype_promotion("standard"),
-                jax.numpy_rank_promotion("allow"),
-            ):
-                matrix = np.asarray(program(start), np.float64)
-            matrix = _invariant_part(matrix, float(np.finfo(operator.dtype).eps))
-        if program is not None and np.isfinite(matrix).all():
+        matrix = _in_one_program(operator, m, start) if compiled else None
+        if matrix is not None and np.isfinite(matrix).all():
             values, vectors = np.linalg.eigh(matrix)
         else:
             values, vectors = tridiagonalize(operator, start, m).eigen()
@@ -125,11 +118,23 @@ def _invariant_part(matrix: np.ndarray, eps: float) -> np.ndarray:
     return matrix[: ends[0] + 1, : ends[0] + 1] if len(ends) else matrix
 
 
-def _compiled(operator: Operator, num_matvecs: int) -> Any:
+def _in_one_program(operator: Operator, num_matvecs: int, start: Any) -> np.ndarray:
+    function, *arrays = operator.parts
+    # matfree mixes dtypes, which not every configuration of JAX lets pass.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        found = _tridiagonal(function, num_matvecs, *arrays, start)
+    matrix = np.asarray(found, np.float64)
+    return _invariant_part(matrix, float(np.finfo(operator.dtype).eps))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _tridiagonal(function, num_matvecs, objective, point, entries, start):
     from matfree import decomp
 
     iterate = decomp.tridiag_sym(num_matvecs, materialize=True, reortho="full")
-    return lambda start: iterate(operator.traced, start).J_small
+    return iterate(
+        functools.partial(product, function, objective, point, entries), start
+    ).J_small
 
 
 def spectral_density(

@@ -116,12 +116,10 @@ class Operator:
             )
         return flat
 
-    def traced(self, vector: jax.Array) -> jax.Array:
-        """The product as part of a compiled program, unchecked."""
-        product = accumulate(
-            self._function, self._objective, self._point, self.to_tree(vector)
-        )
-        return self.to_vector(product)
+    @property
+    def parts(self) -> tuple[Any, Any, Any, Any]:
+        """What `product` takes before the vector."""
+        return self._function, self._objective, self._point, self._entries
 
     def runs_apart(self) -> bool:
         """Whether products are faster one by one than within a compiled loop."""
@@ -149,6 +147,12 @@ class Operator:
             if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(share)):
                 return i
         return None
+
+
+def product(function, objective, point, entries, vector):
+    """A product as part of a compiled program, unchecked; of an operator's `parts`."""
+    direction = _to_tree(vector, entries, point)
+    return _to_vector(accumulate(function, objective, point, direction), entries)[0]
 
 
 # Flat vectors. Compiled once for all operators of the same shapes.
