@@ -16,6 +16,13 @@ from lrscape.landscape.mask import Mask, as_mask
 from lrscape.landscape.objective import as_objective, filled_in
 from lrscape.landscape.products import KINDS
 
+# Bytes, and batches, up to which linearisations are kept where nothing is said.
+_KEPT_BYTES = 2**30
+_KEPT_BATCHES = 16
+# Entries from which a compiled Lanczos iteration on CPU is no faster than separate
+# products, whose calls weigh little by then.
+_LARGE = 20_000
+
 
 class NonFiniteProductError(ArithmeticError):
     """A product with a curvature matrix that is not finite.
@@ -60,9 +67,9 @@ class Operator:
             kind: a name in `KINDS`.
             mask: restricts the matrix to a block: vectors hold its entries alone.
             reuse: keep each batch's linearisation, so that a product costs no forward
-                pass: on CPU two thirds of the time for a convolutional network, for
-                0.6 to 0.9 GB for 128 images of ResNet-20. None: where the sample is a
-                single batch and the matrix is the Hessian.
+                pass: on CPU two thirds of the time, for 0.6 to 0.9 GB for 128 images
+                of ResNet-20. None: of the Hessian, where a few batches' take no more
+                than 1 GiB together.
 
         Raises:
             InputError: an unknown kind, or a mask that selects nothing.
@@ -85,12 +92,12 @@ class Operator:
             )
             self._entries = jnp.asarray(np.flatnonzero(flat))
             self.size = len(self._entries)
-        compilable = is_compilable(self._objective)
-        if reuse is None:
-            reuse = compilable and self._objective.num_batches == 1
         self._linear = None
-        if reuse and kind == "hessian" and compilable:
-            self._linear = _linearized(self._objective, self._point)
+        if kind == "hessian" and is_compilable(self._objective):
+            if reuse is None:
+                reuse = _fits(self._objective, self._point)
+            if reuse:
+                self._linear = _linearized(self._objective, self._point)
         self.count = 0
 
     def to_tree(self, vector: jax.Array) -> Any:
@@ -124,6 +131,8 @@ class Operator:
     def runs_apart(self) -> bool:
         """Whether products are faster one by one than within a compiled loop."""
         if not is_compilable(self._objective):
+            return True
+        if jax.default_backend() == "cpu" and self.size > _LARGE:
             return True
         direction = self.to_tree(jnp.zeros(self.size, self.dtype))
         return sums_over_examples(
@@ -183,6 +192,20 @@ def _to_vector(point, entries):
 
 
 # Linearisations that are kept.
+
+
+def _fits(objective: Any, point: Any) -> bool:
+    """Whether all linearisations are small enough to be kept unasked."""
+    count = objective.num_batches
+    return count <= _KEPT_BATCHES and count * _kept_bytes(objective, point) <= (
+        _KEPT_BYTES
+    )
+
+
+@tree.once_a_shape
+def _kept_bytes(objective, point) -> int:
+    kept = jax.eval_shape(lambda o, p: _linearize(o, p, o.batch(0)), objective, point)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
 def _linearized(objective: Any, point: Any) -> list[Any]:

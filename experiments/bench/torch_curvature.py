@@ -1,0 +1,189 @@
+"""Hessians in PyTorch by PyHessian, hessian-eigenthings and curvlinops.
+
+Each package is handed the same network in inference mode and the same batches, and does
+what its own documentation shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from experiments.bench.torch_surface import make_batches, make_model
+
+PACKAGES = {
+    "PyHessian": "pyhessian",
+    "hessian-eigenthings": "hessian_eigenthings",
+    "curvlinops": "curvlinops",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """What a package offers.
+
+    Attributes:
+        product: the Hessian times a list of arrays like the parameters.
+        eigenvalues: ``(k, tolerance, most) -> (k,)``, the largest first.
+        trace: ``num_samples -> (mean, standard error)``; NaN where none is given.
+        density: ``(num_matvecs, num_samples) -> (grid, density)``, or None.
+    """
+
+    product: Callable[[list[Any]], list[Any]]
+    eigenvalues: Callable[[int, float, int], np.ndarray]
+    trace: Callable[[int], tuple[float, float]]
+    density: Callable[[int, int], Any] | None = None
+
+
+def make_peers(variables: Any, images: Any, labels: Any) -> dict[str, Peer]:
+    """The packages that are installed, by name; prints which are not.
+
+    Args:
+        variables: of the network in JAX.
+        images: (batches, size, height, width, channels).
+        labels: (batches, size).
+    """
+    # Of all the machine's cores, this process may not have every one.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    makers = {
+        "PyHessian": _pyhessian,
+        "hessian-eigenthings": _eigenthings,
+        "curvlinops": _curvlinops,
+    }
+    batches = make_batches(images, labels, channels_last=False)
+    peers = {}
+    for name, package in PACKAGES.items():
+        if importlib.util.find_spec(package) is None:
+            print(f"{name} is not installed: left out")
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            peers[name] = makers[name](make_model(variables), batches)
+    return peers
+
+
+def as_parameters(tree: Any, variables: Any) -> list[Any]:
+    """A tree like the parameters in JAX as a list like those in PyTorch."""
+    twin = make_model({**variables, "params": tree})
+    return [parameter.detach().clone() for parameter in twin.parameters()]
+
+
+def _pyhessian(model: nn.Module, batches: list) -> Peer:
+    from pyhessian import hessian
+    from pyhessian.utils import hessian_vector_product
+
+    # A single batch keeps its graph for all products; several are gone through anew.
+    several = len(batches) > 1
+    data = {"dataloader": batches} if several else {"data": batches[0]}
+    cuda = torch.cuda.is_available()
+    made = hessian(model, nn.CrossEntropyLoss(), cuda=cuda, **data)
+
+    def product(vector: list[Any]) -> list[Any]:
+        if several:
+            found = made.dataloader_hv_product(vector)[1]
+        else:
+            found = hessian_vector_product(made.gradsH, made.params, vector)
+        _wait()
+        return list(found)
+
+    def eigenvalues(k: int, tolerance: float, most: int) -> np.ndarray:
+        found = made.eigenvalues(maxIter=most, tol=tolerance, top_n=k)[0]
+        return np.array(found)
+
+    def trace(num_samples: int) -> tuple[float, float]:
+        # It would stop early where two means happen to be close.
+        return _mean(made.trace(maxIter=num_samples, tol=0.0))
+
+    return Peer(product, eigenvalues, trace)
+
+
+def _eigenthings(model: nn.Module, batches: list) -> Peer:
+    from hessian_eigenthings import HessianOperator, hutchinson, lanczos
+    from hessian_eigenthings.loss_fns import supervised_loss
+
+    operator = HessianOperator(model, batches, supervised_loss(nn.CrossEntropyLoss()))
+    split = _splitter(model)
+
+    def product(vector: list[Any]) -> list[Any]:
+        found = operator.matvec(torch.cat([part.reshape(-1) for part in vector]))
+        _wait()
+        return split(found)
+
+    def eigenvalues(k: int, tolerance: float, most: int) -> np.ndarray:
+        # It has no rule to stop by: `most` products are made.
+        found = lanczos(
+            operator, k=k, max_iter=most, tol=tolerance, which="LA",
+            reorthogonalize=True, seed=0,
+        )  # fmt: skip
+        return found.eigenvalues.cpu().numpy()
+
+    def trace(num_samples: int) -> tuple[float, float]:
+        found = hutchinson(operator, num_samples=num_samples, seed=0)
+        return float(found.estimate), float(found.stderr)
+
+    return Peer(product, eigenvalues, trace)
+
+
+def _curvlinops(model: nn.Module, batches: list) -> Peer:
+    from curvlinops import (
+        HessianLinearOperator,
+        hutchinson_trace,
+        lanczos_approximate_spectrum,
+    )
+    from scipy.sparse.linalg import eigsh
+
+    operator = HessianLinearOperator(
+        model, nn.CrossEntropyLoss(), list(model.parameters()), batches
+    )
+
+    def product(vector: list[Any]) -> list[Any]:
+        found = operator @ vector
+        _wait()
+        return list(found)
+
+    def eigenvalues(k: int, tolerance: float, most: int) -> np.ndarray:
+        found = eigsh(
+            operator.to_scipy(), k=k, which="LA", tol=tolerance, maxiter=most,
+            return_eigenvectors=False,
+        )  # fmt: skip
+        return np.sort(found)[::-1]
+
+    def trace(num_samples: int) -> tuple[float, float]:
+        return float(hutchinson_trace(operator, num_samples)), np.nan
+
+    def density(num_matvecs: int, num_samples: int) -> Any:
+        return lanczos_approximate_spectrum(
+            operator, num_matvecs, num_repeats=num_samples
+        )
+
+    return Peer(product, eigenvalues, trace, density)
+
+
+def _splitter(model: nn.Module) -> Callable[[Any], list[Any]]:
+    shapes = [parameter.shape for parameter in model.parameters()]
+
+    def parts(vector: Any) -> Iterator[Any]:
+        start = 0
+        for shape in shapes:
+            yield vector[start : start + shape.numel()].reshape(shape)
+            start += shape.numel()
+
+    return lambda vector: list(parts(vector))
+
+
+def _mean(samples: list[float]) -> tuple[float, float]:
+    error = np.std(samples, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else 0
+    return float(np.mean(samples)), float(error)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
