@@ -29,9 +29,10 @@ def interleaved(
     reference = next(iter(functions))
     order = [*functions, REFERENCE_AGAIN]
     times: dict[str, list[float]] = {name: [] for name in order}
-    for n in range(warm_up + repeats):
-        # Each round starts with another one, since the first may be slower.
-        for name in order[n % len(order) :] + order[: n % len(order)]:
+    random = np.random.default_rng(0)
+    for _ in range(warm_up + repeats):
+        # In a new order every round: whatever runs after itself finds a warm cache.
+        for name in random.permutation(order):
             function = functions[reference if name == REFERENCE_AGAIN else name]
             started = time.perf_counter()
             function()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -32,15 +34,20 @@ class Peer:
 
     Attributes:
         product: the Hessian times a list of arrays like the parameters.
-        eigenvalues: ``(k, tolerance, most) -> (k,)``, the largest first.
+        eigenvalues: ``(k, tolerance, most) -> (k,)``, the largest first; PyHessian's
+            are the largest by magnitude.
         trace: ``num_samples -> (mean, standard error)``; NaN where none is given.
-        density: ``(num_matvecs, num_samples) -> (grid, density)``, or None.
+        products: how many products a call of a function makes.
+        density: ``(num_matvecs, num_samples, (lowest, highest)) -> (grid, density)``,
+            or None. The ends of the spectrum are given, since one package would spend
+            some twenty more products on them.
     """
 
     product: Callable[[list[Any]], list[Any]]
     eigenvalues: Callable[[int, float, int], np.ndarray]
     trace: Callable[[int], tuple[float, float]]
-    density: Callable[[int, int], Any] | None = None
+    products: Callable[[Callable[[], Any]], int]
+    density: Callable[[int, int, tuple[float, float]], Any] | None = None
 
 
 def make_peers(variables: Any, images: Any, labels: Any) -> dict[str, Peer]:
@@ -99,14 +106,24 @@ def _pyhessian(model: nn.Module, batches: list) -> Peer:
         return np.array(found)
 
     def trace(num_samples: int) -> tuple[float, float]:
-        # It would stop early where two means happen to be close.
-        return _mean(made.trace(maxIter=num_samples, tol=0.0))
+        # It would stop early where two means happen to be close, and at a tolerance of
+        # 0 too: what it compares is negative where a mean is.
+        return _mean(made.trace(maxIter=num_samples, tol=-np.inf))
 
-    return Peer(product, eigenvalues, trace)
+    if several:
+        count = _counting(hessian, "dataloader_hv_product")
+    else:
+        count = _counting(sys.modules[hessian.__module__], "hessian_vector_product")
+    return Peer(product, eigenvalues, trace, count)
 
 
 def _eigenthings(model: nn.Module, batches: list) -> Peer:
-    from hessian_eigenthings import HessianOperator, hutchinson, lanczos
+    from hessian_eigenthings import (
+        HessianOperator,
+        hutchinson,
+        lanczos,
+        spectral_density,
+    )
     from hessian_eigenthings.loss_fns import supervised_loss
 
     operator = HessianOperator(model, batches, supervised_loss(nn.CrossEntropyLoss()))
@@ -129,7 +146,14 @@ def _eigenthings(model: nn.Module, batches: list) -> Peer:
         found = hutchinson(operator, num_samples=num_samples, seed=0)
         return float(found.estimate), float(found.stderr)
 
-    return Peer(product, eigenvalues, trace)
+    def density(num_matvecs: int, num_samples: int, _: Any) -> Any:
+        found = spectral_density(
+            operator, num_runs=num_samples, lanczos_steps=num_matvecs, seed=0
+        )
+        return found.grid, found.density
+
+    count = _counting(HessianOperator, "matvec")
+    return Peer(product, eigenvalues, trace, count, density)
 
 
 def _curvlinops(model: nn.Module, batches: list) -> Peer:
@@ -159,12 +183,35 @@ def _curvlinops(model: nn.Module, batches: list) -> Peer:
     def trace(num_samples: int) -> tuple[float, float]:
         return float(hutchinson_trace(operator, num_samples)), np.nan
 
-    def density(num_matvecs: int, num_samples: int) -> Any:
+    def density(num_matvecs: int, num_samples: int, ends: tuple[float, float]) -> Any:
         return lanczos_approximate_spectrum(
-            operator, num_matvecs, num_repeats=num_samples
+            operator, num_matvecs, num_repeats=num_samples, boundaries=ends
         )
 
-    return Peer(product, eigenvalues, trace, density)
+    # It multiplies a matrix: as many products as there are columns.
+    count = _counting(HessianLinearOperator, "_matmat", lambda x: x[0].shape[-1])
+    return Peer(product, eigenvalues, trace, count, density)
+
+
+def _counting(
+    owner: Any, name: str, size: Callable[[Any], int] = lambda _: 1
+) -> Callable[[Callable[[], Any]], int]:
+    """Counts the products that a package makes, by the function that makes them."""
+    original = getattr(owner, name)
+
+    def count(function: Callable[[], Any]) -> int:
+        made = 0
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal made
+            made += size(arguments[-1])
+            return original(*arguments, **options)
+
+        with mock.patch.object(owner, name, counted):
+            function()
+        return made
+
+    return count
 
 
 def _splitter(model: nn.Module) -> Callable[[Any], list[Any]]:
@@ -180,7 +227,8 @@ def _splitter(model: nn.Module) -> Callable[[Any], list[Any]]:
 
 
 def _mean(samples: list[float]) -> tuple[float, float]:
-    error = np.std(samples, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else 0
+    count = len(samples)
+    error = np.std(samples, ddof=1) / np.sqrt(count) if count > 1 else np.nan
     return float(np.mean(samples)), float(error)
 
 
