@@ -34,8 +34,10 @@ class Arguments:
         dataset: any prepared TFDS set of labelled images.
         validation: how many training examples to hold out.
         split_seed: which examples are held out; for digits, which are test examples.
-        model: mlp, cnn, small, resnet20 ... resnet110, preresnet20 ... preresnet164.
-        compute_dtype: float32 or bfloat16, of models that offer it (the ResNets).
+        model: mlp, cnn, small, vgg11, resnet20 ... resnet110, or preresnet20 ...
+            preresnet164.
+        compute_dtype: float32, bfloat16 or float64, of models that offer it: the
+            ResNets.
         epochs: passes over the training examples.
         batch_size: examples an update, over all devices.
         seed: of initial weights, order, augmentation and dropout.

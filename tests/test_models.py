@@ -20,6 +20,8 @@ SIZES = [
     ("cnn", (28, 28, 1), {}, 9 * 32 + 9 * 32 * 64 + 3136 * 128 + 1290 + 2 * 224),
     # cuda-convnet's 18 % network, as its layer definitions count.
     ("small", (32, 32, 3), {}, 2_432 + 25_632 + 51_264 + 10_250),
+    # Configuration A: eight convolutions and dense layers of 512, 512 and 10.
+    ("vgg11", (32, 32, 3), {}, 9_220_480 + 2 * 2_752 + 2 * 262_656 + 5_130),
     # He et al. (2015), Table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million.
     ("resnet20", (32, 32, 3), {}, 269_722),
     ("resnet20", (32, 32, 3), {"shortcut": "B"}, 272_474),

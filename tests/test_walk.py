@@ -134,6 +134,14 @@ def test_the_walk_of_gradient_descent(gradients):
     assert found["cosine"].attrs["of"] == ("gradients" if gradients else "moves")
 
 
+def test_a_walk_that_is_taken_up_again_knows_the_gradient_before():
+    gradients = [jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])]
+    walk = Walk(bowl, windows=[(5, 6)])
+    for step, gradient in enumerate(gradients, start=5):
+        walk.record(step, jnp.full(2, float(step)), gradient=gradient)
+    np.testing.assert_allclose(walk.to_dataset()["cosine"], [0.5**0.5], rtol=1e-6)
+
+
 def test_a_shared_end_is_measured_once():
     calls = []
 
@@ -241,7 +249,10 @@ def test_a_walk_during_training_leaves_training_as_it_is():
     for last in training.fit(model, digits, tx, config, state=start):
         other.record(last.step, last.params)
     jax.tree.map(np.testing.assert_array_equal, last.params, state.params)
-    np.testing.assert_allclose(other.to_dataset()["cosine"], found["cosine"], atol=1e-4)
+    moves, gradients = other.to_dataset()["cosine"], found["cosine"]
+    np.testing.assert_allclose(moves[:3], gradients[:3], atol=1e-4)
+    # A window's first gradient is handed over, its first move is not.
+    assert np.isnan(moves[3]) and np.isfinite(gradients[3])
     np.testing.assert_array_equal(other.to_dataset()["loss"], found["loss"])
 
 

@@ -105,9 +105,9 @@ class Walk:
         Args:
             step: updates made before it.
             point: the iterate.
-            gradient: the gradient of the update that led here. Consecutive ones give
-                the cosine; without them it is that of consecutive moves, which is the
-                same for plain gradient descent.
+            gradient: the gradient of the update that led here; zeros where none did.
+                Consecutive ones give the cosine; without them it is that of consecutive
+                moves, which is the same for plain gradient descent.
 
         Raises:
             InputError: a point of another structure than the one before, or gradients
@@ -120,7 +120,7 @@ class Walk:
             return
         tree.check_point("point", point)
         if self._reference is None:
-            self._reference = jax.tree.map(lambda x: jnp.copy(tree.own(x)), point)
+            self._reference = _copy(point)
         elif self._step is None:
             tree.check_alike({"point": point, "reference": self._reference})
         follows = self._step is not None and step == self._step + 1
@@ -128,13 +128,10 @@ class Walk:
         if follows and within:
             self._segment(step, point, gradient)
         else:
-            self._move = self._gradient = None
-            self._end = {}
+            self._move, self._end = None, {}
+            self._gradient = None if gradient is None else _copy(gradient)
         # A copy: what the caller hands over may be changed in place, or donated.
-        self._point, self._step = (
-            jax.tree.map(lambda x: jnp.copy(tree.own(x)), point),
-            step,
-        )
+        self._point, self._step = _copy(point), step
 
     def _segment(self, step: int, point: Any, gradient: Any) -> None:
         tree.check_alike({"the point before": self._point, "point": point})
@@ -153,11 +150,7 @@ class Walk:
         row["distance"], row["step_length"] = float(distance), float(moved)
         row["cosine"] = self._cosine(move, gradient)
         self._move = move
-        self._gradient = (
-            None
-            if gradient is None
-            else jax.tree.map(lambda x: jnp.copy(tree.own(x)), gradient)
-        )
+        self._gradient = None if gradient is None else _copy(gradient)
         self._rows.append(row)
 
     def _cosine(self, move: Any, gradient: Any) -> float:
@@ -284,6 +277,10 @@ def _barrier_error(losses: np.ndarray, weights: np.ndarray) -> float:
     top = 1 + int(np.argmax(mean[1:-1]))
     end = 0 if mean[0] >= mean[-1] else len(mean) - 1
     return float(mean_and_error(losses[top] - losses[end], weights)[1])
+
+
+def _copy(point: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.copy(tree.own(leaf)), point)
 
 
 @jax.jit

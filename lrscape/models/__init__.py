@@ -21,12 +21,14 @@ from lrscape.models.mlp import MLP as MLP
 from lrscape.models.resnet import PreActResNet as PreActResNet
 from lrscape.models.resnet import ResNet as ResNet
 from lrscape.models.small import Small as Small
+from lrscape.models.vgg import VGG as VGG
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
     "small": Small,
     **resnet.FACTORIES,
+    "vgg11": VGG,
 }
 
 NAMES: tuple[str, ...] = tuple(_FACTORIES)
@@ -75,4 +77,13 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
     return factory(num_classes=num_classes, **kwargs)
 
 
-__all__ = ["CNN", "MLP", "NAMES", "PreActResNet", "ResNet", "Small", "create"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "NAMES",
+    "VGG",
+    "PreActResNet",
+    "ResNet",
+    "Small",
+    "create",
+]

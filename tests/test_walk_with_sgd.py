@@ -1,0 +1,195 @@
+"""Paper 3 on digits: made once, resumed, and beside the numbers of the paper."""
+
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from experiments import walk_with_sgd
+from experiments.walking import networks, tables
+from experiments.walking.networks import Sample, descend
+from experiments.walking.settings import PRESETS
+from lrscape import landscape
+from lrscape.records import Records
+from lrscape.runs import open_run
+from tests.points import linear_point, regression
+
+FLAGS = [
+    "--dataset=digits", "--models", "mlp", "--epochs", "1", "3", "--updates=6",
+    "--seeds=2", "--examples=120",
+]  # fmt: skip
+
+
+def call(root, item, *flags):
+    return walk_with_sgd.main([item, *FLAGS, f"--run-dir={root}", *flags])
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A directory in which table 1 was made."""
+    root = tmp_path_factory.mktemp("lab")
+    assert call(root, "table1") == 0
+    return root
+
+
+def summary(root, item):
+    return json.loads((root / "results" / f"{item}.json").read_text())
+
+
+def test_table_1_counts_what_the_walk_saw(lab):
+    rows = summary(lab, "table1")["rows"]
+    assert [row["epoch"] for row in rows] == [1, 3]
+    assert all(row["updates"] == 6 and row["of"] == 13 for row in rows)
+    assert rows[0]["paper"] == 0 and rows[1]["paper"] == "-"
+    found = Records(lab).load_result("table1")
+    crossed = found["mlp-0.1-1_crosses_barrier"].values
+    assert crossed.shape == (2, 6)
+    losses = found["mlp-0.1-1_loss"].values
+    by_hand = losses[..., 1:-1].max(-1) > np.maximum(losses[..., 0], losses[..., -1])
+    np.testing.assert_array_equal(crossed, by_hand)
+    assert rows[0]["barriers"].split()[0] == f"{by_hand.sum(axis=1).mean():.4g}"
+    assert "mlp-0.1-1_second_crosses_barrier" in found
+
+
+def test_networks_are_runs_and_are_made_once(lab, monkeypatch):
+    (path, _) = sorted(lab.glob("mlp-digits-rate_0.1-*"))
+    run = open_run(path)
+    assert run.config.experiment == "walk_with_sgd" and "initial" in run.snapshots
+    assert len(run.data.train) == 1_300
+
+    def trained_again(*arguments, **options):
+        raise AssertionError("what is there must not be made again")
+
+    monkeypatch.setattr(networks.training, "fit", trained_again)
+    before = summary(lab, "table1")["rows"]
+    assert call(lab, "table1") == 0
+    assert summary(lab, "table1")["rows"] == before
+
+
+def test_table_2_shares_the_networks_of_table_1(lab, capsys):
+    assert call(lab, "table2") == 0
+    rows = summary(lab, "table2")["rows"]
+    assert [row["rate"] for row in rows] == [0.1, 0.1, 0.05, 0.05]
+    found = Records(lab).load_result("table2")
+    one = Records(lab).load_result("table1")
+    np.testing.assert_array_equal(found["mlp-0.1-3_loss"], one["mlp-0.1-3_loss"])
+    losses = found["mlp-0.05-1_loss"].values
+    heights = (losses[..., 0] + losses[..., -1]) / 2 - losses.min(-1)
+    assert rows[2]["height"].split()[0] == f"{heights.mean():.4g}"
+    assert "paper" in capsys.readouterr().out
+
+
+def test_stopped_and_resumed_gives_the_same_table(lab, tmp_path, monkeypatch):
+    """Ctrl-C between two updates of a stretch; the same command goes on."""
+    monkeypatch.setattr(networks, "STRETCH", 2)
+    seen = []
+
+    class Stopping(networks.Signals):
+        @property
+        def received(self):
+            return len(seen) == 9
+
+        @received.setter
+        def received(self, value):
+            pass
+
+    record = landscape.Walk.record
+
+    def counted(self, step, *arguments, **options):
+        seen.append(step)
+        return record(self, step, *arguments, **options)
+
+    monkeypatch.setattr(landscape.Walk, "record", counted)
+    monkeypatch.setattr(networks, "Signals", Stopping)
+    assert call(tmp_path, "table1") == 130
+    saved = {file.name for file in tmp_path.rglob("walk-*.nc")}
+    assert 0 < len(saved) < 6
+    assert call(tmp_path, "table1") == 0
+    assert summary(tmp_path, "table1")["rows"] == summary(lab, "table1")["rows"]
+    ours, theirs = (Records(root).load_result("table1") for root in (tmp_path, lab))
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_figures_1_and_2(lab, monkeypatch):
+    monkeypatch.setattr(tables, "SHOWN", 6)
+    for item in ("fig1", "fig2"):
+        assert call(lab, item) == 0
+        (row,) = summary(lab, item)["rows"]
+        assert row["updates"] == 6
+        assert (lab / "figures" / f"{item}-mlp.png").stat().st_size > 1000
+    descent = Records(lab).load_result("fig1")
+    # Full-batch descent goes down, which is what tells it from SGD.
+    losses = descent["mlp_loss"].values
+    assert (losses[:, -1, -1] < losses[:, 0, 0]).all()
+    assert (descent["mlp_cosine"].values[:, 0] != descent["mlp_cosine"][:, 0]).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_descent_takes_exact_steps_whatever_its_batches(batch_size):
+    objective, x, y = regression(10, batch_size)
+    point, rate = linear_point(), 0.1
+    steps = list(descend(objective, point, optax.sgd(rate), 2))
+    assert [step for step, _, _ in steps] == [0, 1, 2]
+    assert all(not leaf.any() for leaf in jax.tree.leaves(steps[0][2]))
+    w, b = np.asarray(point["w"], np.float64), float(point["b"])
+    for _ in range(2):
+        residual = x @ w + b - y
+        w, b = w - rate * 2 * x.T @ residual / 10, b - rate * 2 * residual.mean()
+    np.testing.assert_allclose(steps[2][1]["w"], w, rtol=1e-5)
+    np.testing.assert_allclose(steps[2][1]["b"], b, rtol=1e-5)
+
+
+def test_means_and_intervals():
+    assert tables.mean_and_interval([]) == "-"
+    mean, low, _, high = tables.mean_and_interval([1.0, 2.0, 6.0]).split()
+    assert mean == "3" and 1 <= float(low.strip("(")) < 3 < float(high.strip(")")) <= 6
+
+
+def test_presets_are_whole():
+    for plans in PRESETS.values():
+        assert set(plans) == {"mlp", "vgg11", "resnet56"}
+    asked = walk_with_sgd.Arguments(item="table1", preset="paper", examples=0)
+    assert walk_with_sgd.lab_of(asked).plans["mlp"].updates is None
+    assert walk_with_sgd.lab_of(asked).plans["mlp"].sample.examples is None
+
+
+BAD = {
+    "item": (["table3"], "did you mean 'table"),
+    "preset": (["table1", "--preset=fast"], "preset='fast'"),
+    "models": (["table1", "--models", "vgg"], "did you mean 'vgg11'"),
+    "seeds": (["table1", "--seeds=0"], "seeds=0"),
+    "epochs": (["table1", "--epochs", "0"], "epochs=(0,)"),
+    "dataset": (["table1", "--dataset=digit"], "did you mean 'digits'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, tmp_path, capsys):
+    flags, message = BAD[name]
+    assert walk_with_sgd.main([*flags, f"--run-dir={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_network_that_was_trained_otherwise_is_not_taken_over(lab, capsys):
+    (path, _) = sorted(lab.glob("mlp-digits-rate_0.1-*"))
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "weight_decay": 0.5}))
+    try:
+        assert call(lab, "table1") == 2
+        assert "trained otherwise" in capsys.readouterr().err
+    finally:
+        (path / "config.json").write_text(json.dumps(config))
+
+
+def test_the_second_sample_shares_no_example(lab):
+    (path, _) = sorted(lab.glob("mlp-digits-rate_0.1-*"))
+    network = networks.Network(open_run(path).config, path)
+    first, second = network.objectives(Sample(examples=120, batch_size=60))
+    rows = [np.asarray(o.whole[0]).reshape(120, -1) for o in (first, second)]
+    assert not {row.tobytes() for row in rows[0]} & {row.tobytes() for row in rows[1]}
+    everything, held_out = network.objectives(Sample(examples=None, batch_size=50))
+    assert everything.num_examples == 1_300 and held_out.num_examples == 137
