@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from lrscape import models
 from lrscape.errors import InputError
+from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.pooling import average_pool, max_pool
 from lrscape.models.small import local_response_norm
 
@@ -222,3 +224,35 @@ def test_bad_names_and_fields():
     with pytest.raises(InputError, match="initializer='hee'.*did you mean 'he'"):
         small = models.create("small", num_classes=10, initializer="hee")
         small.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (2, 5), (4, 4)])
+def test_convolutions_of_tiny_maps_are_convolutions(height, width):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(3, height, width, 4)), jnp.float32)
+    plain = nn.Conv(5, (3, 3))
+    params = plain.init(jax.random.key(0), x)
+    ours = nn.Conv(5, (3, 3), conv_general_dilated=conv_general_dilated)
+
+    def loss(model, params, x):
+        return jnp.sum(jnp.sin(model.apply(params, x)))
+
+    found = jax.jit(jax.value_and_grad(functools.partial(loss, ours), (0, 1)))
+    expected = jax.jit(jax.value_and_grad(functools.partial(loss, plain), (0, 1)))
+    for a, b in zip(
+        jax.tree.leaves(found(params, x)),
+        jax.tree.leaves(expected(params, x)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"strides": 2}, {"padding": "VALID"},
+                                     {"kernel_dilation": 2}])  # fmt: skip
+def test_other_convolutions_are_left_alone(options):
+    size = 4 if "padding" in options else 2
+    x = jnp.ones((1, size, size, 3))
+    plain = nn.Conv(2, (3, 3), **options)
+    params = plain.init(jax.random.key(0), x)
+    ours = nn.Conv(2, (3, 3), conv_general_dilated=conv_general_dilated, **options)
+    np.testing.assert_allclose(ours.apply(params, x), plain.apply(params, x), rtol=1e-5)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.pooling import max_pool
 
 # Channels of each convolution, stage by stage; a maximum over 2x2 ends a stage.
@@ -42,7 +43,12 @@ class VGG(nn.Module):
         he_normal = nn.initializers.he_normal()
         for channels in self.stages:
             for features in channels:
-                x = nn.Conv(features, (3, 3), kernel_init=he_normal)(x)
+                x = nn.Conv(
+                    features,
+                    (3, 3),
+                    kernel_init=he_normal,
+                    conv_general_dilated=conv_general_dilated,
+                )(x)
                 x = nn.BatchNorm(
                     use_running_average=not train,
                     axis_name=self.axis_name,

@@ -1,0 +1,63 @@
+"""Convolutions of maps that are smaller than the kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Any,
+    padding: Any,
+    **options: Any,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, as a matrix product where maps are tiny.
+
+    To be handed to `flax.linen.Conv` under the same name. On CPU XLA takes 1.7 s for a
+    3x3 convolution of a hundred maps of 2 x 2 with 512 channels, 150 times as long as
+    the product of its patches, and 100 times as long for its gradient.
+
+    Args:
+        lhs: (n, height, width, channels).
+        rhs: (rows, columns, channels, features).
+        window_strides: as `jax.lax.conv_general_dilated` takes them; likewise `padding`
+            and the `options`.
+        padding: ``'SAME'`` is what is handled here; all else is left to XLA.
+        **options: dilations, groups, precision.
+
+    Returns:
+        (n, height, width, features).
+    """
+    kernel = rhs.shape[:2]
+    plain = (
+        padding == "SAME"
+        and set(window_strides) == {1}
+        and options.get("feature_group_count", 1) == 1
+        and set(options.get("lhs_dilation") or (1,)) == {1}
+        and set(options.get("rhs_dilation") or (1,)) == {1}
+    )
+    if not plain or min(lhs.shape[1:3]) >= min(kernel):
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+    height, width = lhs.shape[1:3]
+    before = [(size - 1) // 2 for size in kernel]
+    around = [(b, size - 1 - b) for b, size in zip(before, kernel, strict=True)]
+    padded = jnp.pad(lhs, ((0, 0), *around, (0, 0)))
+    patches = jnp.concatenate(
+        [
+            padded[:, i : i + height, j : j + width]
+            for i in range(kernel[0])
+            for j in range(kernel[1])
+        ],
+        axis=-1,
+    )
+    return jnp.dot(
+        patches,
+        rhs.reshape(-1, rhs.shape[-1]),
+        precision=options.get("precision"),
+        preferred_element_type=options.get("preferred_element_type"),
+    )
