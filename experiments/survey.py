@@ -11,7 +11,7 @@ Probes: line (between two snapshots), plane (along two random directions), path 
 plane nearest to the run's own path), barycentric (between three points: RUN RUN [RUN]),
 bilinear (four: RUN RUN [RUN RUN]), walk (between consecutive updates of one epoch),
 flatness (to moved weights and inputs), distance (between networks as functions),
-curvature (eigenvalues, trace and density of the Hessian), sharpness (the largest
+curvature (eigenvalues, trace and density of the Hessian), sharpness (the dominant
 eigenvalue at every snapshot, beside 2 / learning rate).
 """
 

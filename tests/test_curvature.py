@@ -444,6 +444,63 @@ def test_a_product_that_is_not_finite_names_its_batch():
             call()
 
 
+def test_what_is_beside_a_mask_does_not_spoil_a_block():
+    data = np.zeros((6, 2), np.float32)
+    data[0, 1], data[4, 0] = np.nan, np.nan
+    objective = mean_objective(
+        lambda w, x: jnp.mean(w**2 @ (1 + x.T)), data, batch_size=2
+    )
+    mask = jnp.array([True, False])
+    with pytest.raises(NonFiniteProductError, match="first in batch 2 of 3"):
+        Operator(objective, jnp.ones(2), mask=mask, reuse=False)(jnp.ones(1))
+    product = jax.jit(lambda w: Operator(square, w, mask=mask)(jnp.ones(1)))
+    np.testing.assert_allclose(product(jnp.ones(2)), [2.0])
+
+
+def test_half_precision_points_have_vectors_of_single_precision():
+    spectrum = np.concatenate([[100.0, 50.0, 25.0], np.linspace(0, 1, 61)])
+    diagonal = jnp.asarray(spectrum, jnp.bfloat16)
+    point = jnp.ones(64, jnp.bfloat16)
+
+    def loss(w):
+        return jnp.sum((diagonal * w * w).astype(jnp.float32)) / 2
+
+    values, _, _ = top_eigenpairs(loss, point, 3, key=jax.random.key(0))
+    np.testing.assert_allclose(values, [100, 50, 25], rtol=0.02)
+    found = spectral_quadrature(
+        loss, point, key=jax.random.key(0), num_matvecs=6, num_samples=1
+    )
+    np.testing.assert_allclose(found.nodes[0, -3:], [25, 50, 100], rtol=0.02)
+
+
+def test_foreign_objectives_are_compiled_once():
+    traced = []
+
+    class Foreign:
+        num_batches = 2
+        weights = np.array([0.5, 0.5])
+
+        def batch(self, i):
+            return jnp.full(3, i + 1.0)
+
+        def batch_loss(self, point, batch):
+            traced.append(1)
+            return jnp.sum(batch * point**2)
+
+    operator = Operator(Foreign(), jnp.ones(3))
+    np.testing.assert_allclose(operator(jnp.ones(3)), 3)
+    count = len(traced)
+    for _ in range(3):
+        operator(jnp.ones(3))
+    # Shapes are looked at every time; compiled is the first time.
+    assert len(traced) - count <= 3
+
+
+def test_running_averages_are_neither_scales_nor_biases():
+    assert not batch_norm_only("batch_stats/BatchNorm_0/mean")
+    assert batch_norm_only("params/BatchNorm_0/scale")
+
+
 KEY = jax.random.key(0)
 W = jnp.ones(3)
 
@@ -466,7 +523,7 @@ BAD = {
         "which='top'",
     ),
     "kind": (lambda: Operator(square, W, kind="fisher"), "kind='fisher'"),
-    "start": (lambda: spectral_norm(square, W), "either key"),
+    "no start": (lambda: spectral_norm(square, W), "either key"),
     "zero start": (lambda: spectral_norm(square, W, start=0 * W), "norm 0"),
     "tolerance": (
         lambda: spectral_norm(square, W, key=KEY, tolerance=0),
@@ -479,6 +536,14 @@ BAD = {
         ),
         "broadening=0.0",
     ),
+    "most": (lambda: top_eigenpairs(square, W, 1, key=KEY, max_products=0), "=0"),
+    "bad tolerance": (
+        lambda: top_eigenpairs(square, W, 1, key=KEY, tolerance=np.nan),
+        "tolerance=nan",
+    ),
+    "length": (lambda: Operator(square, W)(jnp.ones(5)), "3 rows"),
+    "tree": (lambda: Operator(square, W).to_vector(jnp.ones(5)), "shapes"),
+    "start": (lambda: spectral_norm(square, W, start=W * np.inf), "not finite"),
     "shares": (lambda: layer_shares(0 * W), "norm 0"),
 }
 

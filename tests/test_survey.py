@@ -197,6 +197,7 @@ BAD = {
     "precision": (["--probe=curvature", "--precision=half"], "precision='half'"),
     "averages": (["--probe=sharpness", "--norm=eval"], "do not fit the others"),
     "eigenpairs": (["--probe=curvature", "--eigenpairs=0"], "eigenpairs=0"),
+    "no end": (["--probe=sharpness", "--norm=eval", "--to=end"], "has the snapshots"),
     "name": (["--probe=line", "--name=a/b"], "name='a/b'"),
 }
 
@@ -218,6 +219,12 @@ def test_runs_that_are_not_there_or_do_not_fit(runs, tmp_path, capsys):
     assert "first leaf that differs" in capsys.readouterr().err
     assert call(runs[0], "--probe=line", "--examples=5000") == 2
     assert "5000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("probe", ["curvature", "sharpness"])
+def test_curvature_is_that_of_one_run(runs, probe, capsys):
+    assert call(*runs, f"--probe={probe}") == 2
+    assert "one run, not 2" in capsys.readouterr().err
 
 
 def test_samples_are_fixed_and_do_not_overlap(runs):

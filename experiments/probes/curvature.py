@@ -19,6 +19,7 @@ from lrscape.errors import InputError
 def curvature(survey: Survey) -> Found:
     """Eigenpairs, trace, Frobenius norm and density of the Hessian at the end."""
     s = survey.settings
+    _check_single(survey)
     with _precision(survey) as (objective, points):
         (point,) = points([s.end])
         keys = jax.random.split(jax.random.key(s.seed), 4)
@@ -71,9 +72,9 @@ def curvature(survey: Survey) -> Found:
         "smallest_eigenvalue": float(bottom.eigenvalues[0]),
         "smallest_residual": float(bottom.residuals[0]),
         "trace": moments.trace.mean,
-        "trace_standard_error": moments.trace.standard_error,
+        "trace_standard_error": _finite(moments.trace.standard_error),
         "frobenius_norm": moments.frobenius_norm.mean,
-        "frobenius_norm_standard_error": moments.frobenius_norm.standard_error,
+        "frobenius_norm_standard_error": _finite(moments.frobenius_norm.standard_error),
         "broadening": sigma,
         "rate_that_the_largest_eigenvalue_bears": 2 / float(top.eigenvalues[0])
         if top.eigenvalues[0] > 0
@@ -97,10 +98,11 @@ def curvature(survey: Survey) -> Found:
 
 
 def sharpness(survey: Survey) -> Found:
-    """The largest eigenvalue at every snapshot of a run, and what its rate bears."""
+    """The dominant eigenvalue at every snapshot of a run, and what its rate bears."""
     s, run = survey.settings, survey.runs[0]
+    _check_single(survey)
     config = run.config
-    if s.norm == "eval" and run.snapshots[s.end].batch_stats:
+    if s.norm == "eval" and survey.snapshot(s.end).batch_stats:
         raise InputError(
             "norm='eval': one snapshot's averages do not fit the others; use train, "
             "recalibrate or interpolate"
@@ -126,7 +128,7 @@ def sharpness(survey: Survey) -> Found:
     )
     summary = {
         snapshots[row["step"]]: {
-            name: row[name]
+            name: _finite(row[name])
             for name in ("eigenvalue", "residual", "products", "learning_rate", "limit")
         }
         for row in dataset.to_dataframe().reset_index().to_dict("records")
@@ -138,6 +140,19 @@ def sharpness(survey: Survey) -> Found:
         dataset, {"snapshots": summary, "precision": s.precision, **track.settings},
         {"": figure},
     )  # fmt: skip
+
+
+def _check_single(survey: Survey) -> None:
+    if len(survey.runs) > 1:
+        raise InputError(
+            f"probe={survey.settings.probe!r} looks at one run, not "
+            f"{len(survey.runs)}: survey them one by one"
+        )
+
+
+def _finite(value: float) -> float | None:
+    """As JSON holds it."""
+    return float(value) if np.isfinite(value) else None
 
 
 @contextlib.contextmanager

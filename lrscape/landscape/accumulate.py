@@ -206,7 +206,7 @@ def is_compilable(objective: Any) -> bool:
 
 def sample_losses(objective: Any, point: Any) -> Any:
     """`batch_losses` to be traced: the loop that every compiled probe contains."""
-    objective = objective.at(point)
+    objective = filled_in(objective, point)
     loss = _loss_of(objective)
     if objective.num_batches == 1:
         one = loss(point, objective.batch(0))
@@ -288,7 +288,7 @@ def _total(carry: tuple[Any, Any]) -> Any:
 
 
 def _in_one_loop(function, objective, point, args):
-    objective = objective.at(point)
+    objective = filled_in(objective, point)
     if objective.num_batches == 1:
         return function(objective, point, objective.batch(0), *args)
     full, weights = objective.counts[0], objective.weights
@@ -326,10 +326,7 @@ def _one_call_each(function, objective, point, args):
     else:
         objective = filled_in(objective, point)
 
-        @functools.partial(jax.jit, donate_argnums=0)
-        def add_batch(carry, weight, point, batch, args):
-            value = function(objective, point, batch, *args)
-            return _add_tree(carry, weight, value)
+        add_batch = _jitted_add(function, objective)
 
         def add(carry, weight, batch):
             return add_batch(carry, weight, point, batch, args)
@@ -345,6 +342,29 @@ def _one_call_each(function, objective, point, args):
     return _total(carry)
 
 
+_jitted_adds: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
+
+
+def _jitted_add(function: Callable[..., Any], objective: Any) -> Callable[..., Any]:
+    """A compiled addition of a batch, the same one for the same objective."""
+
+    def jitted(objective_of: Callable[[], Any]) -> Callable[..., Any]:
+        def add_batch(carry, weight, point, batch, args):
+            value = function(objective_of(), point, batch, *args)
+            return _add_tree(carry, weight, value)
+
+        return jax.jit(add_batch, donate_argnums=0)
+
+    try:
+        known = _jitted_adds.setdefault(objective, {})
+        if function not in known:
+            # Weakly, or the entry would keep its own key alive.
+            known[function] = jitted(weakref.ref(objective))
+        return known[function]
+    except TypeError:  # neither hashable nor weakly referenced
+        return jitted(lambda: objective)
+
+
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _add_batch(function, carry, weight, objective, point, batch, args):
     return _add_tree(carry, weight, function(objective, point, batch, *args))
@@ -352,7 +372,7 @@ def _add_batch(function, carry, weight, objective, point, batch, args):
 
 @jax.jit
 def _fill_in(objective, point):
-    return objective.at(point)
+    return filled_in(objective, point)
 
 
 @contextlib.contextmanager
@@ -385,7 +405,7 @@ def _over_devices(function, objective, point, args, devices):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sharded(function, mesh, objective, point, args, indices, weights):
-    filled = objective.at(point)
+    filled = filled_in(objective, point)
 
     def share(filled, point, args, indices, weights):
         def value_of(batch):

@@ -61,7 +61,8 @@ def spectral_norm(
     r"""The spectral norm of a curvature matrix, by power iteration.
 
     Stops when the norm of the product, which never falls, grows by less than
-    `tolerance` of itself.
+    `tolerance` of itself: that is no bound of the error, which the residual gives.
+    Where two eigenvalues differ in their sign alone, neither is found but a mixture.
 
     Args:
         objective: an objective, or a function of a point.
@@ -92,8 +93,7 @@ def spectral_norm(
     """
     if (key is None) == (start is None):
         raise InputError("pass either key, for a random start, or start")
-    if not tolerance > 0:
-        raise InputError(f"tolerance={tolerance!r} must be positive")
+    check_tolerance(tolerance)
     check_count("max_products", max_products)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     if key is not None:
@@ -101,14 +101,22 @@ def spectral_norm(
     else:
         tree.check_alike({"point": point, "start": start})
         vector = operator.to_vector(start)
-    length = float(jnp.linalg.norm(vector))
-    if not length > 0:
+    largest = float(jnp.abs(vector).max())
+    if not np.isfinite(largest):
+        raise InputError("start is not finite")
+    if not largest > 0:
         raise InputError("start has norm 0 where the mask lets it move")
-    vector = vector / length
+    vector = vector / largest
+    vector = vector / jnp.linalg.norm(vector)
     value, converged = 0.0, False
     for _ in range(max_products):
         image = operator(vector)
         before, value = value, float(jnp.linalg.norm(image))
+        if not np.isfinite(value):
+            raise ArithmeticError(
+                f"the norm of a product overflows {operator.dtype}; scale the loss, or "
+                "compute in double precision"
+            )
         eigenvalue = float(vector @ image)
         residual = float(jnp.linalg.norm(image - eigenvalue * vector))
         converged = abs(value - before) <= tolerance * value
@@ -125,6 +133,12 @@ def spectral_norm(
         products=operator.count,
         converged=converged or value == 0.0,
     )
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """Raises InputError unless a tolerance is a positive number."""
+    if isinstance(tolerance, str) or not tolerance > 0:
+        raise InputError(f"tolerance={tolerance!r} must be positive")
 
 
 class Eigenpairs(NamedTuple):
@@ -158,7 +172,9 @@ def top_eigenpairs(
     """The k largest eigenvalues of a curvature matrix and their eigenvectors.
 
     By Lanczos' iteration, fully reorthogonalised, until every wanted pair's residual
-    is below `tolerance` of the largest eigenvalue by magnitude.
+    is below `tolerance` of the largest eigenvalue by magnitude. From a single start,
+    an eigenvalue that occurs several times (that of a null space) may be found once,
+    and the next ones in place of its copies.
 
     Args:
         objective: an objective, or a function of a point.
@@ -191,8 +207,12 @@ def top_eigenpairs(
     """
     if which not in ENDS:
         raise unknown_name("which", which, ENDS)
-    operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     check_count("k", k)
+    if max_products is not None:
+        check_count("max_products", max_products)
+    if tolerance is not None:
+        check_tolerance(tolerance)
+    operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     if k > operator.size:
         raise InputError(f"k={k} is more than the matrix has rows: {operator.size}")
     if tolerance is None:
@@ -207,6 +227,8 @@ def top_eigenpairs(
         if len(found.diagonal) < k or found.remainder == 0.0:
             # An invariant space may lack copies of an eigenvalue that occurs twice.
             return False
+        if not found.off_diagonal.all():
+            return False  # it did, and copies are being looked for
         if len(found.diagonal) % 5:
             return False  # not worth looking every time
         values, vectors = found.eigen()
@@ -385,7 +407,10 @@ def spectral_moments(
     for one in jax.random.split(key, count):
         z = jax.random.rademacher(one, (operator.size,), operator.dtype)
         image = operator(z)
-        found.append((float(z @ image), float(image @ image)))
+        pair = jnp.stack([z, image])
+        found.append(
+            np.asarray(jnp.matmul(pair, image, precision="highest"), np.float64)
+        )
     columns = np.array(found).T
     errors = columns.std(axis=1, ddof=1) / np.sqrt(count) if count > 1 else [np.nan] * 2
     means = columns.mean(axis=1)

@@ -91,10 +91,12 @@ def spectral_quadrature(
     """
     check_count("num_matvecs", num_matvecs)
     count = check_count("num_samples", num_samples)
-    operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
+    operator = Operator(objective, point, kind=kind, mask=mask, reuse=False)
     m = min(int(num_matvecs), operator.size)
     if compiled is None:
         compiled = not operator.runs_apart()
+    if not compiled and reuse is not False:
+        operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     nodes, weights = np.zeros((count, m)), np.zeros((count, m))
     for row, one in enumerate(jax.random.split(key, count)):
         start = jax.random.normal(one, (operator.size,)).astype(operator.dtype)
@@ -113,7 +115,7 @@ def _invariant_part(matrix: np.ndarray, eps: float) -> np.ndarray:
 
     Beyond a vanishing off-diagonal, a compiled iteration goes on with rounding errors.
     """
-    small = 10 * eps * np.maximum.accumulate(np.abs(np.diag(matrix)))[:-1]
+    small = 10 * eps * np.maximum.accumulate(np.abs(matrix).sum(axis=1))[:-1]
     ends = np.flatnonzero(~(np.abs(np.diag(matrix, 1)) > small))
     return matrix[: ends[0] + 1, : ends[0] + 1] if len(ends) else matrix
 
@@ -191,10 +193,7 @@ def spectral_density(
     References:
         Ghorbani et al., 2019, Sec. 2
     """
-    if broadening is not None and not broadening > 0:
-        raise InputError(f"broadening={broadening!r} must be positive")
-    if grid_size is not None:
-        check_count("grid_size", grid_size)
+    _check_broadening(broadening, grid_size)
     found = spectral_quadrature(
         objective,
         point,
@@ -206,6 +205,13 @@ def spectral_density(
         reuse=reuse,
     )
     return broadened(found, broadening=broadening, grid_size=grid_size)
+
+
+def _check_broadening(broadening: float | None, grid_size: int | None) -> None:
+    if broadening is not None and not 0 < broadening < np.inf:
+        raise InputError(f"broadening={broadening!r} must be positive and finite")
+    if grid_size is not None:
+        check_count("grid_size", grid_size)
 
 
 def default_broadening(quadrature: Quadrature) -> float:
@@ -237,6 +243,7 @@ def broadened(
         >>> print(f'{np.trapezoid(grid * density, grid):.3f}')
         0.500
     """
+    _check_broadening(broadening, grid_size)
     sigma = default_broadening(quadrature) if broadening is None else broadening
     nodes = quadrature.nodes[quadrature.weights > _NEGLIGIBLE]
     if grid_size is None:

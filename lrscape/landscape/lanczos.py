@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrscape.errors import InputError
+from lrscape.landscape.tree import check_count
 
 Product = Callable[[jax.Array], jax.Array]
 
@@ -59,7 +60,9 @@ class Tridiagonal:
         total: jax.Array | None = None
         for i, block in enumerate(self.blocks):
             part = padded[:, i * len(block) : (i + 1) * len(block)]
-            share = jnp.asarray(part, block.dtype) @ block
+            share = jnp.matmul(
+                jnp.asarray(part, block.dtype), block, precision="highest"
+            )
             total = share if total is None else total + share
         assert total is not None
         return total
@@ -82,7 +85,7 @@ def tridiagonalize(
         stop: is shown the result after each product, and says whether it will do; it
             keeps nothing of it.
         key: where the space turns out to be invariant, goes on from a random vector
-            orthogonal to it, so that eigenvalues that occur several times are found as
+            orthogonal to it, until eigenvalues that occur several times are found as
             often; None stops there.
 
     Returns:
@@ -97,7 +100,10 @@ def tridiagonalize(
         >>> print(found.eigen()[0].round(4))
         [1. 2. 4.]
     """
+    check_count("num_products", num_products)
     length = float(jnp.linalg.norm(start))
+    if not np.isfinite(length):
+        raise InputError(f"start has norm {length:g}: it must be finite; scale it")
     if not length > 0:
         raise InputError(f"start has norm {length:g}; an iteration needs a direction")
     size = start.size
@@ -119,6 +125,11 @@ def tridiagonalize(
         rest, left = _orthogonalized(blocks, rest)
         diagonal.append(float(coefficient))
         scale, remainder = max(scale, float(norm)), float(left)
+        if not np.isfinite(scale):
+            raise ArithmeticError(
+                f"the norm of product {n} overflows {start.dtype}; scale the loss, or "
+                "compute in double precision"
+            )
         if remainder <= tiny * scale:
             remainder = 0.0
         found = Tridiagonal(
@@ -144,7 +155,7 @@ def _with_row(block, row, index):
 @jax.jit
 def _three_terms(image, vector, before, remainder):
     """What the recurrence leaves of a product, its coefficient and its norm."""
-    coefficient = vector @ image
+    coefficient = jnp.matmul(vector, image, precision="highest")
     rest = image - coefficient * vector - jnp.asarray(remainder, image.dtype) * before
     return coefficient, rest, jnp.linalg.norm(image)
 
@@ -165,4 +176,6 @@ def _orthogonalized(blocks, vector):
 
 @jax.jit
 def _off(block, vector):
-    return vector - (block @ vector) @ block
+    # Of rows in single precision an accelerator would keep three digits otherwise.
+    along = jnp.matmul(block, vector, precision="highest")
+    return vector - jnp.matmul(along, block, precision="highest")

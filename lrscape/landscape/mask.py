@@ -89,7 +89,9 @@ def batch_norm_only(path: str) -> bool:
         >>> [batch_norm_only(p) for p in ('BatchNorm_3/scale', 'Conv_0/kernel')]
         [True, False]
     """
-    return any(_BATCH_NORM.fullmatch(part) for part in path.split("/")[:-1])
+    first, *_ = parts = path.split("/")[:-1] or [""]
+    # Of a point that holds running averages too, those are neither.
+    return first != "batch_stats" and any(map(_BATCH_NORM.fullmatch, parts))
 
 
 def all_but(mask: Callable[[str], bool]) -> Callable[[str], bool]:

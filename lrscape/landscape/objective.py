@@ -250,6 +250,9 @@ def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, in
 def as_objective(objective: Any) -> Any:
     """Takes an objective as it is, and a bare function as one of a single batch.
 
+    A function is compiled, and must be pure: if data that it reads changes, make a new
+    function, or hand the data to `mean_objective`.
+
     Raises:
         InputError: something that is neither.
     """

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape.errors import unknown_name
+from lrscape.errors import InputError, unknown_name
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import accumulate, batch_gradient, is_compilable
 from lrscape.landscape.loops import sums_over_examples
@@ -66,9 +66,9 @@ class Operator:
             point: where the matrix is taken.
             kind: a name in `KINDS`.
             mask: restricts the matrix to a block: vectors hold its entries alone.
-            reuse: keep each batch's linearisation, so that a product costs no forward
-                pass: on CPU two thirds of the time, for 0.6 to 0.9 GB for 128 images
-                of ResNet-20. None: of the Hessian, where a few batches' take no more
+            reuse: of the Hessian, keep each batch's linearisation, so that a product
+                costs no forward pass: on CPU two thirds of the time, for 0.6 to 0.9 GB
+                for 128 images of ResNet-20. None: where a few batches' take no more
                 than 1 GiB together.
 
         Raises:
@@ -81,9 +81,10 @@ class Operator:
         # Once for all products: batch statistics may be estimated at the point.
         self._objective = _fill_in(KINDS[kind][1](as_objective(objective)), self._point)
         self._function = KINDS[kind][0]
-        selected = as_mask(mask, self._point)
+        with jax.ensure_compile_time_eval():  # a mask has values under `jit` too
+            selected = as_mask(mask, self._point)
         leaves = jax.tree.leaves(self._point)
-        self.dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize)
+        self.dtype = _dtype_of(leaves)
         self.size = sum(leaf.size for leaf in leaves)
         self._entries = None
         if selected is not None:
@@ -105,15 +106,26 @@ class Operator:
         return _to_tree(vector, self._entries, self._point)
 
     def to_vector(self, point: Any) -> jax.Array:
-        """A tree like the point as a flat vector."""
-        return _to_vector(point, self._entries)[0]
+        """A tree like the point as a flat vector.
+
+        Raises:
+            InputError: a tree of another structure or shapes.
+        """
+        tree.check_alike({"the operator's point": self._point, "the tree": point})
+        return _to_vector(point, self._entries)[0].astype(self.dtype)
 
     def __call__(self, vector: jax.Array) -> jax.Array:
         """The product with a flat vector, (size,).
 
         Raises:
+            InputError: a vector of another shape.
             NonFiniteProductError: the product is not finite.
         """
+        if jnp.shape(vector) != (self.size,):
+            raise InputError(
+                f"the vector has shape {jnp.shape(vector)}; the matrix has "
+                f"{self.size} rows: make it by to_vector"
+            )
         self.count += 1
         direction = self.to_tree(vector)
         flat, is_finite = _to_vector(self._apply(direction), self._entries)
@@ -153,7 +165,7 @@ class Operator:
             share = self._function(
                 objective, self._point, objective.batch(i), direction
             )
-            if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(share)):
+            if not bool(_to_vector(share, self._entries)[1]):
                 return i
         return None
 
@@ -162,6 +174,12 @@ def product(function, objective, point, entries, vector):
     """A product as part of a compiled program, unchecked; of an operator's `parts`."""
     direction = _to_tree(vector, entries, point)
     return _to_vector(accumulate(function, objective, point, direction), entries)[0]
+
+
+def _dtype_of(leaves: list[Any]) -> Any:
+    """What vectors are kept in: single precision at the least."""
+    wide = [tree.wide_dtype(leaf.dtype) for leaf in leaves]
+    return max(wide, key=lambda dtype: dtype.itemsize)
 
 
 # Flat vectors. Compiled once for all operators of the same shapes.
@@ -184,8 +202,8 @@ def _to_tree(vector, entries, point):
 @jax.jit
 def _to_vector(point, entries):
     """The vector, and whether all of it is finite."""
-    leaves = jax.tree.leaves(point)
-    dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(point)]
+    dtype = _dtype_of(leaves)
     flat = jnp.concatenate([leaf.ravel().astype(dtype) for leaf in leaves])
     flat = flat if entries is None else flat[entries]
     return flat, jnp.isfinite(flat).all()

@@ -27,7 +27,8 @@ def in_double(value: Any) -> Any:
         The same, its floating-point arrays as float64.
 
     Raises:
-        InputError: double precision is not enabled.
+        InputError: double precision is not enabled, or something that is no pytree of
+            arrays, such as a function.
 
     Example:
         >>> with jax.enable_x64(True):
@@ -44,7 +45,13 @@ def in_double(value: Any) -> Any:
         value = value.with_float64_model()
 
     def double(leaf: Any) -> Any:
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, float | int | bool):
+            raise InputError(
+                f"value holds a {type(leaf).__name__}: only arrays, and objectives "
+                "that are pytrees of them, can be turned into double precision"
+            )
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating):
             return jnp.asarray(leaf, jnp.float64)
         return leaf
 

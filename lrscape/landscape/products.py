@@ -231,6 +231,10 @@ def _example_losses(objective, point, batch):
 def _product(function, objective, point, vector, mask):
     objective = as_objective(objective)
     tree.check_alike({"point": point, "vector": vector})
+    # Vectors come in whatever precision, and from NumPy.
+    vector = jax.tree.map(
+        lambda leaf, p: jnp.asarray(leaf, tree.leaf_dtype(p)), vector, point
+    )
     selected = as_mask(mask, point)
     product = accumulate(function, objective, point, apply_mask(selected, vector))
     return apply_mask(selected, product)

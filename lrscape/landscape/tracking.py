@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.curvature import SpectralNorm, spectral_norm
+from lrscape.landscape.curvature import SpectralNorm, check_tolerance
+from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.objective import as_objective, settings_of
+from lrscape.landscape.operator import Operator
+from lrscape.landscape.tree import check_count
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# How much of a start is random: enough to meet an eigenvector that has overtaken, and
-# gone after a product.
-_FRESH = 0.1
+# An eigenvector that has overtaken is met by the random half of a start, of which it
+# is a small part; it takes so many products to come to the fore.
+_LEAST = 5
 
 
 class CurvatureTrack:
@@ -29,11 +33,11 @@ class CurvatureTrack:
     .. math:: h < 2 / \gamma
 
     so each record holds both sides of it; with heavy-ball momentum :math:`\beta` the
-    limit is :math:`1 + \beta` times as high. The iteration starts from the last
-    eigenvector, so that a few products do once the network changes slowly.
+    limit is :math:`1 + \beta` times as high. Lanczos' iteration starts half from the
+    last eigenvector, so that a few products do, and half at random, so that one that
+    has overtaken it is found.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> track = CurvatureTrack(lambda w: jnp.sum(w ** 4), key=jax.random.key(0))
         >>> for step, w in enumerate([2.0, 1.0]):
         ...     _ = track.record(step, jnp.array([w, 0.1]), learning_rate=0.1)
@@ -63,19 +67,18 @@ class CurvatureTrack:
             objective: whose curvature is tracked: a fixed sample, a few batches of
                 which will do.
             key: a PRNG key, for the starts.
-            tolerance: as of `spectral_norm`; likewise `max_products`, `mask`, `kind`
-                and `reuse`.
-            max_products: at most so many products a record.
+            tolerance: the residual, relative to the eigenvalue, at which it stops.
+            max_products: at most so many products a record; as many vectors are kept.
             mask: restricts the matrix to a block.
             kind: which matrix.
             reuse: whether linearisations are kept.
         """
+        check_tolerance(tolerance)
+        check_count("max_products", max_products)
         self._objective = as_objective(objective)
         self._key = key
-        self._options = {
-            "tolerance": tolerance, "max_products": max_products, "mask": mask,
-            "kind": kind, "reuse": reuse,
-        }  # fmt: skip
+        self._tolerance, self._max_products = tolerance, max_products
+        self._options: dict[str, Any] = {"mask": mask, "kind": kind, "reuse": reuse}
         self._vector: Any = None
         self._rows: list[dict[str, Any]] = []
 
@@ -102,12 +105,10 @@ class CurvatureTrack:
                 f"step={step} was recorded after step {self._rows[-1]['step']}; record "
                 "iterates in their order, each once"
             )
-        key = jax.random.fold_in(self._key, step)
-        start: dict[str, Any] = {"key": key}
         if self._vector is not None:
             tree.check_alike({"the point before": self._vector, "point": point})
-            start = {"start": self._mixed(key)}
-        found = spectral_norm(self._objective, point, **start, **self._options)
+        operator = Operator(self._objective, point, **self._options)
+        found = self._dominant(operator, jax.random.fold_in(self._key, step))
         alignment = np.nan
         if self._vector is not None:
             alignment = abs(float(tree.dot(self._vector, found.eigenvector)))
@@ -126,18 +127,35 @@ class CurvatureTrack:
         })  # fmt: skip
         return found
 
-    def _mixed(self, key: jax.Array) -> Any:
-        """The last eigenvector and a little of everything else."""
-        leaves, structure = jax.tree.flatten(self._vector)
-        size = sum(leaf.size for leaf in leaves)
-        keys = jax.random.split(key, len(leaves))
-        noise = [
-            jax.random.normal(one, leaf.shape, leaf.dtype)
-            for one, leaf in zip(keys, leaves, strict=True)
-        ]
-        return tree.combine(
-            [1.0, _FRESH / np.sqrt(size)],
-            [self._vector, jax.tree.unflatten(structure, noise)],
+    def _dominant(self, operator: Operator, key: jax.Array) -> SpectralNorm:
+        start = jax.random.normal(key, (operator.size,)).astype(operator.dtype)
+        start = start / jnp.linalg.norm(start)
+        if self._vector is not None:
+            start = start + operator.to_vector(self._vector)
+
+        def pair(found: Tridiagonal) -> tuple[float, np.ndarray, float]:
+            values, vectors = found.eigen()
+            best = int(np.argmax(np.abs(values)))
+            residual = found.remainder * abs(vectors[-1, best])
+            return float(values[best]), vectors[:, best], float(residual)
+
+        def close(found: Tridiagonal) -> bool:
+            value, _, residual = pair(found)
+            least = min(_LEAST, self._max_products)
+            return len(found.diagonal) >= least and (
+                residual <= self._tolerance * abs(value)
+            )
+
+        found = tridiagonalize(operator, start, self._max_products, stop=close)
+        value, coefficients, residual = pair(found)
+        vector = found.combined(coefficients[None])[0]
+        return SpectralNorm(
+            value=abs(value),
+            eigenvalue=value,
+            eigenvector=operator.to_tree(vector / jnp.linalg.norm(vector)),
+            residual=residual,
+            products=operator.count,
+            converged=residual <= self._tolerance * abs(value),
         )
 
     def to_dataset(self) -> xr.Dataset:
@@ -177,8 +195,9 @@ class CurvatureTrack:
     @property
     def settings(self) -> dict[str, Any]:
         """How it was measured, as JSON holds it."""
-        kept = ("kind", "tolerance", "max_products")
         return {
-            **{name: self._options[name] for name in kept},
+            "kind": self._options["kind"],
+            "tolerance": self._tolerance,
+            "max_products": self._max_products,
             "objective": settings_of(self._objective),
         }
