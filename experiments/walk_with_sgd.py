@@ -2,32 +2,41 @@
 
     python -m experiments.walk_with_sgd table1 --preset=quick
 
-Items: fig1 (the ground under full-batch gradient descent), fig2 (under SGD), table1
-(barriers crossed in an epoch), table2 (height above the valley's floor), all.
+Items: fig1 (the ground under full-batch gradient descent; figures 9, 17, 20), fig2
+(under SGD; 10 to 16, 18, 19, 21), table1 (barriers crossed in an epoch; figure 8),
+table2 (height above the valley's floor), fig3 (the Hessian's spectral norm; 7), fig4
+(cosines over batch sizes and rates; 22 to 24), fig5 (isotropic noise; 25, 26), fig6
+(cyclical, trapezoidal, stepwise rates; 27), fig28 (a quadratic), eq3 (Hessian and
+second moment), sec6 (barriers at a tenth of the rate), claims (what all of it says of
+the paper's claims), all.
 
 Trains each network once, into one directory a preset, and walks over the epochs that
 were asked for; what is there is used again, and what was stopped goes on. MLP on MNIST,
-VGG-11 and ResNet-56 on CIFAR-10, digits where these are not prepared. The preset quick
-walks over a part of an epoch, on a part of the examples; paper over whole epochs on all
-examples: 11 forward passes over the training set for each of 450 updates an epoch,
-which for VGG-11 and ResNet-56 takes a GPU.
+VGG-11 and ResNet-56 on CIFAR-10, digits where these are not prepared; Tiny ImageNet by
+--dataset=tiny_imagenet. The preset quick walks over a part of an epoch, on a part of
+the examples; paper over whole epochs on all examples: 11 forward passes over the
+training set for each of 450 updates an epoch, which for VGG-11 and ResNet-56 takes a
+GPU; authors does as the paper's code does where that differs from its text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import tyro
 
+from experiments.walking.items import ITEMS
+from experiments.walking.result import Result
 from experiments.walking.settings import DATASETS, PRESETS, Lab
-from experiments.walking.tables import ITEMS, Result
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
@@ -40,14 +49,17 @@ class Arguments:
     """Flags; None means "from the preset".
 
     Attributes:
-        item: fig1, fig2, table1, table2, or all.
-        preset: quick or paper.
-        models: of mlp, vgg11, resnet56.
+        item: the table or figure, or all.
+        preset: quick, paper or authors.
+        models: of mlp, vgg11, resnet56; default: all three, with the preset quick mlp
+            alone for what takes long.
         epochs: those that are walked over, counted from 1.
         updates: how many of each epoch; 0: all of them.
+        trained: epochs of figures 3 and 6.
         seeds: networks that differ by their seed alone.
         examples: size of the sample that losses are measured on; 0: all of them.
-        dataset: instead of each network's own: mnist, cifar10 or digits.
+        dataset: instead of each network's own: mnist, cifar10, digits or
+            tiny_imagenet.
         run_dir: where networks and results are kept; default:
             runs/walk_with_sgd-PRESET.
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
@@ -57,9 +69,10 @@ class Arguments:
 
     item: tyro.conf.Positional[str]
     preset: str = "quick"
-    models: tuple[str, ...] = ("mlp", "vgg11", "resnet56")
+    models: tuple[str, ...] | None = None
     epochs: tuple[int, ...] | None = None
     updates: int | None = None
+    trained: int | None = None
     seeds: int | None = None
     examples: int | None = None
     dataset: str | None = None
@@ -78,12 +91,12 @@ def lab_of(arguments: Arguments) -> Lab:
         raise unknown_name("item", arguments.item, [*ITEMS, "all"])
     if arguments.preset not in PRESETS:
         raise unknown_name("preset", arguments.preset, PRESETS)
-    if not arguments.models:
+    if arguments.models is not None and not arguments.models:
         raise InputError(f"models: name at least one of {', '.join(DATASETS)}")
-    for model in arguments.models:
+    for model in arguments.models or ():
         if model not in DATASETS:
             raise unknown_name("models", model, DATASETS)
-    least = {"updates": 0, "examples": 0, "seeds": 1}
+    least = {"updates": 0, "examples": 0, "seeds": 1, "trained": 1}
     for field, lowest in least.items():
         value = getattr(arguments, field)
         if value is not None and value < lowest:
@@ -99,8 +112,9 @@ def lab_of(arguments: Arguments) -> Lab:
             changes["epochs"] = tuple(sorted(set(arguments.epochs)))
         if arguments.updates is not None:
             changes["updates"] = arguments.updates or None
-        if arguments.seeds is not None:
-            changes["seeds"] = arguments.seeds
+        for field in ("seeds", "trained"):
+            if getattr(arguments, field) is not None:
+                changes[field] = getattr(arguments, field)
         if arguments.examples is not None:
             changes["sample"] = dataclasses.replace(
                 plan.sample, examples=arguments.examples or None
@@ -108,7 +122,7 @@ def lab_of(arguments: Arguments) -> Lab:
         plans[model] = dataclasses.replace(plan, **changes)
     root = arguments.run_dir or Path("runs") / f"walk_with_sgd-{arguments.preset}"
     return Lab(
-        arguments.preset, arguments.models, plans, root, arguments.data_dir,
+        arguments.preset, arguments.models or (), plans, root, arguments.data_dir,
         arguments.dataset,
     )  # fmt: skip
 
@@ -116,12 +130,37 @@ def lab_of(arguments: Arguments) -> Lab:
 def run(arguments: Arguments) -> None:
     """Makes the items that were asked for, prints and saves them."""
     lab = lab_of(arguments)
+    with _compiled_once(lab.root / "compiled"):
+        _make(lab, arguments)
+
+
+@contextlib.contextmanager
+def _compiled_once(directory: Path) -> Iterator[None]:
+    """Keeps compiled programs: networks that differ by a seed share them."""
+    where, least = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = {name: getattr(jax.config, name) for name in (where, least)}
+    # One that the user has chosen stays.
+    changes = {where: before[where] or str(directory.absolute()), least: 0.1}
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def _make(lab: Lab, arguments: Arguments) -> None:
     for item in ITEMS if arguments.item == "all" else [arguments.item]:
         started = time.monotonic()
         function = ITEMS[item]
         found = function(lab)
         seconds = time.monotonic() - started
-        print(f"\n{item}: {(function.__doc__ or '').splitlines()[0]}")
+        what = (function.__doc__ or "").splitlines()[0]
+        print(f"\n{item}, {arguments.preset}: {what}")
         print(_as_text(found.rows))
         for note in found.notes:
             print(note)
@@ -132,13 +171,14 @@ def _save(lab: Lab, item: str, found: Result, seconds: float) -> None:
     records = Records(lab.root)
     about = {
         "preset": lab.preset,
-        "plans": {model: lab.about(model) for model in lab.models},
+        "plans": {model: lab.about(model) for model in lab.models_of(item)},
         "seconds": round(seconds, 1),
         **describe(jax.local_devices()),
     }
     written = [records.save_result(item, found.dataset, about)]
     for name, figure in found.figures.items():
-        written.append(records.save_figure(f"{item}-{name}", figure))
+        file = f"{item}-{name}" if name else item
+        written.append(records.save_figure(file, figure))
     summary = {"rows": found.rows, "notes": found.notes, "settings": about}
     written.append(records.save_result_summary(item, summary))
     print(f"{seconds:.0f} s; written:", *written, sep="\n  ")

@@ -227,7 +227,9 @@ class Records:
         ) as dataset:
             return dataset.load()
 
-    def save_result_summary(self, name: str, summary: dict[str, Any]) -> Path:
+    def save_result_summary(
+        self, name: str, summary: dict[str, Any] | list[Any]
+    ) -> Path:
         """Saves a result in a few numbers, as ``results/NAME.json``."""
         file = self._file("results", name, ".json")
         self._write_json(file, summary)

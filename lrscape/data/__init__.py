@@ -1,8 +1,9 @@
 """Real data, held as uint8 and brought to the device once.
 
-`load` reads a data set by name: the embedded ``digits``, or any prepared TFDS set of
-labelled images, without TensorFlow. ``python -m lrscape.data prepare NAME`` downloads
-and prepares one (with the extra ``[prepare]``).
+`load` reads a data set by name: the embedded ``digits``, ``tiny_imagenet`` from the
+folder that it is published as, or any prepared TFDS set of labelled images, without
+TensorFlow. ``python -m lrscape.data prepare NAME`` downloads and prepares one (with the
+extra ``[prepare]``).
 """
 
 from lrscape.data.augment import AUGMENTATIONS as AUGMENTATIONS

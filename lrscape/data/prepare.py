@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lrscape.data import tiny_imagenet
 from lrscape.errors import InputError
 
 
@@ -19,8 +20,14 @@ def prepare(name: str, data_dir: Path) -> Path:
 
     Raises:
         InputError: a name that TFDS does not know, a builder that needs TensorFlow
-            where it is not installed, or a download that fails.
+            where it is not installed, or a download that fails; ``'tiny_imagenet'``,
+            which needs no preparing: says how to get it.
     """
+    if name == tiny_imagenet.NAME:
+        raise InputError(
+            f"dataset={name!r} is not a TFDS set and is read as it is published. "
+            + tiny_imagenet.how_to_get(data_dir)
+        )
     import tensorflow_datasets as tfds
 
     def cannot_build(error: ImportError) -> InputError:

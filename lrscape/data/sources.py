@@ -1,4 +1,4 @@
-"""Where data sets come from: embedded digits, and prepared TFDS images."""
+"""Where data sets come from: embedded digits, prepared TFDS images, folders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lrscape.data import tiny_imagenet
 from lrscape.data.dataset import Dataset, Examples, hold_out
 from lrscape.errors import InputError, MissingDatasetError
 
@@ -31,24 +32,27 @@ def load(
     """Reads a data set of labelled images into memory.
 
     Args:
-        name: ``'digits'`` (1,797 real 8x8 images, embedded in scikit-learn), or the
+        name: ``'digits'`` (1,797 real 8x8 images, embedded in scikit-learn),
+            ``'tiny_imagenet'`` (64x64 images in colour, from the published folder
+            ``tiny-imagenet-200``; a label is a position in its ``wnids.txt``), or the
             name of a prepared TFDS set with the features ``image`` (of one fixed
             shape) and ``label``, such as ``'mnist'``, ``'cifar10'``, ``'cifar100'``;
             a configuration is given as ``'NAME/CONFIG'``.
         data_dir: the TFDS data directory; None is the environment variable
-            ``TFDS_DATA_DIR``, or else ``~/tensorflow_datasets``.
+            ``TFDS_DATA_DIR``, or else ``~/tensorflow_datasets``. It holds the folder
+            ``tiny-imagenet-200``, or is that folder.
         validation: how many training examples to hold out.
         split_seed: of what is held out, and of the test set of digits.
 
     Returns:
         The data set; its test part is TFDS's ``test`` (``validation`` where there is
-        no such part).
+        no such part), and Tiny ImageNet's ``val``, whose ``test`` has no labels.
 
     Raises:
         MissingDatasetError: the set is not prepared; says where it was looked for and
-            the command that prepares it.
-        InputError: features other than images with labels, or nothing left to train
-            on.
+            the command that prepares it, or where to download it.
+        InputError: features other than images with labels, files of Tiny ImageNet that
+            are missing or cannot be read, or nothing left to train on.
 
     Example:
         >>> digits = load('digits', validation=100)
@@ -57,10 +61,13 @@ def load(
         >>> digits.image_shape, digits.num_classes
         ((8, 8, 1), 10)
     """
+    directory = Path(data_dir) if data_dir else None
     if name == "digits":
         dataset = _digits(split_seed)
+    elif name == tiny_imagenet.NAME:
+        dataset = tiny_imagenet.read(data_directory(directory))
     else:
-        dataset = _tfds_images(name, Path(data_dir) if data_dir else None)
+        dataset = _tfds_images(name, directory)
     if validation:
         train, held = hold_out(dataset.train, validation, split_seed)
         parts = {"train": train, "validation": held}
@@ -89,8 +96,8 @@ def data_directory(data_dir: Path | None = None) -> Path:
 def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
     if not re.fullmatch(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?", name) or ".." in name:
         raise InputError(
-            f"dataset={name!r} is not a name of a data set; use 'digits', or a TFDS "
-            "name such as 'cifar10', or 'NAME/CONFIG'"
+            f"dataset={name!r} is not a name of a data set; use 'digits', "
+            "'tiny_imagenet', or a TFDS name such as 'cifar10', or 'NAME/CONFIG'"
         )
     root = data_directory(data_dir)
     directory = _newest_version(root / name)
@@ -185,6 +192,9 @@ class _quiet_absl:  # noqa: N801
 def prepared(root: Path) -> Iterator[str]:
     """The names of the data sets that are prepared below a data directory."""
     if root.is_dir():
-        for child in sorted(root.iterdir()):
-            if _newest_version(child):
-                yield child.name
+        found = {child.name for child in root.iterdir() if _newest_version(child)}
+        # The name is its folder's, whatever TFDS may have prepared under it.
+        found.discard(tiny_imagenet.NAME)
+        if tiny_imagenet.is_present(root):
+            found.add(tiny_imagenet.NAME)
+        yield from sorted(found)

@@ -57,6 +57,7 @@ from lrscape.landscape.moments import Moments as Moments
 from lrscape.landscape.moments import frobenius_norm as frobenius_norm
 from lrscape.landscape.moments import spectral_moments as spectral_moments
 from lrscape.landscape.moments import trace as trace
+from lrscape.landscape.noise import gradient_variance as gradient_variance
 from lrscape.landscape.objective import Objective as Objective
 from lrscape.landscape.objective import mean_objective as mean_objective
 from lrscape.landscape.operator import NonFiniteProductError as NonFiniteProductError

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lrscape.errors import InputError, unknown_name
+from lrscape.models.initializers import initializers
 
 SHORTCUTS = ("A", "B")
 BLOCKS = ("basic", "bottleneck")
@@ -43,6 +44,7 @@ class _Layers(nn.Module):
     depth: int = 20
     dtype: str = "float32"
     axis_name: str | None = None
+    weight_init: str = "fan_in"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -56,7 +58,7 @@ class _Layers(nn.Module):
             strides=(stride, stride),
             padding=[(size // 2, size // 2)] * 2,
             use_bias=False,
-            kernel_init=nn.initializers.he_normal(),
+            kernel_init=initializers(self.weight_init)[0],
             dtype=jnp.dtype(self.dtype),
         )
 
@@ -90,6 +92,8 @@ class ResNet(_Layers):
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
+        weight_init: how convolutions' weights are drawn, see
+            `lrscape.models.initializers`.
         shortcut: where a block changes shape: ``'A'`` takes every other pixel and pads
             channels with zeros, without parameters, as the paper does on CIFAR;
             ``'B'`` projects by a 1x1 convolution with batch norm.
@@ -138,6 +142,8 @@ class PreActResNet(_Layers):
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
+        weight_init: how convolutions' weights are drawn, see
+            `lrscape.models.initializers`.
         block: ``'basic'``: two 3x3 convolutions with 16, 32, 64 channels;
             ``'bottleneck'``: 1x1, 3x3 and 1x1 with four times as many channels behind.
 

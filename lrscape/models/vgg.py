@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from lrscape.models.convolution import conv_general_dilated
+from lrscape.models.initializers import initializers
 from lrscape.models.pooling import max_pool
 
 # Channels of each convolution, stage by stage; a maximum over 2x2 ends a stage.
@@ -25,6 +26,7 @@ class VGG(nn.Module):
         stages: the channels of each stage's convolutions.
         dense: the width of each hidden dense layer.
         axis_name: the mapped axis to synchronise batch norm over, if any.
+        weight_init: how weights are drawn, see `lrscape.models.initializers`.
 
     References:
         Simonyan and Zisserman, `Very Deep Convolutional Networks for Large-Scale Image
@@ -36,17 +38,18 @@ class VGG(nn.Module):
     stages: Sequence[Sequence[int]] = A
     dense: Sequence[int] = (512, 512)
     axis_name: str | None = None
+    weight_init: str = "fan_in"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images (n, height, width, channels) to logits (n, num_classes)."""
-        he_normal = nn.initializers.he_normal()
+        conv_init, dense_init = initializers(self.weight_init)
         for channels in self.stages:
             for features in channels:
                 x = nn.Conv(
                     features,
                     (3, 3),
-                    kernel_init=he_normal,
+                    kernel_init=conv_init,
                     conv_general_dilated=conv_general_dilated,
                 )(x)
                 x = nn.BatchNorm(
@@ -59,6 +62,6 @@ class VGG(nn.Module):
             x = max_pool(x, 2, 2)
         x = x.reshape(x.shape[0], -1)
         for width in self.dense:
-            x = nn.relu(nn.Dense(width, kernel_init=he_normal)(x))
+            x = nn.relu(nn.Dense(width, kernel_init=dense_init)(x))
         self.sow("intermediates", "penultimate", x)
-        return nn.Dense(self.num_classes, kernel_init=he_normal)(x)
+        return nn.Dense(self.num_classes, kernel_init=dense_init)(x)

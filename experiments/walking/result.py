@@ -1,0 +1,46 @@
+"""What a command of paper 3's experiments finds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+
+
+@dataclasses.dataclass
+class Result:
+    """What a command found.
+
+    Attributes:
+        rows: of a table: names to values.
+        dataset: labelled arrays.
+        figures: by name.
+        notes: what has to be said beside the table.
+    """
+
+    rows: list[dict[str, Any]]
+    dataset: xr.Dataset
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def joined(found: Mapping[str, Sequence[xr.Dataset]], along: str = "step"):
+    """Data sets of several networks and seeds as one.
+
+    Args:
+        found: name -> one a seed, each over the dimension `along`.
+        along: renamed, since it may differ from one name to the next.
+
+    Returns:
+        Variables ``NAME_VARIABLE`` over ``seed`` and ``NAME_step``.
+    """
+    variables = {}
+    for name, several in found.items():
+        both = xr.concat(
+            list(several), "seed", combine_attrs="drop_conflicts", join="outer"
+        )
+        both = both.rename({along: f"{name}_{along}"})
+        variables.update({f"{name}_{k}": both[k] for k in both.data_vars})
+    return xr.Dataset(variables)

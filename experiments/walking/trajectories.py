@@ -1,0 +1,160 @@
+"""Figures 1, 2 and 9 to 21: the ground under gradient descent, and under SGD."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import xarray as xr
+from tqdm import tqdm
+
+from experiments.statistics import mean_and_interval
+from experiments.walking.descent import descend
+from experiments.walking.result import Result, joined
+from experiments.walking.settings import RATES, Lab
+from lrscape import figures, landscape
+
+# Updates that are shown.
+SHOWN = 40
+
+# The authors' code adds up nine micro-batches' gradients without dividing.
+MICRO_BATCHES = 9
+
+# Distance from the start after 40 updates, read off figures 1 and 2.
+DISTANCES = {"fig1": {"vgg11": 1.4}, "fig2": {"vgg11": 1.7}}
+
+
+def descent_of(lab: Lab, model: str, seed: int) -> xr.Dataset:
+    """The ground under the first updates of full-batch gradient descent."""
+    plan, rate = lab.plans[model], _descent_rate(lab, model)
+    network = lab.network(model, rate=RATES[model][0], seed=seed)
+    sample = dataclasses.replace(plan.sample, second=False)
+
+    def make() -> xr.Dataset:
+        objective, _ = network.objectives(sample)
+        tx = optax.chain(
+            optax.add_decayed_weights(network.config.weight_decay), optax.sgd(rate)
+        )
+        gradient = None
+        if sample.redrawn:
+            loss, key = network.redrawn(sample), jax.random.key(seed)
+
+            def gradient(point, step):
+                return loss.gradient(point, jax.random.fold_in(key, step))
+
+        recorder = landscape.Walk(
+            objective, windows=[(0, SHOWN)], chunk_size=None,
+            num_points=9 if sample.redrawn else 10,
+        )  # fmt: skip
+        with tqdm(total=SHOWN, desc=f"{model}: descent", leave=False) as bar:
+            steps = descend(
+                objective, network.initial_params(), tx, SHOWN, gradient=gradient
+            )
+            for step, place, slope in steps:
+                recorder.record(step, place, gradient=slope)
+                bar.update(step - bar.n)
+        return recorder.to_dataset()
+
+    settings = {"rate": rate, "updates": SHOWN, "sample": dataclasses.asdict(sample)}
+    return network.once("descent", settings, make)
+
+
+def _descent_rate(lab: Lab, model: str) -> float:
+    return RATES[model][0] * (MICRO_BATCHES if lab.authors else 1)
+
+
+def fig1(lab: Lab) -> Result:
+    """Full-batch gradient descent: the ground under its first 40 updates."""
+
+    def walked(model: str, seed: int, epoch: int) -> xr.Dataset:
+        return descent_of(lab, model, seed)
+
+    return _trajectories(lab, "fig1", "full-batch gradient descent", walked, (1,))
+
+
+def sgd_of(lab: Lab, model: str, seed: int, epoch: int = 1) -> xr.Dataset:
+    """The ground under the first updates of an epoch of SGD."""
+    network = lab.network(model, rate=RATES[model][0], seed=seed)
+    updates = min(SHOWN, lab.plans[model].updates or SHOWN)
+    return network.walk(network.span(epoch, updates), lab.plans[model].sample)
+
+
+def fig2(lab: Lab) -> Result:
+    """SGD: the ground under the first 40 updates of each epoch."""
+
+    def walked(model: str, seed: int, epoch: int) -> xr.Dataset:
+        return sgd_of(lab, model, seed, epoch)
+
+    return _trajectories(lab, "fig2", "SGD", walked, None)
+
+
+def _trajectories(
+    lab: Lab,
+    item: str,
+    what: str,
+    walked: Callable[[str, int, int], xr.Dataset],
+    epochs: Sequence[int] | None,
+) -> Result:
+    rows, drawn, walks = [], {}, {}
+    for model in lab.models_of(item):
+        plan, data = lab.plans[model], lab.dataset_of(model)
+        rate = _descent_rate(lab, model) if item == "fig1" else RATES[model][0]
+        for epoch in epochs or plan.epochs:
+            found = [walked(model, seed, epoch) for seed in range(plan.seeds)]
+            name = f"{model}-epoch_{epoch}"
+            walks[name] = found
+            title = f"{what}: {model} on {data}, rate {rate:g}, epoch {epoch}"
+            drawn[name] = figures.walk_figure(found[0], max_steps=SHOWN, title=title)
+            late = [later(walk) for walk in found]
+            paper = DISTANCES[item].get(model, "-") if epoch == 1 else "-"
+            row: dict[str, Any] = {
+                "network": model,
+                "data": data,
+                "epoch": epoch,
+                "updates": len(found[0]["step"]),
+                "distance": mean_and_interval([distance(w) for w in found]),
+                "paper": paper,
+            }
+            for title, measure in MEASURES.items():
+                row[title] = mean_and_interval([measure(w) for w in late])
+            rows.append(row)
+    note = (
+        "with a floor, cosine and floor falls: over the second half of the updates; "
+        "the floor falls from one update to the next in that share of them"
+    )
+    return Result(rows, joined(walks), drawn, [note])
+
+
+def later(walk: xr.Dataset) -> xr.Dataset:
+    """The second half of a walk."""
+    return walk.isel(step=slice(walk.sizes["step"] // 2, None))
+
+
+def distance(walk: xr.Dataset) -> float:
+    """From the initial weights to the walk's end."""
+    return float(walk["distance"][-1])
+
+
+def floor_share(walk: xr.Dataset) -> float:
+    """The share of the segments whose least loss lies within."""
+    return float(walk["has_floor"].mean())
+
+
+def mean_cosine(walk: xr.Dataset) -> float:
+    """The mean cosine of consecutive gradients."""
+    return float(walk["cosine"].mean())
+
+
+def floor_falls(walk: xr.Dataset) -> float:
+    """How often the floor is lower than at the update before."""
+    floors = walk["floor"].values
+    return float((np.diff(floors) < 0).mean()) if len(floors) > 1 else np.nan
+
+
+MEASURES = {
+    "with a floor": floor_share, "cosine": mean_cosine, "floor falls": floor_falls,
+}  # fmt: skip
