@@ -14,10 +14,26 @@ from lrscape.training import learning_rate
 
 STEPS = 120
 
+
+def fed(tx):
+    """A transformation that gets what it asks for besides the gradient."""
+
+    def update(updates, state, params=None, **extra):
+        return tx.update(updates, state, params, activation_norm=10.0, **extra)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 # Each as an optimizer that converges on a parabola in STEPS updates.
 TRANSFORMATIONS = {
     "keep_gradient": lambda: optax.chain(
         transforms.keep_gradient(), transforms.scale_by_rate(lambda count: 0.1)
+    ),
+    "lipschitz_sgd": lambda: fed(
+        transforms.lipschitz_sgd(num_classes=2, batch_size=1, window=4)
+    ),
+    "scale_by_lipschitz": lambda: fed(
+        transforms.scale_by_lipschitz(num_classes=2, batch_size=1)
     ),
     "scale_by_rate": lambda: transforms.scale_by_rate(lambda count: 0.1),
     "scale_by_gaussian": lambda: transforms.scale_by_gaussian(
@@ -53,9 +69,10 @@ def test_every_transformation_is_in_the_matrix():
     public = {
         n for n in transforms.__all__ if inspect.isfunction(getattr(transforms, n))
     }
+    public -= {"activation_norms", "lipschitz_constant"}  # of numbers, not of updates
     assert public == set(TRANSFORMATIONS)
     aliases = {f"scale_by_{name}" for name in schedules.NAMES}
-    assert aliases == public - {"scale_by_rate", "keep_gradient"}
+    assert aliases == {n for n in public if hasattr(schedules, n[len("scale_by_") :])}
 
 
 def test_converges_on_a_parabola_inside_scan(tx):

@@ -316,8 +316,8 @@ def test_both_readings_of_he_normal():
         ]  # fmt: skip
         assert float(jnp.var(wide[0])) == pytest.approx(2 / fan, rel=0.1)
     mlp = models.create("mlp", num_classes=10, weight_init="fan_out")
-    kernel = mlp.init(jax.random.key(0), jnp.zeros((1, 784)), train=False)["params"]
-    kernel = kernel["Dense_0"]["kernel"]
+    init = jax.jit(functools.partial(mlp.init, train=False))
+    kernel = init(jax.random.key(0), jnp.zeros((1, 784)))["params"]["Dense_0"]["kernel"]
     assert float(jnp.abs(kernel).max()) == pytest.approx(784**-0.5, rel=0.01)
     with pytest.raises(InputError, match="did you mean"):
         models.create("vgg11", num_classes=10, weight_init="fan_inn").init(

@@ -109,7 +109,8 @@ def learning_rate(opt_state: optax.OptState) -> jax.Array | None:
     """The rate that the last update used, read from the optimizer's state.
 
     Finds the scalar named ``learning_rate`` that `lrscape.transforms.scale_by_rate`
-    and `optax.inject_hyperparams` keep; schedules of that name are passed over.
+    and `optax.inject_hyperparams` keep, or ``lipschitz_rate``; schedules of that name
+    are passed over.
 
     Args:
         opt_state: the state of any Optax transformation.
@@ -126,7 +127,8 @@ def learning_rate(opt_state: optax.OptState) -> jax.Array | None:
         >>> learning_rate(optax.adam(0.1).init(1.0)) is None
         True
     """
-    found = optax.tree.get_all_with_path(opt_state, "learning_rate")
+    names = ("learning_rate", "lipschitz_rate")
+    found = [one for n in names for one in optax.tree.get_all_with_path(opt_state, n)]
     for _, value in found:
         if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
             return jnp.asarray(value)

@@ -17,6 +17,7 @@ from lrscape.errors import InputError
 from lrscape.training.config import Config
 from lrscape.training.devices import AXIS
 from lrscape.training.state import AUGMENT, DROPOUT, TrainState
+from lrscape.transforms.lipschitz import activation_norms
 
 
 class DeviceData(NamedTuple):
@@ -105,7 +106,7 @@ def make_step(
                 {**state.variables, "params": params},
                 inputs,
                 train=True,
-                mutable=["batch_stats"],
+                mutable=["batch_stats", "intermediates"],
                 rngs={"dropout": dropout},
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(
@@ -113,17 +114,20 @@ def make_step(
             )
             error = jnp.mean(jnp.argmax(logits, axis=-1) != labels)
             batch_stats = updated.get("batch_stats", state.batch_stats)
-            return losses.mean(), (error, batch_stats)
+            features = penultimate(updated.get("intermediates", {}))
+            return losses.mean(), (error, batch_stats, features)
 
-        (loss, (error, batch_stats)), gradient = jax.value_and_grad(
+        (loss, (error, batch_stats, features)), gradient = jax.value_and_grad(
             loss_fn, has_aux=True
         )(state.params)
         gradient = lax.pmean(gradient, AXIS)
         loss, error = lax.pmean((loss, error), AXIS)
         batch_stats = lax.pmean(batch_stats, AXIS)
 
+        # Costs nothing where the transformation does not look at them.
+        norms = {} if features is None else activation_norms(features, AXIS)
         updates, opt_state = extended_tx.update(
-            gradient, state.opt_state, state.params, value=loss
+            gradient, state.opt_state, state.params, value=loss, **norms
         )
         metrics = {
             "loss": loss,
@@ -151,6 +155,16 @@ def make_step(
         return state, {**metrics, "first_bad_step": first_bad_step}
 
     return step
+
+
+def penultimate(intermediates: Any) -> jax.Array | None:
+    """What a model sowed as ``penultimate``, the last if several; None without any."""
+    found = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates)
+        if any(getattr(key, "key", None) == "penultimate" for key in path)
+    ]
+    return found[-1] if found else None
 
 
 def make_loop(step):

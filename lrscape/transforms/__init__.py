@@ -7,6 +7,13 @@ from typing import Any
 
 from lrscape.transforms.gradient import KeepGradientState as KeepGradientState
 from lrscape.transforms.gradient import keep_gradient as keep_gradient
+from lrscape.transforms.lipschitz import (
+    ScaleByLipschitzState as ScaleByLipschitzState,
+)
+from lrscape.transforms.lipschitz import activation_norms as activation_norms
+from lrscape.transforms.lipschitz import lipschitz_constant as lipschitz_constant
+from lrscape.transforms.lipschitz import lipschitz_sgd as lipschitz_sgd
+from lrscape.transforms.lipschitz import scale_by_lipschitz as scale_by_lipschitz
 from lrscape.transforms.rate import ALIASES
 from lrscape.transforms.rate import ScaleByRateState as ScaleByRateState
 from lrscape.transforms.rate import scale_by_rate as scale_by_rate
@@ -15,8 +22,13 @@ globals().update(ALIASES)
 
 __all__ = [
     "KeepGradientState",
+    "ScaleByLipschitzState",
     "ScaleByRateState",
+    "activation_norms",
     "keep_gradient",
+    "lipschitz_constant",
+    "lipschitz_sgd",
+    "scale_by_lipschitz",
     "scale_by_rate",
     *ALIASES,
 ]

@@ -1,0 +1,359 @@
+"""A rate from the Lipschitz constant of the loss: the inverse of its largest gradient.
+
+`lipschitz_constant` is the bare formula; `scale_by_lipschitz` divides updates by it,
+fed with the activations of the last hidden layer at every update.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lrscape.errors import InputError, unknown_name
+
+LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
+FORMS = ("paper", "bound")
+NORMS = ("frobenius", "max")
+
+# Rates of 1.9 to 3 were seen on MNIST.
+MAX_RATE = 10.0
+
+
+def lipschitz_constant(
+    activation_norm: Any,
+    *,
+    loss: str = "cross_entropy",
+    num_classes: int | None = None,
+    batch_size: int,
+    weight_decay: float = 0.0,
+    weight_norm: Any = 0.0,
+    form: str = "paper",
+    norm: str = "frobenius",
+    output_norm: Any = None,
+    target_norm: Any = None,
+) -> jax.Array:
+    r"""The largest gradient that a mean loss can have in the last layer's weights.
+
+    With :math:`K_z` of the activations that enter the last dense layer, m examples a
+    batch and k classes:
+
+    ======================== ============================= ============================
+    loss                     ``form='paper'``              ``form='bound'``
+    ======================== ============================= ============================
+    ``cross_entropy``        :math:`\frac{k-1}{km} K_z`    :math:`K_z / \sqrt{m}`
+    ``binary_cross_entropy`` :math:`\frac{1}{2m} K_z`      :math:`K_z / \sqrt{m}`
+    ``squared_error``        :math:`(K_a - |y|) K_z / m`   :math:`(K_a + |y|) K_z / m`
+    ======================== ============================= ============================
+
+    and with weight decay :math:`\lambda \max \|w\|` is added to each.
+
+    The last layer's gradient is :math:`\frac{1}{m} \sum_n \delta_n a_n` with
+    :math:`|\delta_n| < 1` for both cross-entropies, so that no entry exceeds the
+    right column where :math:`K_z` is the Frobenius norm of the batch's activations, by
+    the inequality of Cauchy and Schwarz. Where it is the largest activation
+    (``norm='max'``), the bounds are :math:`K_z` and :math:`(K_a + |y|) K_z / \sqrt{m}`.
+    The paper's own forms are values at uniform outputs: a batch of a single class goes
+    beyond them.
+
+    Args:
+        activation_norm: :math:`K_z`. The paper calls it the largest activation; its
+            numbers, and its authors' code, are of the Frobenius norm of a whole batch's
+            activations, the largest over an epoch's batches.
+        loss: a name in the table; means over the batch, the squared error halved.
+        num_classes: k; needed by the paper's form of ``cross_entropy``.
+        batch_size: m.
+        weight_decay: :math:`\lambda` of an L2 term :math:`\frac{\lambda}{2} |w|^2`.
+        weight_norm: the largest Frobenius norm among the weights' arrays.
+        form: ``'paper'`` or ``'bound'``.
+        norm: how :math:`K_z` was read, ``'frobenius'`` or ``'max'``; the paper's form
+            does not depend on it.
+        output_norm: :math:`K_a`, the 2-norm of a batch's outputs; for
+            ``squared_error``, of one output.
+        target_norm: :math:`|y|`, the 2-norm of a batch's targets.
+
+    Returns:
+        A scalar, in nats (or the loss's unit) a unit of weight.
+
+    Raises:
+        InputError: an unknown name, fewer than two classes, a batch of none, a
+            negative decay, or a norm that the loss needs and was not given.
+
+    Example:
+        The paper's numbers for CIFAR-10; the rate is the inverse.
+
+        >>> constant = lipschitz_constant(
+        ...     206.695, num_classes=10, batch_size=128, weight_decay=1e-3,
+        ...     weight_norm=43.257)
+        >>> print(f'{1 / constant:.3f}')
+        0.668
+
+    References:
+        Yedida and Saha, `A novel adaptive learning rate scheduler for deep neural
+        networks <https://arxiv.org/abs/1902.07399>`_, 2019, Eq. 9, 15 and 20, Sec. 7.2
+    """
+    _check_settings(num_classes, batch_size, weight_decay, loss, form, norm)
+    if loss == "squared_error" and (output_norm is None or target_norm is None):
+        raise InputError(
+            f"output_norm={output_norm!r}, target_norm={target_norm!r}: "
+            "loss='squared_error' needs the 2-norms of a batch's outputs and targets"
+        )
+    dtype = jnp.result_type(float)
+    activation_norm = jnp.asarray(activation_norm, dtype)
+    # The bound's factor for K_z as the largest of all entries.
+    spread = math.sqrt(batch_size) if norm == "max" else 1.0
+    if loss == "squared_error":
+        sign = 1.0 if form == "bound" else -1.0
+        outputs = jnp.asarray(output_norm, dtype)
+        targets = jnp.asarray(target_norm, dtype)
+        factor = (outputs + sign * targets) / batch_size
+        factor = factor * spread if form == "bound" else factor
+    elif form == "bound":
+        factor = jnp.asarray(spread / math.sqrt(batch_size), dtype)
+    elif loss == "binary_cross_entropy":
+        factor = jnp.asarray(1 / (2 * batch_size), dtype)
+    else:
+        assert num_classes is not None
+        factor = jnp.asarray((num_classes - 1) / (num_classes * batch_size), dtype)
+    return factor * activation_norm + weight_decay * jnp.asarray(weight_norm, dtype)
+
+
+def _check_settings(num_classes, batch_size, weight_decay, loss, form, norm) -> None:
+    for field, value, known in (
+        ("loss", loss, LOSSES), ("form", form, FORMS), ("norm", norm, NORMS)
+    ):  # fmt: skip
+        if value not in known:
+            raise unknown_name(field, value, known)
+    if num_classes is None:
+        if loss == "cross_entropy" and form == "paper":
+            raise InputError(
+                "num_classes=None: the paper's form of loss='cross_entropy' needs the "
+                "number of classes"
+            )
+    elif isinstance(num_classes, bool) or num_classes < 2:
+        raise InputError(f"num_classes={num_classes!r} must be 2 or more")
+    if isinstance(batch_size, bool) or batch_size < 1:
+        raise InputError(
+            f"batch_size={batch_size!r} must be 1 or more: the examples an update, "
+            "over all devices"
+        )
+    if not (weight_decay >= 0 and math.isfinite(weight_decay)):
+        raise InputError(f"weight_decay={weight_decay!r} must be 0 or more")
+
+
+class ScaleByLipschitzState(NamedTuple):
+    """State of `scale_by_lipschitz`.
+
+    Attributes:
+        lipschitz_rate: the rate that the last update used; 0 before any.
+        lipschitz_constant: its inverse, before the cap; infinite before any.
+        activation_norm: :math:`K_z` of the last update: the largest of the window.
+        recent: (window,), those handed over at the last updates; zeros before any.
+        count: updates made so far.
+    """
+
+    lipschitz_rate: jax.Array
+    lipschitz_constant: jax.Array
+    activation_norm: jax.Array
+    recent: jax.Array
+    count: jax.Array  # type: ignore[assignment]
+
+
+def scale_by_lipschitz(
+    *,
+    num_classes: int | None = None,
+    batch_size: int,
+    weight_decay: float = 0.0,
+    loss: str = "cross_entropy",
+    form: str = "paper",
+    norm: str = "frobenius",
+    window: int = 1,
+    max_rate: float = MAX_RATE,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Divides updates by the Lipschitz constant: SGD without a rate to choose.
+
+    .. math:: u \leftarrow -\min(1 / K,\ \gamma_{\max})\, u
+
+    ``update(updates, state, params, activation_norm=K_z)`` takes :math:`K_z` of
+    `lipschitz_constant` at every update. `lrscape.training.fit` hands over that of the
+    update's own batch, from its forward pass, for nothing; with a `window` of an
+    epoch's updates the rate follows the largest of the last epoch. The gradient of an
+    L2 term is not added: chain `optax.add_decayed_weights` before it.
+
+    Args:
+        num_classes: k.
+        batch_size: m, over all devices.
+        weight_decay: :math:`\lambda` of the L2 term that the loss has, or that was
+            chained.
+        loss: see `lipschitz_constant`; likewise `form`.
+        form: ``'paper'`` or ``'bound'``.
+        norm: which of the norms that are handed over is :math:`K_z`: ``'frobenius'``
+            is ``activation_norm``, ``'max'`` is ``activation_max``.
+        window: updates over which the largest :math:`K_z` is taken.
+        max_rate: the rate is never larger, whatever the activations: all zeros have an
+            infinite one.
+
+    Returns:
+        The transformation, to be chained last. Its update also takes ``weight_norm``
+        (without it, the largest Frobenius norm among the arrays of `params`), and for
+        ``squared_error`` ``output_norm`` and ``target_norm``.
+
+    Raises:
+        InputError: settings that cannot work; at the first update, a norm that it
+            needs and was not handed.
+
+    Example:
+        >>> tx = scale_by_lipschitz(num_classes=2, batch_size=4)
+        >>> state = tx.init(jnp.zeros(2))
+        >>> updates, state = tx.update(
+        ...     jnp.ones(2), state, jnp.zeros(2), activation_norm=16.0)
+        >>> print(updates, state.lipschitz_constant)
+        [-0.5 -0.5] 2.0
+
+    References:
+        Yedida and Saha, `A novel adaptive learning rate scheduler for deep neural
+        networks <https://arxiv.org/abs/1902.07399>`_, 2019
+    """
+    _check_settings(num_classes, batch_size, weight_decay, loss, form, norm)
+    if isinstance(window, bool) or window != int(window) or window < 1:
+        raise InputError(f"window={window!r} must be a whole number, 1 or more")
+    if not max_rate > 0:
+        raise InputError(f"max_rate={max_rate!r} must be positive")
+    wanted = "activation_norm" if norm == "frobenius" else "activation_max"
+
+    def init_fn(params):
+        del params
+        dtype = jnp.result_type(float)
+        zero = jnp.zeros([], dtype)
+        return ScaleByLipschitzState(
+            lipschitz_rate=zero,
+            lipschitz_constant=jnp.full([], jnp.inf, dtype),
+            activation_norm=zero,
+            recent=jnp.zeros(int(window), dtype),
+            count=jnp.zeros([], jnp.int32),
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        if extra_args.get(wanted) is None:
+            raise InputError(
+                f"{wanted}=None: scale_by_lipschitz needs the norm of the activations "
+                "that enter the last layer at every update; lrscape.training.fit hands "
+                "it over for models that sow 'penultimate', as those of "
+                "lrscape.models do; in a loop of your own pass "
+                f"tx.update(gradient, state, params, {wanted}="
+                + ("jnp.linalg.norm(activations))" if norm == "frobenius"
+                   else "jnp.abs(activations).max())")
+            )  # fmt: skip
+        weight_norm = extra_args.get("weight_norm")
+        if weight_norm is None:
+            weight_norm = _largest_norm(params, weight_decay)
+        dtype = state.recent.dtype
+        given = jnp.asarray(extra_args[wanted], dtype)
+        place = jnp.arange(int(window)) == state.count % int(window)
+        recent = jnp.where(place, given, state.recent)
+        constant = lipschitz_constant(
+            recent.max(),
+            loss=loss, num_classes=num_classes, batch_size=batch_size,
+            weight_decay=weight_decay, weight_norm=weight_norm, form=form, norm=norm,
+            output_norm=extra_args.get("output_norm"),
+            target_norm=extra_args.get("target_norm"),
+        )  # fmt: skip
+        # The paper's form for the squared error is negative where outputs are small.
+        largest = jnp.asarray(max_rate, dtype)
+        tiny = jnp.finfo(dtype).tiny
+        rate = jnp.where(
+            constant > tiny, jnp.minimum(1 / jnp.maximum(constant, tiny), largest),
+            jnp.where(jnp.isnan(constant), jnp.nan, largest),
+        )  # fmt: skip
+        updates = jax.tree.map(lambda u: -rate.astype(jnp.result_type(u)) * u, updates)
+        return updates, ScaleByLipschitzState(
+            rate, constant, recent.max(), recent, optax.safe_increment(state.count)
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _largest_norm(params: Any, weight_decay: float) -> Any:
+    """The largest Frobenius norm among the arrays of a tree; 0 without any decay."""
+    if not weight_decay:
+        return 0.0
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise InputError(
+            "params=None: with weight_decay, scale_by_lipschitz takes the largest norm "
+            "of the weights; pass tx.update(gradient, state, params, ...) or "
+            "weight_norm="
+        )
+    dtype = jnp.result_type(float)
+    norms = [jnp.linalg.norm(jnp.ravel(leaf).astype(dtype)) for leaf in leaves]
+    return jnp.max(jnp.stack(norms))
+
+
+def lipschitz_sgd(
+    *,
+    num_classes: int | None = None,
+    batch_size: int,
+    weight_decay: float = 0.0,
+    **options: Any,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD whose rate is the inverse of the loss's Lipschitz constant.
+
+    The gradient of the L2 term :math:`\frac{\lambda}{2} |w|^2` is added, then
+    `scale_by_lipschitz`.
+
+    Args:
+        num_classes: k.
+        batch_size: m, over all devices.
+        weight_decay: :math:`\lambda`, on all parameters.
+        **options: of `scale_by_lipschitz`.
+
+    Returns:
+        The optimizer; its update takes ``activation_norm``.
+
+    Example:
+        >>> from lrscape import data, models, training
+        >>> digits = data.load('digits')
+        >>> config = training.Config(epochs=1, batch_size=128)
+        >>> tx = lipschitz_sgd(num_classes=10, batch_size=128,
+        ...     window=config.steps_per_epoch(digits))
+        >>> model = models.create('mlp', num_classes=10, features=(32,))
+        >>> *_, state = training.fit(model, digits, tx, config)
+        >>> 0 < float(training.learning_rate(state.opt_state)) <= 10
+        True
+    """
+    scale = scale_by_lipschitz(
+        num_classes=num_classes, batch_size=batch_size, weight_decay=weight_decay,
+        **options,
+    )  # fmt: skip
+    decay = optax.add_decayed_weights(weight_decay) if weight_decay else None
+    parts = [scale] if decay is None else [decay, scale]
+    return optax.with_extra_args_support(optax.chain(*parts))
+
+
+def activation_norms(activations: Any, axis_name: str | None = None) -> dict[str, Any]:
+    """Both readings of a batch's activations, as `scale_by_lipschitz` takes them.
+
+    Args:
+        activations: (n, features), what enters the last layer.
+        axis_name: the mapped axis that the batch is split over, if any.
+
+    Returns:
+        ``activation_norm``, the Frobenius norm of the whole batch's, and
+        ``activation_max``, the largest by magnitude.
+
+    Example:
+        >>> found = activation_norms(jnp.array([[3.0, 0.0], [0.0, -4.0]]))
+        >>> print(found['activation_norm'], found['activation_max'])
+        5.0 4.0
+    """
+    activations = jnp.asarray(activations)
+    activations = activations.astype(jnp.promote_types(activations.dtype, np.float32))
+    squares, largest = jnp.sum(activations**2), jnp.max(jnp.abs(activations))
+    if axis_name is not None:
+        squares = jax.lax.psum(squares, axis_name)
+        largest = jax.lax.pmax(largest, axis_name)
+    return {"activation_norm": jnp.sqrt(squares), "activation_max": largest}
