@@ -20,6 +20,8 @@ SIZES = [
     ("mlp", (28, 28, 1), {}, 784 * 500 + 500 + 500 * 350 + 350 + 350 * 10 + 10 + 1700),
     # 3x3 convolutions without bias, a dense layer of 7 * 7 * 64 inputs, three norms.
     ("cnn", (28, 28, 1), {}, 9 * 32 + 9 * 32 * 64 + 3136 * 128 + 1290 + 2 * 224),
+    # Yedida and Saha (2019), Table 1: 730,602 with the running averages, 256.
+    ("mnist_cnn", (28, 28, 1), {}, 730_346),
     # cuda-convnet's 18 % network, as its layer definitions count.
     ("small", (32, 32, 3), {}, 2_432 + 25_632 + 51_264 + 10_250),
     # Configuration A: eight convolutions and dense layers of 512, 512 and 10.
@@ -40,10 +42,14 @@ SIZES = [
     # He et al. (2019), Sec. 7: 16,160 of these belong to batch norm, 1.41 %.
     ("preresnet110", (32, 32, 3), {}, 1_146_842),
     ("preresnet164", (32, 32, 3), {}, 1_703_258),
+    # Huang et al. (2017), Table 2: 1.0, 0.8 and 25.6 million.
+    ("densenet40", (32, 32, 3), {}, 1_019_722),
+    ("densenet100", (32, 32, 3), {}, 769_162),
+    ("densenet190", (32, 32, 3), {}, 25_624_430),
 ]
 
 # Deep networks are counted without being compiled.
-SHALLOW = ("mlp", "cnn", "small", "resnet20", "preresnet20")
+SHALLOW = ("mlp", "cnn", "mnist_cnn", "small", "resnet20", "preresnet20")
 
 
 @pytest.mark.parametrize(("name", "shape", "fields", "parameters"), SIZES)
@@ -56,7 +62,11 @@ def test_parameters(name, shape, fields, parameters):
     assert kinds == {jnp.dtype("float32")}
     outputs, _ = jax.eval_shape(
         lambda v: model.apply(
-            v, jnp.ones((3, *shape)), train=True, mutable=["batch_stats"]
+            v,
+            jnp.ones((3, *shape)),
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
         ),
         variables,
     )
@@ -84,8 +94,9 @@ def test_outputs_and_features(name, shape, fields):
         features @ last["kernel"] + last["bias"][None], logits, rtol=1e-4, atol=1e-5
     )
     trained, updated = model.apply(
-        variables, images, train=True, mutable=["batch_stats"]
-    )
+        variables, images, train=True, mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(2)},
+    )  # fmt: skip
     assert trained.shape == (2, 10)
     assert ("batch_stats" in updated) == ("batch_stats" in variables)
 

@@ -15,9 +15,11 @@ from typing import Any
 import flax.linen as nn
 
 from lrscape.errors import InputError, unknown_name
-from lrscape.models import resnet
+from lrscape.models import densenet, resnet
 from lrscape.models.cnn import CNN as CNN
+from lrscape.models.densenet import DenseNet as DenseNet
 from lrscape.models.mlp import MLP as MLP
+from lrscape.models.mnist_cnn import MnistCNN as MnistCNN
 from lrscape.models.resnet import PreActResNet as PreActResNet
 from lrscape.models.resnet import ResNet as ResNet
 from lrscape.models.small import Small as Small
@@ -26,9 +28,11 @@ from lrscape.models.vgg import VGG as VGG
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
+    "mnist_cnn": MnistCNN,
     "small": Small,
     **resnet.FACTORIES,
     "vgg11": VGG,
+    **densenet.FACTORIES,
 }
 
 NAMES: tuple[str, ...] = tuple(_FACTORIES)
@@ -82,6 +86,8 @@ __all__ = [
     "MLP",
     "NAMES",
     "VGG",
+    "DenseNet",
+    "MnistCNN",
     "PreActResNet",
     "ResNet",
     "Small",
