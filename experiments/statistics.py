@@ -79,55 +79,84 @@ class Condition(NamedTuple):
         return f"{self.name} {self.shown or mean_and_interval(self.values)}"
 
 
+class Claim(NamedTuple):
+    """A claim: all that has to lie above zero for it to hold.
+
+    Attributes:
+        name: its number.
+        sentence: what it says.
+        conditions: its parts.
+        least: values that each part needs for a verdict.
+        missing: what of the criterion was not measured, and why; empty: nothing.
+    """
+
+    name: str
+    sentence: str
+    conditions: Sequence[Condition]
+    least: int = LEAST
+    missing: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Judged:
     """What came out of a claim.
 
     Attributes:
-        verdict: ``'supported'``, ``'contradicted'``, ``'undecided'`` or
-            ``'too few seeds'``.
-        p_value: the largest of its conditions' one-sided bootstrap p values, after
-            Holm's correction; NaN where there is none.
+        verdict: ``'supported'``, ``'contradicted'``, ``'undecided'``, or why there is
+            none: ``'not measured'``, ``'too few seeds'``, ``'not finite'``.
+        p_value: one-sided bootstrap p value that not all conditions hold, after Holm's
+            correction; NaN where there is no verdict.
     """
 
     verdict: str
     p_value: float
 
 
-def judge(claims: Sequence[Sequence[Condition]]) -> list[Judged]:
+def judge(claims: Sequence[Claim]) -> list[Judged]:
     """Judges the claims of a paper together.
 
-    A claim is supported where every condition's 95 % interval lies above zero, and
-    still does after Holm's correction over all claims; contradicted where one lies
-    below it; undecided otherwise.
+    A claim is supported where the resampled means of every condition lie above zero at
+    a two-sided 5 %, corrected by Holm's method over all claims that are judged;
+    contradicted where those of one lie below it, corrected in the same way and for the
+    number of its conditions; undecided otherwise. With five seeds resampling cannot
+    tell much less than "all on one side" from "some on the other".
 
     Args:
-        claims: each as its conditions.
+        claims: of one paper, of all its networks.
 
     Example:
-        >>> [judged.verdict for judged in judge([
-        ...     [Condition('a', [1.0, 2.0, 3.0])], [Condition('b', [-1.0, 2.0, 0.1])],
-        ...     [Condition('c', [-1.0, -2.0, -3.0])], [Condition('d', [1.0])]])]
+        >>> values = [1.0, 2.0, 3.0], [-1.0, 2.0, 0.1], [-1.0, -2.0, -3.0], [1.0]
+        >>> claims = [Claim('1', '', [Condition('a', one)]) for one in values]
+        >>> [judged.verdict for judged in judge(claims)]
         ['supported', 'undecided', 'contradicted', 'too few seeds']
     """
-    judged: list[Judged | None] = [None] * len(claims)
-    values: dict[int, float] = {}
-    for i, conditions in enumerate(claims):
-        if not conditions or min(len(c.values) for c in conditions) < LEAST:
+    judged: dict[int, Judged] = {}
+    holds: dict[int, float] = {}
+    fails: dict[int, float] = {}
+    for i, claim in enumerate(claims):
+        parts = [np.asarray(c.values, float) for c in claim.conditions]
+        if claim.missing or not parts:
+            judged[i] = Judged("not measured", np.nan)
+        elif min(map(len, parts)) < claim.least:
             judged[i] = Judged("too few seeds", np.nan)
-        elif any(bootstrap(c.values).high < 0 for c in conditions):
-            judged[i] = Judged("contradicted", np.nan)
+        elif not all(np.isfinite(values).all() for values in parts):
+            judged[i] = Judged("not finite", np.nan)
         else:
-            values[i] = max(_p_value(c.values) for c in conditions)
-    for i, p in _holm(values).items():
-        verdict = "supported" if p <= (1 - LEVEL) / 2 else "undecided"
+            holds[i] = max(_p_value(values) for values in parts)
+            fails[i] = min(1.0, len(parts) * min(_p_value(-values) for values in parts))
+    limit = (1 - LEVEL) / 2
+    against = _holm(fails)
+    for i, p in _holm(holds).items():
+        verdict = "supported" if p <= limit else "undecided"
+        if against[i] <= limit:
+            verdict = "contradicted"
         judged[i] = Judged(verdict, p)
-    return [one for one in judged if one is not None]
+    return [judged[i] for i in range(len(claims))]
 
 
-def _p_value(values: Sequence[float]) -> float:
+def _p_value(values: np.ndarray) -> float:
     """How often a resampled mean is not above zero."""
-    below = (_means(np.asarray(values, float)) <= 0).sum()
+    below = (~(_means(values) > 0)).sum()
     return float((below + 1) / (RESAMPLES + 1))
 
 

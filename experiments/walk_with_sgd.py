@@ -121,10 +121,19 @@ def lab_of(arguments: Arguments) -> Lab:
             )
         plans[model] = dataclasses.replace(plan, **changes)
     root = arguments.run_dir or Path("runs") / f"walk_with_sgd-{arguments.preset}"
-    return Lab(
+    lab = Lab(
         arguments.preset, arguments.models or (), plans, root, arguments.data_dir,
         arguments.dataset,
     )  # fmt: skip
+    for model in arguments.models or DATASETS:
+        dataset = lab.dataset_of(model)
+        most, _ = lab.sizes_of(dataset)
+        if arguments.examples is not None and arguments.examples > most:
+            raise InputError(
+                f"examples={arguments.examples}: dataset={dataset!r} has {most} to "
+                "train on; 0 takes them all"
+            )
+    return lab
 
 
 def run(arguments: Arguments) -> None:
@@ -220,6 +229,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except NonFiniteLossError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"error: {error}; make room, or remove what is damaged, and give the same "
+            "command again",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(

@@ -13,6 +13,7 @@ was stopped goes on. Forty minutes on two CPU cores.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -50,6 +51,16 @@ def products(params, batch_size: int):
     return run, jnp.ones((1, batch_size, kernels[0].shape[0]), jnp.float32)
 
 
+def timed(run, batches) -> dict[str, list[float]]:
+    """Seconds of the products of one update's passes, measured a few times."""
+    seconds = []
+    for _ in range(PASSES):
+        started = time.perf_counter()
+        run(batches).block_until_ready()
+        seconds.append(POINTS * (time.perf_counter() - started))
+    return {"seconds": seconds}
+
+
 def main() -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(
@@ -74,13 +85,15 @@ def main() -> int:
     run, batch = products(network.initial_params(), size)
     batches = jnp.repeat(batch, examples // size, axis=0)
     run(batches).block_until_ready()
-    walks, floors = [], []
+    walks: list = []
+    floors: list[float] = []
     for start in tqdm(range(first, last, STRETCH), desc="stretches"):
         walks.append(network.walk((start, min(start + STRETCH, last)), plan.sample))
-        for _ in range(PASSES):
-            started = time.perf_counter()
-            run(batches).block_until_ready()
-            floors.append(POINTS * (time.perf_counter() - started))
+        # Kept with the stretch that they were timed beside.
+        kept = network.numbers(
+            f"products-{start}", functools.partial(timed, run, batches)
+        )
+        floors += kept["seconds"]
     seconds = np.concatenate([walk["seconds"].values for walk in walks])
     crossed = [walk["crosses_barrier"].values.astype(bool) for walk in walks]
     found = {

@@ -17,7 +17,7 @@ SMOOTHED = 20
 
 def settings_of(lab: Lab, model: str) -> dict[str, list[tuple[int, float]]]:
     """Batch sizes at the usual rate, and rates at the usual batch size."""
-    plan, usual = lab.plans[model], RATES[model][0]
+    plan, usual = lab.plan(model), RATES[model][0]
     return {
         "batch size": [(size, usual) for size in plan.batch_sizes],
         "rate": [(BATCH_SIZE, rate) for rate in plan.rates],
@@ -28,7 +28,7 @@ def angles_of(
     lab: Lab, model: str, batch_size: int, rate: float
 ) -> list[xr.Dataset]:  # fmt: skip
     """Cosines and distances over the first updates, one data set a seed."""
-    plan = lab.plans[model]
+    plan = lab.plan(model)
     return [
         lab.network(model, rate=rate, seed=seed, batch_size=batch_size).angles(
             plan.angles

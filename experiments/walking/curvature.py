@@ -18,7 +18,7 @@ from lrscape.figures.style import COLORS, CYCLE, tidy
 
 def histories_of(lab: Lab, model: str) -> list[list[dict[str, Any]]]:
     """Spectral norms and errors epoch by epoch, one list a seed."""
-    plan = lab.plans[model]
+    plan = lab.plan(model)
     return [
         lab.network(model, rate=RATES[model][0], seed=seed).history(
             plan.trained, plan.curvature
@@ -52,12 +52,12 @@ def fig3(lab: Lab) -> Result:
             ("validation_error", "fraction"), ("test_error", "fraction"),
         ):  # fmt: skip
             values = np.array([column(history, name) for history in found])
-            dims = ("seed", f"{model}_epoch")
+            dims = (f"{model}_seed", f"{model}_epoch")
             variables[f"{model}_{name}"] = (dims, values, {"units": unit})
         title = f"{model} on {lab.dataset_of(model)}, rate {RATES[model][0]:g}"
         drawn[model] = _figure(found, title)
     sample = {
-        model: lab.plans[model].curvature.examples for model in lab.models_of("fig3")
+        model: lab.plan(model).curvature.examples for model in lab.models_of("fig3")
     }
     notes = [f"on so many training examples: {sample}; epoch 0: the initial weights"]
     if lab.authors:

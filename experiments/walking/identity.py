@@ -26,7 +26,7 @@ IDENTITY_EXAMPLES = 100
 
 def decompositions_of(lab: Lab, model: str, seed: int) -> list[dict[str, Any]]:
     """Eq. 3's two terms at the initial weights and after each epoch walked over."""
-    plan = lab.plans[model]
+    plan = lab.plan(model)
     sample = plan.curvature
     network = lab.network(model, rate=RATES[model][0], seed=seed)
     epochs = [0, *plan.epochs]
@@ -104,7 +104,7 @@ def eq3(lab: Lab) -> Result:
     """Hessian = second moment of gradients + residual; how small the residual is."""
     rows, variables = [], {}
     for model in lab.models_of("eq3"):
-        seeds = range(lab.plans[model].seeds)
+        seeds = range(lab.plan(model).seeds)
         found = [decompositions_of(lab, model, seed) for seed in seeds]
         for i, first in enumerate(found[0]):
             at = [one[i] for one in found]
@@ -124,7 +124,7 @@ def eq3(lab: Lab) -> Result:
             })  # fmt: skip
         for name in found[0][0]:
             values = np.array([[row[name] for row in one] for one in found])
-            variables[f"{model}_{name}"] = (("seed", f"{model}_point"), values)
+            variables[f"{model}_{name}"] = ((f"{model}_seed", f"{model}_point"), values)
     notes = [
         ("residual / Hessian: of Frobenius norms, by random vectors; per-example "
          "gradients within their batch, batch norm in train mode"),

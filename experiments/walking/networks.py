@@ -26,12 +26,13 @@ from experiments.signals import Signals
 from experiments.walking.redrawn import RedrawnLoss, RedrawnWalk
 from lrscape import data as data_
 from lrscape import landscape, training, transforms
-from lrscape.environment import describe
+from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.records import Records
 from lrscape.runs import Run, RunConfig, save_snapshot
 from lrscape.training.checkpoint import Checkpoints
+from lrscape.training.fit import raise_if_not_finite
 from lrscape.training.step import DeviceData
 
 # Updates between two savings.
@@ -67,20 +68,28 @@ class Network:
 
     def __init__(self, config: RunConfig, path: Path):
         self.config = config
-        self.records = Records(path)
+        # Several networks share a data set, which takes a while to be read.
+        data = _load(
+            config.dataset, config.data_dir, config.validation, config.split_seed
+        )
+        self.records, devices = Records(path), jax.local_devices()
         if not self.records.exists():
-            about = {**config.to_dict(), **describe(jax.local_devices())}
-            Records.create(path, about)
+            Records.create(path, {**config.to_dict(), **describe(devices)})
         self._run = Run(path)
-        if self._run.config.to_dict() != config.to_dict():
+        # Where the data lie may change.
+        if {**self._run.config.to_dict(), "data_dir": config.data_dir} != (
+            config.to_dict()
+        ):
             raise InputError(
                 f"{str(path)!r} holds a network that was trained otherwise; remove it, "
                 "or choose another --run-dir"
             )
-        # Several networks share a data set, which takes a while to be read.
-        self._run.data = _load(
-            config.dataset, config.data_dir, config.validation, config.split_seed
-        )
+        self._run.data = data
+        for difference in differences(self.records.config(), devices):
+            print(
+                f"warning: {path.name}: {difference}: what is measured now is not of "
+                "quite the same network; choose another --run-dir for one of its own"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,6 +145,7 @@ class Network:
                 cosine = np.nan if before is None else _cosine(before, gradient)
                 rows.append((step, float(cosine), float(_distance(params, start))))
                 before = gradient
+            assert len(rows) == updates
             steps, cosines, distances = map(np.array, zip(*rows, strict=True))
             return xr.Dataset(
                 {
@@ -198,7 +208,8 @@ class Network:
             if norm == "eval" and not jax.tree.leaves(state.batch_stats):
                 continue
             objective = landscape.flax_objective(
-                self._run.model, self._run.sample("train", sample.examples), norm=norm,
+                self._run.model, self._run.sample("train", self._count(sample)),
+                norm=norm,
                 batch_size=sample.batch_size,
                 batch_stats=state.batch_stats if norm == "eval" else None,
             )  # fmt: skip
@@ -215,7 +226,7 @@ class Network:
         return RedrawnLoss(
             self._run.model,
             DeviceData.of(data, "train", self.config.normalize),
-            num_examples=sample.examples or len(data.train),
+            num_examples=min(sample.examples or len(data.train), len(data.train)),
             batch_size=sample.batch_size,
             augment=self.config.augment,
         )
@@ -237,9 +248,7 @@ class Network:
 
     def objectives(self, sample: Sample) -> tuple[Any, Any]:
         """The loss over the sample in train mode, and over the second one or None."""
-        size, count = len(self._run.data.train), sample.examples
-        if count is not None and count > size:
-            count = None
+        size, count = len(self._run.data.train), self._count(sample)
         parts = [("train", count, 0)]
         if sample.second and count is not None and 2 * count <= size:
             parts.append(("train", count, count))
@@ -253,6 +262,12 @@ class Network:
             for part, n, start in parts
         ]  # fmt: skip
         return objectives[0], objectives[1] if len(objectives) > 1 else None
+
+    def _count(self, sample: Sample) -> int | None:
+        """The sample's examples; None for all, and where there are no more."""
+        if sample.examples is None or sample.examples >= len(self._run.data.train):
+            return None
+        return sample.examples
 
     def training_objective(self, count: int, batch_size: int) -> Any:
         """The loss over so many training examples, batch norm in train mode."""
@@ -339,11 +354,15 @@ class Network:
                 self._run.model, data, tx,
                 dataclasses.replace(config, num_devices=1),
                 yield_every=self.steps_per_epoch,
-                yield_at=lambda step: wants(step) or keeps(step) or step == last,
+                yield_at=lambda step: (
+                    wants(step) or keeps(step) or step == last
+                    or signals.received is not None
+                ),
                 state=start,
             )  # fmt: skip
             for state in itertools.chain([start], states):
                 step = int(state.step)
+                raise_if_not_finite(state.first_bad_step)
                 if wants(step) and step >= since:
                     yield state
                 at_end = keeps(step) or step % self.steps_per_epoch == 0
@@ -359,7 +378,7 @@ class Network:
         objective, second = self.objectives(sample)
         recorder = landscape.Walk(
             objective, windows=missing, second=second, reference=self.initial_params(),
-            chunk_size=None, num_points=9 if sample.redrawn else 10,
+            chunk_size=chunk_size(), num_points=9 if sample.redrawn else 10,
         )  # fmt: skip
         redrawn = None
         if sample.redrawn:
@@ -388,7 +407,16 @@ class Network:
         found = found.sel(step=(found["step"] >= first) & (found["step"] < last))
         spent = np.array([seconds[step] for step in found["step"].values])
         found["seconds"] = ("step", spent, {"units": "s"})
-        self.records.save_result(_name(stretch, sample), found, recorder.settings)
+        settings = {**recorder.settings, **describe(jax.local_devices())}
+        self.records.save_result(_name(stretch, sample), found, settings)
+
+
+def chunk_size() -> int | None:
+    """Points side by side: a choice by timing would change the last bits.
+
+    On CPU one at a time is as fast; on an accelerator the fastest is chosen.
+    """
+    return 1 if jax.default_backend() == "cpu" else None
 
 
 def _size(sample: Sample) -> str:

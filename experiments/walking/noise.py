@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -56,7 +57,9 @@ def noise_scales(network: Network, objective: Any) -> dict[str, float]:
         ``largest``: of a coordinate; ``mean``: over all coordinates, so that isotropic
         noise of that variance has the total variance of SGD's.
     """
-    batches = network.training_objective(objective.num_examples, BATCH_SIZE)
+    # On ten batches at the least, where there are as many.
+    count = max(objective.num_examples, 10 * BATCH_SIZE)
+    batches = network.training_objective(min(count, network.num_examples), BATCH_SIZE)
     variance = landscape.gradient_variance(batches, network.initial_params())
     leaves = jax.tree.leaves(variance)
     flat = np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
@@ -85,15 +88,15 @@ def run_arm(
     name: str,
     arm: Arm,
     updates: int,
-    start: str | None,
+    start: Path | None,
 ) -> xr.Dataset:
-    """Goes down one way, from the initial weights or from another arm's end."""
-    end = network.records.path / "snapshots" / f"noise-{name.replace(' ', '_')}"
+    """Goes down one way, from the initial weights or from where another arm ended."""
+    end = _end(network, sample, name, updates if start is None else 0)
 
     def make() -> xr.Dataset:
         objective, _ = network.objectives(sample)
         first = network.initial_params()
-        point = first if start is None else _loaded(network, start)
+        point = first if start is None else _loaded(start)
         key = jax.random.key(network.config.seed)
         tx = _optimizer(arm, network.config.weight_decay, key if start is None
                         else jax.random.fold_in(key, 1))  # fmt: skip
@@ -111,10 +114,16 @@ def run_arm(
     settings = {
         **dataclasses.asdict(arm),
         "updates": updates,
-        "from": start,
+        "from": start and start.name,
         "sample": dataclasses.asdict(sample),
     }
-    return network.once(f"noise-{name.replace(' ', '_')}", settings, make)
+    return network.once(end.name, settings, make)
+
+
+def _end(network: Network, sample: Sample, name: str, updates: int) -> Path:
+    """Where the last point of an arm is kept; its name is the result's too."""
+    size = f"{sample.examples or 'all'}-{sample.batch_size}-{updates}"
+    return network.records.path / "snapshots" / f"noise-{name.replace(' ', '_')}-{size}"
 
 
 def _optimizer(arm: Arm, weight_decay: float, key: jax.Array) -> Any:
@@ -175,16 +184,15 @@ def _facts(before, point, first):
     return move, tree.norm(point), tree.norm(tree.subtract(point, first))
 
 
-def _loaded(network: Network, name: str) -> Any:
-    folder = network.records.path / "snapshots" / f"noise-{name.replace(' ', '_')}"
+def _loaded(folder: Path) -> Any:
     return jax.tree.map(jnp.asarray, load_tree(folder)[0]["params"])
 
 
 def descents_of(lab: Lab, model: str, seed: int) -> dict[str, xr.Dataset]:
     """Every way down from the initial weights, and three on from where noise stuck."""
-    (updates, more), rate = lab.plans[model].noise, RATES[model][0]
+    (updates, more), rate = lab.plan(model).noise, RATES[model][0]
     network = lab.network(model, rate=rate, seed=seed)
-    sample = dataclasses.replace(lab.plans[model].sample, second=False, redrawn=False)
+    sample = dataclasses.replace(lab.plan(model).sample, second=False, redrawn=False)
     scales = network.numbers(
         f"noise-scales-{sample.examples or 'all'}",
         lambda: noise_scales(network, network.objectives(sample)[0]),
@@ -194,13 +202,13 @@ def descents_of(lab: Lab, model: str, seed: int) -> dict[str, xr.Dataset]:
         name: run_arm(network, sample, name, arm, updates, None)
         for name, arm in arms.items()
     }
-    stuck = arms[STUCK]
+    stuck, end = arms[STUCK], _end(network, sample, STUCK, updates)
     for name, arm in {
         "then a tenth of the rate": dataclasses.replace(stuck, rate=rate / 10),
         "then GD": arms["GD"],
         "then SGD": arms["SGD"],
     }.items():
-        found[name] = run_arm(network, sample, name, arm, more, STUCK)
+        found[name] = run_arm(network, sample, name, arm, more, end)
     return found
 
 
@@ -214,7 +222,7 @@ def fig5(lab: Lab) -> Result:
     rows, drawn, every = [], {}, {}
     notes = []
     for model in lab.models_of("fig5"):
-        plan = lab.plans[model]
+        plan = lab.plan(model)
         seeds = [descents_of(lab, model, seed) for seed in range(plan.seeds)]
         for name in seeds[0]:
             found = [descents[name] for descents in seeds]

@@ -18,6 +18,7 @@ import xarray as xr
 from jax.flatten_util import ravel_pytree
 
 from lrscape.data import augment_batch
+from lrscape.errors import InputError
 from lrscape.landscape import barrier_height, crosses_barrier
 from lrscape.training.step import DeviceData
 
@@ -50,6 +51,10 @@ class RedrawnLoss:
             batch_size: examples a batch.
             augment: names of augmentations.
         """
+        if num_examples > len(data.label):
+            raise InputError(
+                f"num_examples={num_examples} of {len(data.label)} that there are"
+            )
         self._model, self._data = model, jax.tree.map(jnp.asarray, data)
         self._batch_size, self._augment = batch_size, augment
         self.num_batches = max(1, num_examples // batch_size)

@@ -31,16 +31,17 @@ def joined(found: Mapping[str, Sequence[xr.Dataset]], along: str = "step"):
 
     Args:
         found: name -> one a seed, each over the dimension `along`.
-        along: renamed, since it may differ from one name to the next.
+        along: renamed, since it may differ from one name to the next, as the number
+            of seeds may.
 
     Returns:
-        Variables ``NAME_VARIABLE`` over ``seed`` and ``NAME_step``.
+        Variables ``NAME_VARIABLE`` over ``NAME_seed`` and ``NAME_step``.
     """
     variables = {}
     for name, several in found.items():
         both = xr.concat(
             list(several), "seed", combine_attrs="drop_conflicts", join="outer"
         )
-        both = both.rename({along: f"{name}_{along}"})
+        both = both.rename({along: f"{name}_{along}", "seed": f"{name}_seed"})
         variables.update({f"{name}_{k}": both[k] for k in both.data_vars})
     return xr.Dataset(variables)

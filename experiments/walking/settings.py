@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.walking.networks import Network, Sample
+from lrscape.data import tiny_imagenet
 from lrscape.data.sources import data_directory, prepared
 from lrscape.errors import unknown_name
 from lrscape.runs import RunConfig
@@ -19,12 +20,8 @@ AUGMENT = {
     "cifar10": ("crop", "flip"),
     "tiny_imagenet": ("crop", "flip"),
 }
-TRAIN_EXAMPLES = {
-    "mnist": 45_000, "cifar10": 45_000, "digits": 1_300, "tiny_imagenet": 90_000,
-}  # fmt: skip
-TOTAL = {
-    "mnist": 60_000, "cifar10": 50_000, "digits": 1_437, "tiny_imagenet": 100_000,
-}  # fmt: skip
+TRAIN_EXAMPLES = {"mnist": 45_000, "cifar10": 45_000, "digits": 1_300}
+TOTAL = {"mnist": 60_000, "cifar10": 50_000, "digits": 1_437}
 # ResNet-56's 0.3 is Table 2's; Appendix A says 0.1.
 RATES = {"mlp": (0.1, 0.05), "vgg11": (0.1, 0.05), "resnet56": (0.3, 0.15)}
 BATCH_SIZE = 100
@@ -40,8 +37,7 @@ class Plan:
         seeds: networks that differ by their seed alone.
         sample: what losses are measured on.
         trained: epochs of figure 3 and of the schedules of figure 6.
-        angles: updates of figure 4, and its batch sizes and rates; the middle one of
-            each is the usual one.
+        angles: updates of figure 4, and its batch sizes and rates.
         batch_sizes: see `angles`.
         rates: see `angles`.
         noise: updates of figure 5, and of each attempt to free what is stuck.
@@ -133,13 +129,35 @@ class Lab:
     def dataset_of(self, model: str) -> str:
         """The network's data set; digits where it is not prepared."""
         wanted = self.dataset or DATASETS[model]
-        if wanted not in TRAIN_EXAMPLES:
-            raise unknown_name("dataset", wanted, TRAIN_EXAMPLES)
+        if wanted not in AUGMENT:
+            raise unknown_name("dataset", wanted, AUGMENT)
         if wanted == "digits" or wanted in prepared(data_directory(self.data_dir)):
             return wanted
         if self.dataset or self.preset == "paper":
             return wanted  # reading it says what is missing
         return "digits"
+
+    def sizes_of(self, dataset: str) -> tuple[int, int]:
+        """How many examples are trained on, and held out."""
+        if dataset == "tiny_imagenet":  # all of it, or a subset of its classes
+            total = tiny_imagenet.count(data_directory(self.data_dir))
+            return total - total // 10, total // 10
+        trained = TRAIN_EXAMPLES[dataset]
+        return trained, TOTAL[dataset] - trained
+
+    def plan(self, model: str) -> Plan:
+        """A network's plan, with no more examples than there are."""
+        plan = self.plans[model]
+        most, _ = self.sizes_of(self.dataset_of(model))
+
+        def at_most(sample: Sample) -> Sample:
+            if sample.examples is None or sample.examples < most:
+                return sample
+            return dataclasses.replace(sample, examples=None)
+
+        return dataclasses.replace(
+            plan, sample=at_most(plan.sample), curvature=at_most(plan.curvature)
+        )
 
     @property
     def authors(self) -> bool:
@@ -161,6 +179,7 @@ class Lab:
         rate: float,
         seed: int,
         batch_size: int = BATCH_SIZE,
+        epochs: int | None = None,
         schedule: str | None = None,
         schedule_options: dict[str, Any] | None = None,
     ) -> Network:
@@ -171,11 +190,15 @@ class Lab:
             rate: constant, unless a schedule is named; part of the network's name.
             seed: of everything random.
             batch_size: examples an update.
+            epochs: that a schedule spans; None is as many as anything needs.
             schedule: a name in `lrscape.schedules.FACTORIES`.
             schedule_options: its arguments.
         """
         dataset = self.dataset_of(model)
-        plan = self.plans[model]
+        plan, (trained, held_out) = self.plan(model), self.sizes_of(dataset)
+        if epochs is None:
+            shown = -(-plan.angles // max(1, trained // batch_size))
+            epochs = max(*plan.epochs, plan.trained, shown)
         architecture, options = model, {}
         if self.authors:
             architecture = "preresnet56" if model == "resnet56" else model
@@ -185,10 +208,10 @@ class Lab:
             preset=self.preset,
             dataset=dataset,
             data_dir=str(self.data_dir) if self.data_dir else None,
-            validation=TOTAL[dataset] - TRAIN_EXAMPLES[dataset],
+            validation=held_out,
             model=architecture,
             model_options=options,
-            epochs=max(*plan.epochs, plan.trained),
+            epochs=epochs,
             batch_size=batch_size,
             seed=seed,
             augment=AUGMENT[dataset],
@@ -209,6 +232,6 @@ class Lab:
     def about(self, model: str) -> dict[str, Any]:
         """A network's plan, as JSON holds it."""
         return {
-            **dataclasses.asdict(self.plans[model]),
+            **dataclasses.asdict(self.plan(model)),
             "dataset": self.dataset_of(model),
         }

@@ -33,7 +33,7 @@ SMALL = 10
 
 def walks_of(lab: Lab, model: str, rate: float, epoch: int) -> list[xr.Dataset]:
     """The walks over an epoch, one a seed."""
-    plan = lab.plans[model]
+    plan = lab.plan(model)
     networks = [lab.network(model, rate=rate, seed=seed) for seed in range(plan.seeds)]
     return [
         network.walk(network.span(epoch, plan.updates), plan.sample)
@@ -76,7 +76,7 @@ def _table(
     rows, walks = [], {}
     models = lab.models_of(item)
     for model in models:
-        plan = lab.plans[model]
+        plan = lab.plan(model)
         for rate in rates(model):
             network = lab.network(model, rate=rate, seed=0)
             for epoch in plan.epochs:
@@ -96,8 +96,7 @@ def _table(
         + "; ".join(
             f"{m}: {p.sample.examples or 'all'} examples in batches of "
             f"{p.sample.batch_size}, {p.seeds} seed{'s' if p.seeds > 1 else ''}"
-            for m, p in lab.plans.items()
-            if m in models
+            for m, p in ((m, lab.plan(m)) for m in models)
         ),
         "a value over several seeds is their mean, with its 95 % bootstrap interval",
     ]
@@ -109,7 +108,7 @@ def _table(
         for model in models
     }  # fmt: skip
     notes.append(
-        "seconds an update's ground took: "
+        "seconds that an update's ground took when it was measured: "
         + ", ".join(f"{model} {seconds:.3g}" for model, seconds in spent.items())
     )
     if lab.authors:
@@ -167,7 +166,7 @@ def _heights(model, rate, epoch, walks) -> dict[str, Any]:
 
 def _figure_8(lab: Lab, model: str) -> Figure:
     """Barriers an epoch; and how high they are beside the loss."""
-    plan, rate = lab.plans[model], RATES[model][0]
+    plan, rate = lab.plan(model), RATES[model][0]
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     counts, heights = figure.subplots(2, 1, sharex=True)
     parts: dict[str, Callable[[xr.Dataset], Any]] = {

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from experiments.statistics import mean_and_interval
 from experiments.walking.descent import descend
+from experiments.walking.networks import chunk_size
 from experiments.walking.result import Result, joined
 from experiments.walking.settings import RATES, Lab
 from lrscape import figures, landscape
@@ -30,7 +31,7 @@ DISTANCES = {"fig1": {"vgg11": 1.4}, "fig2": {"vgg11": 1.7}}
 
 def descent_of(lab: Lab, model: str, seed: int) -> xr.Dataset:
     """The ground under the first updates of full-batch gradient descent."""
-    plan, rate = lab.plans[model], _descent_rate(lab, model)
+    plan, rate = lab.plan(model), _descent_rate(lab, model)
     network = lab.network(model, rate=RATES[model][0], seed=seed)
     sample = dataclasses.replace(plan.sample, second=False)
 
@@ -47,7 +48,7 @@ def descent_of(lab: Lab, model: str, seed: int) -> xr.Dataset:
                 return loss.gradient(point, jax.random.fold_in(key, step))
 
         recorder = landscape.Walk(
-            objective, windows=[(0, SHOWN)], chunk_size=None,
+            objective, windows=[(0, SHOWN)], chunk_size=chunk_size(),
             num_points=9 if sample.redrawn else 10,
         )  # fmt: skip
         with tqdm(total=SHOWN, desc=f"{model}: descent", leave=False) as bar:
@@ -79,8 +80,8 @@ def fig1(lab: Lab) -> Result:
 def sgd_of(lab: Lab, model: str, seed: int, epoch: int = 1) -> xr.Dataset:
     """The ground under the first updates of an epoch of SGD."""
     network = lab.network(model, rate=RATES[model][0], seed=seed)
-    updates = min(SHOWN, lab.plans[model].updates or SHOWN)
-    return network.walk(network.span(epoch, updates), lab.plans[model].sample)
+    updates = min(SHOWN, lab.plan(model).updates or SHOWN)
+    return network.walk(network.span(epoch, updates), lab.plan(model).sample)
 
 
 def fig2(lab: Lab) -> Result:
@@ -101,7 +102,7 @@ def _trajectories(
 ) -> Result:
     rows, drawn, walks = [], {}, {}
     for model in lab.models_of(item):
-        plan, data = lab.plans[model], lab.dataset_of(model)
+        plan, data = lab.plan(model), lab.dataset_of(model)
         rate = _descent_rate(lab, model) if item == "fig1" else RATES[model][0]
         for epoch in epochs or plan.epochs:
             found = [walked(model, seed, epoch) for seed in range(plan.seeds)]
@@ -110,7 +111,8 @@ def _trajectories(
             title = f"{what}: {model} on {data}, rate {rate:g}, epoch {epoch}"
             drawn[name] = figures.walk_figure(found[0], max_steps=SHOWN, title=title)
             late = [later(walk) for walk in found]
-            paper = DISTANCES[item].get(model, "-") if epoch == 1 else "-"
+            whole = epoch == 1 and len(found[0]["step"]) == SHOWN
+            paper = DISTANCES[item].get(model, "-") if whole else "-"
             row: dict[str, Any] = {
                 "network": model,
                 "data": data,
@@ -151,8 +153,16 @@ def mean_cosine(walk: xr.Dataset) -> float:
 
 def floor_falls(walk: xr.Dataset) -> float:
     """How often the floor is lower than at the update before."""
-    floors = walk["floor"].values
-    return float((np.diff(floors) < 0).mean()) if len(floors) > 1 else np.nan
+    return _share(np.diff(walk["floor"].values) < 0)
+
+
+def floor_rises(walk: xr.Dataset) -> float:
+    """How often it is higher."""
+    return _share(np.diff(walk["floor"].values) > 0)
+
+
+def _share(steps: np.ndarray) -> float:
+    return float(steps.mean()) if len(steps) else np.nan
 
 
 MEASURES = {

@@ -40,6 +40,18 @@ def is_present(root: Path) -> bool:
     return (folder(root) / "wnids.txt").is_file()
 
 
+def count(root: Path) -> int:
+    """How many training images the data set has, without reading any.
+
+    Raises:
+        MissingDatasetError: it is not there.
+        InputError: its list of classes is unusable.
+    """
+    directory = _present(root)
+    classes = _classes(directory / "wnids.txt")
+    return sum(len(_numbered(directory / "train" / c / "images", c)) for c in classes)
+
+
 def how_to_get(root: Path) -> str:
     """What to do to have the data set below `root`, to end a message with."""
     return (
@@ -71,12 +83,7 @@ def read(root: Path) -> Dataset:
             images, a wnid that is not listed, a file that is no whole JPEG of 64x64;
             names the file.
     """
-    directory = folder(root)
-    if not is_present(root):
-        raise MissingDatasetError(
-            f"dataset={NAME!r} was not found: there is no {directory / 'wnids.txt'}. "
-            f"{how_to_get(root)}"
-        )
+    directory = _present(root)
     classes = _classes(directory / "wnids.txt")
     train_paths: list[Path] = []
     train_labels: list[int] = []
@@ -99,6 +106,16 @@ def read(root: Path) -> Dataset:
         train=_decode(train_paths, train_labels),
         test=_decode(test_paths, test_labels),
     )
+
+
+def _present(root: Path) -> Path:
+    directory = folder(root)
+    if not is_present(root):
+        raise MissingDatasetError(
+            f"dataset={NAME!r} was not found: there is no {directory / 'wnids.txt'}. "
+            f"{how_to_get(root)}"
+        )
+    return directory
 
 
 def _unusable(path: Path, problem: str, way_out: str = "") -> InputError:

@@ -20,8 +20,7 @@ class MLP(nn.Module):
         features: the width of each hidden layer.
         batch_norm: whether batch norm follows each hidden layer.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how the hidden layers' weights are drawn, see
-            `lrscape.models.initializers`.
+        weight_init: how weights are drawn, see `lrscape.models.initializers`.
 
     References:
         Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018
@@ -36,7 +35,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps inputs (n, ...) to logits (n, num_classes)."""
-        _, dense_init = initializers(self.weight_init)
+        _, dense_init, output_init = initializers(self.weight_init)
         x = x.reshape(x.shape[0], -1)
         for width in self.features:
             x = nn.Dense(width, kernel_init=dense_init)(x)
@@ -48,4 +47,4 @@ class MLP(nn.Module):
                 )(x)
             x = nn.relu(x)
         self.sow("intermediates", "penultimate", x)
-        return nn.Dense(self.num_classes)(x)
+        return nn.Dense(self.num_classes, kernel_init=output_init)(x)

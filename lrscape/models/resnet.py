@@ -77,7 +77,8 @@ class _Layers(nn.Module):
         x = x.mean(axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
         self.sow("intermediates", "penultimate", x)
         # Logits are float32 at the least, whatever the convolutions compute in.
-        return nn.Dense(self.num_classes)(x)
+        output_init = initializers(self.weight_init)[2]
+        return nn.Dense(self.num_classes, kernel_init=output_init)(x)
 
 
 class ResNet(_Layers):
@@ -92,8 +93,7 @@ class ResNet(_Layers):
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how convolutions' weights are drawn, see
-            `lrscape.models.initializers`.
+        weight_init: how weights are drawn, see `lrscape.models.initializers`.
         shortcut: where a block changes shape: ``'A'`` takes every other pixel and pads
             channels with zeros, without parameters, as the paper does on CIFAR;
             ``'B'`` projects by a 1x1 convolution with batch norm.
@@ -142,8 +142,7 @@ class PreActResNet(_Layers):
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how convolutions' weights are drawn, see
-            `lrscape.models.initializers`.
+        weight_init: how weights are drawn, see `lrscape.models.initializers`.
         block: ``'basic'``: two 3x3 convolutions with 16, 32, 64 channels;
             ``'bottleneck'``: 1x1, 3x3 and 1x1 with four times as many channels behind.
 

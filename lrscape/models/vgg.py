@@ -43,7 +43,7 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images (n, height, width, channels) to logits (n, num_classes)."""
-        conv_init, dense_init = initializers(self.weight_init)
+        conv_init, dense_init, _ = initializers(self.weight_init)
         for channels in self.stages:
             for features in channels:
                 x = nn.Conv(
