@@ -85,7 +85,7 @@ PRESETS: dict[str, dict[str, Plan]] = {
     "quick": {
         "mlp": Plan(
             epochs=(1, 2, 4), updates=50, seeds=5, sample=_sample(1000, 250),
-            trained=6, angles=200, noise=(200, 100), peaks=(0.05, 0.2, 0.8),
+            trained=6, angles=200, noise=(200, 100), peaks=(0.2, 0.8, 3.2),
             curvature=_sample(1000, 250),
         ),
         "vgg11": _quick(),
