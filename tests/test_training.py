@@ -431,3 +431,23 @@ def test_weight_decay_leaves_out_biases_and_norms_unless_asked():
 def test_bad_optimizers(arguments, words):
     with pytest.raises(InputError, match=words):
         create_optimizer(schedule=lambda count: 0.1, **arguments)
+
+
+def test_a_state_that_is_sent_back_is_gone_on_from(digits):
+    """Its weights and its optimizer's state take the place of the run's own."""
+    model = models.create("mlp", num_classes=10, features=(8,), batch_norm=False)
+    tx = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+    config = Config(epochs=1, batch_size=50)
+    states = fit(model, digits, tx, config)
+    first = next(states)
+    still = first.replace(
+        opt_state=optax.tree.set(first.opt_state, learning_rate=jnp.float32(0.0))
+    )
+    second = states.send(still)
+    jax.tree.map(np.testing.assert_array_equal, second.params, first.params)
+    assert int(second.step) == 2
+    undisturbed = list(fit(model, digits, tx, config))
+    changed = jax.tree.leaves(
+        jax.tree.map(lambda a, b: bool((a != b).any()), undisturbed[1], second)
+    )
+    assert any(changed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import flax.linen as nn
 import jax
@@ -50,7 +50,7 @@ def fit(
     yield_at: Callable[[int], bool] = lambda step: False,
     donate: bool = False,
     state: TrainState | None = None,
-) -> Iterator[TrainState]:
+) -> Generator[TrainState, TrainState | None]:
     """Trains, and yields the states that it passes through.
 
     Args:
@@ -73,7 +73,10 @@ def fit(
 
     Returns:
         The states, ``state.step`` 1 ... total (the initial state is not among them:
-        make it with `initial_state` and pass it). Unless donated, they stay valid.
+        make it with `initial_state` and pass it). Unless donated, they stay valid. A
+        state that is sent back (``states.send(state)``, which returns the next one) is
+        gone on from: the same one with something changed, such as a rate that the
+        optimizer keeps.
 
     Raises:
         InputError: at once, before anything is compiled: a batch that is larger than
@@ -134,7 +137,7 @@ def fit(
     def due(n: int) -> bool:
         return n % yield_every == 0 or n == total_steps or yield_at(n)
 
-    def states(state: TrainState) -> Iterator[TrainState]:
+    def states(state: TrainState) -> Generator[TrainState, TrainState | None]:
         # On virtual CPU devices two programs in flight may wait for each other.
         one_at_a_time = devices[0].platform == "cpu" and len(devices) > 1
         running: jax.Array | int = int(state.first_bad_step)
@@ -152,8 +155,8 @@ def fit(
                 jax.block_until_ready(running)
             # Looked at while the next call runs, so that nothing waits.
             raise_if_not_finite(finished)
-            if due(steps.stop):
-                yield state
+            if due(steps.stop) and (sent := (yield state)) is not None:
+                state = replicate(sent, devices)
         raise_if_not_finite(running)
 
     return states(placed)
