@@ -437,7 +437,7 @@ def test_a_state_that_is_sent_back_is_gone_on_from(digits):
     """Its weights and its optimizer's state take the place of the run's own."""
     model = models.create("mlp", num_classes=10, features=(8,), batch_norm=False)
     tx = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
-    config = Config(epochs=1, batch_size=50)
+    config = Config(epochs=1, batch_size=48)
     states = fit(model, digits, tx, config)
     first = next(states)
     still = first.replace(
