@@ -21,27 +21,17 @@ GPU; authors does as the paper's code does where that differs from its text.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import signal
 import sys
-import time
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import jax
 import tyro
 
+from experiments.paper import guarded, make
 from experiments.walking.items import ITEMS
-from experiments.walking.result import Result
 from experiments.walking.settings import DATASETS, PRESETS, Lab
-from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
-from lrscape.records import Records
-from lrscape.training import NonFiniteLossError
-from lrscape.training.checkpoint import CorruptCheckpointError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,80 +129,16 @@ def lab_of(arguments: Arguments) -> Lab:
 def run(arguments: Arguments) -> None:
     """Makes the items that were asked for, prints and saves them."""
     lab = lab_of(arguments)
-    with _compiled_once(lab.root / "compiled"):
-        _make(lab, arguments)
+    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
 
+    def about(item: str) -> dict[str, Any]:
+        return {"plans": {model: lab.about(model) for model in lab.models_of(item)}}
 
-@contextlib.contextmanager
-def _compiled_once(directory: Path) -> Iterator[None]:
-    """Keeps compiled programs: networks that differ by a seed share them."""
-    where, least = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-    )
-    before = {name: getattr(jax.config, name) for name in (where, least)}
-    # One that the user has chosen stays.
-    changes = {where: before[where] or str(directory.absolute()), least: 0.1}
-    try:
-        for name, value in changes.items():
-            jax.config.update(name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-
-
-def _make(lab: Lab, arguments: Arguments) -> None:
-    for item in ITEMS if arguments.item == "all" else [arguments.item]:
-        started = time.monotonic()
-        function = ITEMS[item]
-        found = function(lab)
-        seconds = time.monotonic() - started
-        what = (function.__doc__ or "").splitlines()[0]
-        print(f"\n{item}, {arguments.preset}: {what}")
-        print(_as_text(found.rows))
-        for note in found.notes:
-            print(note)
-        _save(lab, item, found, seconds)
-
-
-def _save(lab: Lab, item: str, found: Result, seconds: float) -> None:
-    records = Records(lab.root)
-    about = {
-        "preset": lab.preset,
-        "plans": {model: lab.about(model) for model in lab.models_of(item)},
-        "seconds": round(seconds, 1),
-        **describe(jax.local_devices()),
-    }
-    written = [records.save_result(item, found.dataset, about)]
-    for name, figure in found.figures.items():
-        file = f"{item}-{name}" if name else item
-        written.append(records.save_figure(file, figure))
-    summary = {"rows": found.rows, "notes": found.notes, "settings": about}
-    written.append(records.save_result_summary(item, summary))
-    print(f"{seconds:.0f} s; written:", *written, sep="\n  ")
-
-
-def _as_text(rows: list[dict]) -> str:
-    """Rows as columns, aligned.
-
-    Example:
-        >>> print(_as_text([{'a': 1, 'bc': 'x'}]))
-        a  bc
-        1  x
-    """
-    cells = [list(rows[0]), *([str(v) for v in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    make(ITEMS, wanted, lab, about)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
     arguments = tyro.cli(
         Arguments,
         prog="python -m experiments.walk_with_sgd",
@@ -220,30 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    try:
-        run(arguments)
-    except (InputError, CorruptCheckpointError) as error:
-        if arguments.debug:
-            traceback.print_exception(error)
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteLossError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"error: {error}; make room, or remove what is damaged, and give the same "
-            "command again",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print(
-            "\nstopped; give the same command again to go on with what is measured",
-            file=sys.stderr,
-        )
-        return 128 + signal.SIGINT
-    return 0
+    return guarded(lambda: run(arguments), debug=arguments.debug)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from experiments.paper import Result
 from experiments.statistics import mean_and_interval
-from experiments.walking.result import Result, joined
+from experiments.walking.result import joined
 from experiments.walking.settings import BATCH_SIZE, RATES, Lab
 from lrscape.figures.style import CYCLE, tidy
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from experiments.paper import Result
 from experiments.statistics import Claim, Condition, judge, mean_and_interval
 from experiments.walking import (
     angles,
@@ -20,7 +21,6 @@ from experiments.walking import (
     tables,
     trajectories,
 )
-from experiments.walking.result import Result
 from experiments.walking.settings import BATCH_SIZE, RATES, Lab
 
 # Barriers in no more than so many of the updates are "hardly any".

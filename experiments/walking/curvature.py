@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
+from experiments.paper import Result
 from experiments.statistics import mean_and_interval
-from experiments.walking.result import Result
 from experiments.walking.settings import RATES, Lab
 from lrscape.figures.style import COLORS, CYCLE, tidy
 

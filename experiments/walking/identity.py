@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from experiments.paper import Result
 from experiments.statistics import mean_and_interval
 from experiments.walking.networks import Network, Sample
-from experiments.walking.result import Result
 from experiments.walking.settings import RATES, Lab
 from lrscape import landscape
 from lrscape.landscape import tree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from experiments.paper import Result
 from experiments.walking.angles import fig4
 from experiments.walking.claims import claims
 from experiments.walking.curvature import fig3
@@ -11,7 +12,6 @@ from experiments.walking.identity import eq3
 from experiments.walking.noise import fig5
 from experiments.walking.quadratic import fig28
 from experiments.walking.rates import fig6
-from experiments.walking.result import Result
 from experiments.walking.settings import Lab
 from experiments.walking.tables import sec6, table1, table2
 from experiments.walking.trajectories import fig1, fig2

@@ -14,10 +14,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from experiments.paper import Result
 from experiments.statistics import mean_and_interval
 from experiments.walking.descent import descend, minibatch_gradient
 from experiments.walking.networks import Network, Sample
-from experiments.walking.result import Result, joined
+from experiments.walking.result import joined
 from experiments.walking.settings import BATCH_SIZE, RATES, Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy

@@ -8,8 +8,8 @@ import optax
 import xarray as xr
 from matplotlib.figure import Figure
 
+from experiments.paper import Result
 from experiments.walking.descent import descend
-from experiments.walking.result import Result
 from experiments.walking.settings import Lab
 from lrscape.figures.style import CYCLE, tidy
 

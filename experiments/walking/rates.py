@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from experiments.paper import Result
 from experiments.statistics import mean_and_interval
 from experiments.walking.networks import Network
-from experiments.walking.result import Result
 from experiments.walking.settings import BATCH_SIZE, Lab
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.training import NonFiniteLossError

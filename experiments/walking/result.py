@@ -1,29 +1,10 @@
-"""What a command of paper 3's experiments finds."""
+"""What was measured on several networks and seeds, as one data set."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import xarray as xr
-
-
-@dataclasses.dataclass
-class Result:
-    """What a command found.
-
-    Attributes:
-        rows: of a table: names to values.
-        dataset: labelled arrays.
-        figures: by name.
-        notes: what has to be said beside the table.
-    """
-
-    rows: list[dict[str, Any]]
-    dataset: xr.Dataset
-    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def joined(found: Mapping[str, Sequence[xr.Dataset]], along: str = "step"):

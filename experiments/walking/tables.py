@@ -10,8 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.paper import Result
 from experiments.statistics import mean_and_interval
-from experiments.walking.result import Result, joined
+from experiments.walking.result import joined
 from experiments.walking.settings import RATES, Lab
 from lrscape.figures.style import CYCLE, tidy
 

@@ -12,10 +12,11 @@ import optax
 import xarray as xr
 from tqdm import tqdm
 
+from experiments.paper import Result
 from experiments.statistics import mean_and_interval
 from experiments.walking.descent import descend
 from experiments.walking.networks import chunk_size
-from experiments.walking.result import Result, joined
+from experiments.walking.result import joined
 from experiments.walking.settings import RATES, Lab
 from lrscape import figures, landscape
 

@@ -1,0 +1,160 @@
+"""What the experiments on papers share: results, how they are kept, exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import xarray as xr
+
+from lrscape.environment import describe
+from lrscape.errors import InputError
+from lrscape.records import Records
+from lrscape.training import NonFiniteLossError
+from lrscape.training.checkpoint import CorruptCheckpointError
+
+
+@dataclasses.dataclass
+class Result:
+    """What a command found.
+
+    Attributes:
+        rows: of a table: names to values.
+        dataset: labelled arrays.
+        figures: by name.
+        notes: what has to be said beside the table.
+    """
+
+    rows: list[dict[str, Any]]
+    dataset: xr.Dataset
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def make(
+    items: Mapping[str, Callable[[Any], Result]],
+    wanted: Iterable[str],
+    lab: Any,
+    about: Callable[[str], dict[str, Any]],
+) -> None:
+    """Makes tables and figures, prints and saves them.
+
+    Args:
+        items: name -> what makes it; its docstring's first line is its title.
+        wanted: names of items.
+        lab: handed to them, with ``preset``, and ``root``, where everything is kept.
+        about: item -> its settings, as JSON holds them.
+    """
+    with compiled_once(lab.root / "compiled"):
+        for item in wanted:
+            started = time.monotonic()
+            found = items[item](lab)
+            seconds = time.monotonic() - started
+            title = (items[item].__doc__ or "").splitlines()[0]
+            print(f"\n{item}, {lab.preset}: {title}")
+            print(as_text(found.rows))
+            for note in found.notes:
+                print(note)
+            settings = {
+                "preset": lab.preset,
+                **about(item),
+                "seconds": round(seconds, 1),
+                **describe(jax.local_devices()),
+            }
+            written = save(Records(lab.root), item, found, settings)
+            print(f"{seconds:.0f} s; written:", *written, sep="\n  ")
+
+
+@contextlib.contextmanager
+def compiled_once(directory: Path) -> Iterator[None]:
+    """Keeps compiled programs: networks that differ by a seed share them."""
+    where, least = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = {name: getattr(jax.config, name) for name in (where, least)}
+    # One that the user has chosen stays.
+    changes = {where: before[where] or str(directory.absolute()), least: 0.1}
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def save(
+    records: Records, item: str, found: Result, settings: dict[str, Any]
+) -> list[Path]:
+    """Saves a result's arrays, figures and table; the files."""
+    written = [records.save_result(item, found.dataset, settings)]
+    for name, figure in found.figures.items():
+        file = f"{item}-{name}" if name else item
+        written.append(records.save_figure(file, figure))
+    summary = {"rows": found.rows, "notes": found.notes, "settings": settings}
+    return [*written, records.save_result_summary(item, summary)]
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as columns, aligned.
+
+    Example:
+        >>> print(as_text([{'a': 1, 'bc': 'x'}]))
+        a  bc
+        1  x
+    """
+    cells = [list(rows[0]), *([str(v) for v in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def guarded(function: Callable[[], None], *, debug: bool) -> int:
+    """Calls a function and turns what goes wrong into a message and an exit status.
+
+    Args:
+        function: the experiment.
+        debug: show a traceback with an error.
+
+    Returns:
+        0, 2 for bad input, 1 for training or a disk that failed, 130 for Ctrl-C.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    try:
+        function()
+    except (InputError, CorruptCheckpointError) as error:
+        return _said(error, 2, debug)
+    except NonFiniteLossError as error:
+        return _said(error, 1, debug)
+    except OSError as error:
+        way_out = (
+            "make room, or remove what is damaged, and give the same command again"
+        )
+        return _said(error, 1, debug, f"; {way_out}")
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; give the same command again to go on with what is measured",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _said(error: Exception, status: int, debug: bool, way_out: str = "") -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {error}{way_out}", file=sys.stderr)
+    return status
