@@ -3,7 +3,7 @@
     python -m experiments.bench.walk --json walk.json
 
 Each of an epoch's 450 updates on MNIST is walked over: 11 forward passes over all
-45,000 training examples, and as many over the 5,000 of the validation set. Between
+45,000 training examples, and as many over the 15,000 that are held out. Between
 stretches of 25 updates, matrix products of the same sizes are timed: no forward pass
 can take less. What is measured is kept in the run directory of
 ``python -m experiments.walk_with_sgd table1 --preset=paper``, which uses it; a run that

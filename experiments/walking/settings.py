@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Plan]] = {
             curvature=_sample(1000, 250),
         ),
         "vgg11": _quick(),
-        "resnet56": _quick(),
+        "resnet56": _quick(updates=5),
     },
     "paper": {"mlp": _paper(**_MLP), "vgg11": _paper(), "resnet56": _paper()},
     "authors": {
