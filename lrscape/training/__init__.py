@@ -4,6 +4,9 @@
 sight: ``for state in fit(model, data, tx, config): probe(state)``.
 """
 
+from lrscape.training.activations import (
+    make_largest_activations as make_largest_activations,
+)
 from lrscape.training.config import Config as Config
 from lrscape.training.evaluate import make_evaluate as make_evaluate
 from lrscape.training.fit import NonFiniteLossError as NonFiniteLossError
@@ -24,4 +27,5 @@ __all__ = [
     "initial_state",
     "learning_rate",
     "make_evaluate",
+    "make_largest_activations",
 ]

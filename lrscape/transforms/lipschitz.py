@@ -150,16 +150,22 @@ class ScaleByLipschitzState(NamedTuple):
 
     Attributes:
         lipschitz_rate: the rate that the last update used; 0 before any.
-        lipschitz_constant: its inverse, before the cap; infinite before any.
-        activation_norm: :math:`K_z` of the last update: the largest of the window.
-        recent: (window,), those handed over at the last updates; zeros before any.
+        lipschitz_constant: K of the last update; infinite before any.
+        activation_norm: :math:`K_z` of the last update: the largest of the window, or
+            the one that is held.
+        weight_norm: the one that is held; -1 where it is taken from the parameters.
+        recent: (window,), those handed over at the last updates; zeros before any;
+            empty where :math:`K_z` is held.
+        moments: (2,), the averages of K and of its square; zeros before any.
         count: updates made so far.
     """
 
     lipschitz_rate: jax.Array
     lipschitz_constant: jax.Array
     activation_norm: jax.Array
+    weight_norm: jax.Array
     recent: jax.Array
+    moments: jax.Array
     count: jax.Array  # type: ignore[assignment]
 
 
@@ -173,16 +179,29 @@ def scale_by_lipschitz(
     norm: str = "frobenius",
     window: int = 1,
     max_rate: float = MAX_RATE,
+    activation_norm: float | None = None,
+    weight_norm: float | None = None,
+    b1: float = 0.0,
+    b2: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divides updates by the Lipschitz constant: SGD without a rate to choose.
 
     .. math:: u \leftarrow -\min(1 / K,\ \gamma_{\max})\, u
 
-    ``update(updates, state, params, activation_norm=K_z)`` takes :math:`K_z` of
-    `lipschitz_constant` at every update. `lrscape.training.fit` hands over that of the
-    update's own batch, from its forward pass, for nothing; with a `window` of an
-    epoch's updates the rate follows the largest of the last epoch. The gradient of an
-    L2 term is not added: chain `optax.add_decayed_weights` before it.
+    :math:`K_z` of `lipschitz_constant` comes in one of four ways:
+
+    - At every update, ``update(updates, state, params, activation_norm=K_z)``.
+      `lrscape.training.fit` hands over that of the update's own batch, from its forward
+      pass, for nothing; with a `window` of an epoch's updates the rate follows the
+      largest of the last epoch.
+    - Once, as the argument `activation_norm`, and with it `weight_norm`: the rate is
+      fixed.
+    - At each epoch's start, by `hold_norms`, from a pass in train mode or in inference
+      mode, `lrscape.training.make_largest_activations`.
+
+    The gradient of an L2 term is not added: chain `optax.add_decayed_weights` before
+    it. Dropout between those activations and the last layer makes that layer's input
+    larger than :math:`K_z`, by up to 1 / (1 - its rate), and so the bound.
 
     Args:
         num_classes: k.
@@ -196,6 +215,11 @@ def scale_by_lipschitz(
         window: updates over which the largest :math:`K_z` is taken.
         max_rate: the rate is never larger, whatever the activations: all zeros have an
             infinite one.
+        activation_norm: :math:`K_z`, held: what updates are handed is not looked at.
+        weight_norm: held likewise; only together with `activation_norm`.
+        b1: K is averaged like this, as a momentum's gradients are; 0 is K alone.
+        b2: the rate is multiplied by the root of the average of K's square, averaged
+            like this; see `lrscape.transforms.lipschitz_adam`.
 
     Returns:
         The transformation, to be chained last. Its update also takes ``weight_norm``
@@ -223,21 +247,36 @@ def scale_by_lipschitz(
         raise InputError(f"window={window!r} must be a whole number, 1 or more")
     if not max_rate > 0:
         raise InputError(f"max_rate={max_rate!r} must be positive")
+    for field, value in (("b1", b1), ("b2", b2)):
+        if value is not None and not 0 <= value < 1:
+            raise InputError(f"{field}={value!r} must lie in [0, 1)")
+    _check_norms(activation_norm, weight_norm)
+    if activation_norm is None and weight_norm is not None:
+        raise InputError(
+            f"weight_norm={weight_norm!r} is held only with activation_norm; pass it "
+            "to update instead"
+        )
+    held = activation_norm is not None
     wanted = "activation_norm" if norm == "frobenius" else "activation_max"
 
     def init_fn(params):
         del params
         dtype = jnp.result_type(float)
-        zero = jnp.zeros([], dtype)
         return ScaleByLipschitzState(
-            lipschitz_rate=zero,
+            lipschitz_rate=jnp.zeros([], dtype),
             lipschitz_constant=jnp.full([], jnp.inf, dtype),
-            activation_norm=zero,
-            recent=jnp.zeros(int(window), dtype),
+            activation_norm=jnp.asarray(activation_norm or 0.0, dtype),
+            weight_norm=jnp.asarray(
+                -1.0 if weight_norm is None else weight_norm, dtype
+            ),
+            recent=jnp.zeros(0 if held else int(window), dtype),
+            moments=jnp.zeros(2, dtype),
             count=jnp.zeros([], jnp.int32),
         )
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def handed(state, extra_args):
+        if held:
+            return state.recent, state.activation_norm
         if extra_args.get(wanted) is None:
             raise InputError(
                 f"{wanted}=None: scale_by_lipschitz needs the norm of the activations "
@@ -248,39 +287,114 @@ def scale_by_lipschitz(
                 + ("jnp.linalg.norm(activations))" if norm == "frobenius"
                    else "jnp.abs(activations).max())")
             )  # fmt: skip
-        weight_norm = extra_args.get("weight_norm")
-        if weight_norm is None:
-            weight_norm = _largest_norm(params, weight_decay)
-        dtype = state.recent.dtype
-        given = jnp.asarray(extra_args[wanted], dtype)
+        given = jnp.asarray(extra_args[wanted], state.recent.dtype)
         place = jnp.arange(int(window)) == state.count % int(window)
         recent = jnp.where(place, given, state.recent)
+        return recent, recent.max()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        recent, activations = handed(state, extra_args)
+        weights = extra_args.get("weight_norm")
+        if weights is None:
+            weights = state.weight_norm
+            if weight_decay:
+                own = _largest_norm(params).astype(weights.dtype)
+                weights = jnp.where(weights < 0, own, weights)
         constant = lipschitz_constant(
-            recent.max(),
+            activations,
             loss=loss, num_classes=num_classes, batch_size=batch_size,
-            weight_decay=weight_decay, weight_norm=weight_norm, form=form, norm=norm,
+            weight_decay=weight_decay, weight_norm=weights, form=form, norm=norm,
             output_norm=extra_args.get("output_norm"),
             target_norm=extra_args.get("target_norm"),
         )  # fmt: skip
+        count = optax.safe_increment(state.count)
+        moments, inverse = _averaged(constant, state.moments, count, b1, b2)
         # The paper's form for the squared error is negative where outputs are small.
-        largest = jnp.asarray(max_rate, dtype)
-        tiny = jnp.finfo(dtype).tiny
+        largest = jnp.asarray(max_rate, inverse.dtype)
+        tiny = jnp.finfo(inverse.dtype).tiny
         rate = jnp.where(
-            constant > tiny, jnp.minimum(1 / jnp.maximum(constant, tiny), largest),
-            jnp.where(jnp.isnan(constant), jnp.nan, largest),
+            inverse > tiny, jnp.minimum(1 / jnp.maximum(inverse, tiny), largest),
+            jnp.where(jnp.isnan(inverse), jnp.nan, largest),
         )  # fmt: skip
         updates = jax.tree.map(lambda u: -rate.astype(jnp.result_type(u)) * u, updates)
         return updates, ScaleByLipschitzState(
-            rate, constant, recent.max(), recent, optax.safe_increment(state.count)
+            rate, constant, activations, state.weight_norm, recent, moments, count
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _largest_norm(params: Any, weight_decay: float) -> Any:
-    """The largest Frobenius norm among the arrays of a tree; 0 without any decay."""
-    if not weight_decay:
-        return 0.0
+def _averaged(constant, moments, count, b1: float, b2: float | None):
+    """The new averages of K and its square, and the inverse of the rate."""
+    if not b1 and b2 is None:
+        return moments, constant
+    decays = jnp.array([b1, b2 or 0.0], moments.dtype)
+    moments = decays * moments + (1 - decays) * jnp.stack([constant, constant**2])
+    # Corrected for their start at zero, as Adam's are.
+    mean, square = moments / (1 - decays ** count.astype(moments.dtype))
+    if b2 is None:
+        return moments, mean
+    root = jnp.sqrt(square)
+    return moments, mean / jnp.where(root > 0, root, 1.0)
+
+
+def _check_norms(activation_norm: float | None, weight_norm: float | None) -> None:
+    for field, value in (
+        ("activation_norm", activation_norm), ("weight_norm", weight_norm)
+    ):  # fmt: skip
+        if value is not None and not (value >= 0 and math.isfinite(value)):
+            raise InputError(f"{field}={value!r} must be a finite number, 0 or more")
+
+
+def hold_norms(
+    opt_state: optax.OptState,
+    *,
+    activation_norm: float,
+    weight_norm: float | None = None,
+) -> optax.OptState:
+    r"""Sets :math:`K_z`, and with it the rate, of an optimizer that holds it.
+
+    Args:
+        opt_state: with a state of `scale_by_lipschitz` that was told an
+            ``activation_norm``.
+        activation_norm: :math:`K_z` from now on.
+        weight_norm: the largest norm among the weights from now on; None takes it from
+            the parameters at every update.
+
+    Returns:
+        The same with both set.
+
+    Raises:
+        InputError: a state that holds no norms, or norms that are not finite.
+
+    Example:
+        >>> tx = lipschitz_sgd(num_classes=2, batch_size=4, activation_norm=16.0)
+        >>> state = hold_norms(tx.init(jnp.zeros(2)), activation_norm=8.0)
+        >>> updates, state = tx.update(jnp.ones(2), state, jnp.zeros(2))
+        >>> print(updates)
+        [-1. -1.]
+    """
+    _check_norms(activation_norm, weight_norm)
+    held = [
+        recent
+        for _, recent in optax.tree.get_all_with_path(opt_state, "recent")
+        if np.shape(recent) == (0,)
+    ]
+    if not held:
+        raise InputError(
+            "opt_state holds no activation_norm; make the optimizer by "
+            "lipschitz_sgd(..., activation_norm=...)"
+        )
+    dtype = held[0].dtype
+    return optax.tree.set(
+        opt_state,
+        activation_norm=jnp.asarray(activation_norm, dtype),
+        weight_norm=jnp.asarray(-1.0 if weight_norm is None else weight_norm, dtype),
+    )
+
+
+def _largest_norm(params: Any) -> jax.Array:
+    """The largest Frobenius norm among the arrays of a tree."""
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise InputError(

@@ -1,0 +1,119 @@
+"""The largest activations that enter the last layer, over the batches of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+from jax import lax
+
+from lrscape.data import Dataset
+from lrscape.errors import InputError, unknown_name
+from lrscape.training.config import Config
+from lrscape.training.devices import (
+    AXIS,
+    choose_devices,
+    map_over_devices,
+    replicate,
+    split,
+)
+from lrscape.training.state import DROPOUT, TrainState
+from lrscape.training.step import DeviceData, batches_of, penultimate, synchronized
+from lrscape.transforms.lipschitz import activation_norms
+
+MODES = ("train", "inference")
+
+
+def make_largest_activations(
+    model: nn.Module,
+    data: Dataset,
+    config: Config,
+    *,
+    mode: str = "train",
+    num_batches: int | None = None,
+) -> Callable[[TrainState], dict[str, float]]:
+    r"""Makes a function that measures :math:`K_z` by a pass over training batches.
+
+    It is what an optimizer that was told an ``activation_norm`` is given at the start
+    of an epoch, by `lrscape.transforms.hold_norms`. Training hands over the same from
+    its own forward pass, for nothing.
+
+    Args:
+        model: one that sows ``penultimate``, as those of `lrscape.models` do.
+        data: its training examples are gone through in their order, normalised and not
+            augmented; what is left after the last whole batch is not.
+        config: how it is trained; batch size, devices and normalisation are taken from
+            it.
+        mode: ``'train'``, batch norm normalising by each batch and dropout on; or
+            ``'inference'``, by running averages, which at first are not those of any
+            batch.
+        num_batches: how many; None is all of them.
+
+    Returns:
+        ``measure(state)`` -> ``{'activation_norm': ..., 'activation_max': ...}``: the
+        largest Frobenius norm of a batch's activations, and the largest activation.
+
+    Raises:
+        InputError: an unknown mode, no batches; when measuring, a model that sows no
+            ``penultimate``.
+
+    Example:
+        >>> from lrscape import data, models, transforms
+        >>> from lrscape.training import Config, initial_state
+        >>> digits = data.load('digits')
+        >>> model = models.create('mlp', num_classes=10, features=(32,))
+        >>> tx = transforms.lipschitz_sgd(
+        ...     num_classes=10, batch_size=128, activation_norm=1.0)
+        >>> state = initial_state(model, digits, tx, seed=0)
+        >>> measure = make_largest_activations(model, digits, Config(epochs=1))
+        >>> norm = measure(state)['activation_norm']
+        >>> opt_state = transforms.hold_norms(state.opt_state, activation_norm=norm)
+        >>> state = state.replace(opt_state=opt_state)
+
+    References:
+        Yedida and Saha, `A novel adaptive learning rate scheduler for deep neural
+        networks <https://arxiv.org/abs/1902.07399>`_, 2019, Sec. 7.2
+    """
+    if mode not in MODES:
+        raise unknown_name("mode", mode, MODES)
+    if num_batches is not None and num_batches < 1:
+        raise InputError(f"num_batches={num_batches!r} must be 1 or more")
+    devices = choose_devices(config.num_devices, config.batch_size)
+    batches = batches_of(len(data.train), config.batch_size)
+    batches = batches[: config.steps_per_epoch(data)][:num_batches]
+    dataset = replicate(DeviceData.of(data, "train", config.normalize), devices)
+
+    def step(of_state, dataset: DeviceData, indices: jax.Array):
+        variables, key = of_state
+        key = jax.random.fold_in(jax.random.fold_in(key, indices[0]), DROPOUT)
+        network = model
+        if mode == "train" and "batch_stats" in variables:
+            network = synchronized(model, config, len(devices))
+        _, sown = network.apply(
+            variables,
+            dataset.normalize(dataset.image[indices]),
+            train=mode == "train",
+            mutable=["batch_stats", "intermediates"],
+            rngs={"dropout": jax.random.fold_in(key, lax.axis_index(AXIS))},
+        )
+        features = penultimate(sown.get("intermediates", {}))
+        if features is None:
+            raise InputError(
+                f"model={type(model).__name__} sows no 'penultimate'; call "
+                "self.sow('intermediates', 'penultimate', x) before its last layer"
+            )
+        return activation_norms(features, AXIS), None
+
+    mapped = map_over_devices(step, devices)
+
+    def measure(state: TrainState) -> dict[str, float]:
+        of_state = replicate((state.variables, state.key), devices)
+        largest: dict[str, float] = {}
+        for indices in batches:
+            found, _ = mapped(of_state, dataset, split(indices, devices))
+            for name, value in found.items():
+                largest[name] = max(largest.get(name, 0.0), float(value))
+        return largest
+
+    return measure
