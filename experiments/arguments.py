@@ -44,7 +44,7 @@ class Arguments:
         augment: augmentations in order, of crop, flip, jitter, shift, zoom, rotation;
             none: --augment none.
         normalize: standardize (mean 0, deviation 1 a channel), center (minus the mean
-            image, on the pixels' own scale) or scale (to 0 ... 1).
+            image, on the pixels' own scale), scale (to 0 ... 1) or center_scale (both).
         schedule: gaussian, laplacian, rational, step, triangular, trapezoid or swa.
         peak_lr: the schedule's largest rate. A preset has one for schedules with a peak
             and a smaller one, its start_lr, for those that start at their largest.

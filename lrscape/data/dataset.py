@@ -9,7 +9,7 @@ import numpy as np
 
 from lrscape.errors import InputError, unknown_name
 
-NORMALIZATIONS = ("standardize", "center", "scale")
+NORMALIZATIONS = ("standardize", "center", "scale", "center_scale")
 
 
 class Examples(NamedTuple):
@@ -64,7 +64,8 @@ class Dataset:
         Args:
             kind: ``'standardize'`` to mean 0 and deviation 1 in each channel;
                 ``'center'``: the mean image is subtracted and pixels keep their
-                scale, as in Krizhevsky et al. (2012); ``'scale'``: to [0, 1].
+                scale, as in Krizhevsky et al. (2012); ``'scale'``: to [0, 1];
+                ``'center_scale'``: both, the mean image subtracted after it.
 
         Returns:
             Two float32 arrays that broadcast against an image: mean and scale.
@@ -84,9 +85,10 @@ class Dataset:
             mean = counts @ values / pixels
             variance = counts @ values**2 / pixels - mean**2
             scale = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 1.0)
-        elif kind == "center":
+        elif kind in ("center", "center_scale"):
             mean = self.train.image.mean(axis=0, dtype=np.float64)
-            return mean.astype(np.float32), np.ones(shape, np.float32)
+            divisor = self.max_value if kind == "center_scale" else 1
+            return mean.astype(np.float32), np.full(shape, divisor, np.float32)
         elif kind == "scale":
             mean, scale = np.zeros(shape), np.full(shape, self.max_value)
         else:

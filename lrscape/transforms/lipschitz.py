@@ -154,8 +154,9 @@ class ScaleByLipschitzState(NamedTuple):
         activation_norm: :math:`K_z` of the last update: the largest of the window, or
             the one that is held.
         weight_norm: the one that is held; -1 where it is taken from the parameters.
-        recent: (window,), those handed over at the last updates; zeros before any;
-            empty where :math:`K_z` is held.
+        recent: (window,), those handed over at the last updates; zeros before any, and
+            where :math:`K_z` is held.
+        held: whether it is.
         moments: (2,), the averages of K and of its square; zeros before any.
         count: updates made so far.
     """
@@ -165,6 +166,7 @@ class ScaleByLipschitzState(NamedTuple):
     activation_norm: jax.Array
     weight_norm: jax.Array
     recent: jax.Array
+    held: jax.Array
     moments: jax.Array
     count: jax.Array  # type: ignore[assignment]
 
@@ -269,7 +271,8 @@ def scale_by_lipschitz(
             weight_norm=jnp.asarray(
                 -1.0 if weight_norm is None else weight_norm, dtype
             ),
-            recent=jnp.zeros(0 if held else int(window), dtype),
+            recent=jnp.zeros(int(window), dtype),
+            held=jnp.asarray(held),
             moments=jnp.zeros(2, dtype),
             count=jnp.zeros([], jnp.int32),
         )
@@ -318,7 +321,14 @@ def scale_by_lipschitz(
         )  # fmt: skip
         updates = jax.tree.map(lambda u: -rate.astype(jnp.result_type(u)) * u, updates)
         return updates, ScaleByLipschitzState(
-            rate, constant, activations, state.weight_norm, recent, moments, count
+            rate,
+            constant,
+            activations,
+            state.weight_norm,
+            recent,
+            state.held,
+            moments,
+            count,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -375,17 +385,12 @@ def hold_norms(
         [-1. -1.]
     """
     _check_norms(activation_norm, weight_norm)
-    held = [
-        recent
-        for _, recent in optax.tree.get_all_with_path(opt_state, "recent")
-        if np.shape(recent) == (0,)
-    ]
-    if not held:
+    if not any(held for _, held in optax.tree.get_all_with_path(opt_state, "held")):
         raise InputError(
             "opt_state holds no activation_norm; make the optimizer by "
             "lipschitz_sgd(..., activation_norm=...)"
         )
-    dtype = held[0].dtype
+    dtype = optax.tree.get(opt_state, "activation_norm").dtype
     return optax.tree.set(
         opt_state,
         activation_norm=jnp.asarray(activation_norm, dtype),

@@ -1,0 +1,279 @@
+"""Figures 1 to 7: accuracy, loss and rate over epochs, on MNIST and CIFAR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.lipschitz.methods import Method
+from experiments.lipschitz.settings import Lab
+from experiments.paper import Result
+from experiments.statistics import mean_and_interval
+from lrscape.figures.style import COLORS, CYCLE, tidy
+
+History = list[dict[str, Any]]
+
+# Percent: of training over the last epoch; "validation", which is the test set at its
+# best epoch; "test", which is the test set after the last one.
+PAPER = {
+    ("mnist", "adaptive"): (98.57, 99.5, None),
+    ("cifar10", "fixed"): (97.61, 87.02, None),
+    ("cifar10", "adaptive"): (99.47, 89.37, 89.03),
+    ("cifar100", "adaptive"): (99.68, 75.99, 73.26),
+}
+# The rate before any update: on CIFAR-10 the text's, on CIFAR-100 the figure's order.
+FIRST_RATE = {"cifar10": 8e-3, "cifar100": 1e-8}
+
+
+def column(histories: Sequence[History], name: str, *, worst: float = 1.0):
+    """(seeds, epochs) of what rows hold; what a failed run lacks is `worst`."""
+    length = max(map(len, histories))
+    filled = np.full((len(histories), length), worst)
+    for values, history in zip(filled, histories, strict=True):
+        for i, row in enumerate(history):
+            values[i] = row.get(name, np.nan if "diverged" not in row else worst)
+    return filled
+
+
+def accuracy(histories: Sequence[History], part: str) -> np.ndarray:
+    """(seeds, epochs) in percent; of a failed run 0."""
+    return 100 * (1 - column(histories, f"{part}_error"))
+
+
+def row_of(lab: Lab, task: str, name: str, histories: Sequence[History]) -> dict:
+    """A method's results, the paper's beside them."""
+    train, test = (accuracy(histories, part) for part in ("train", "test"))
+    failed = sum("diverged" in history[-1] for history in histories)
+    paper = PAPER.get((task, name), (None, None, None))
+    seconds = np.nanmedian(column(histories, "seconds", worst=np.nan)[:, 1:])
+    return {
+        "method": name,
+        "data": lab.dataset_of(task),
+        "epochs": lab.plans[task].epochs,
+        "train %": mean_and_interval(train[:, -1]),
+        "paper, train": shown(paper[0]),
+        "test %, best epoch": mean_and_interval(test[:, 1:].max(axis=1)),
+        "paper's 'validation'": shown(paper[1]),
+        "test %, last epoch": mean_and_interval(test[:, -1]),
+        "paper, test": shown(paper[2]),
+        "first rate": mean_and_interval([h[0].get("rate", np.nan) for h in histories]),
+        "last rate": mean_and_interval(column(histories, "rate")[:, -1]),
+        "failed": failed,
+        "s/epoch": f"{seconds:.3g}",
+    }
+
+
+def shown(value: float | None) -> str:
+    """A number of the paper, or a dash where it has none."""
+    return "-" if value is None else f"{value:g}"
+
+
+def _result(lab: Lab, task: str, found: Mapping[str, list[History]]):
+    rows = [row_of(lab, task, name, histories) for name, histories in found.items()]
+    variables = {}
+    for name, histories in found.items():
+        label = name.replace(" ", "_").replace(",", "")
+        for part in ("train_error", "test_error", "train_loss", "rate"):
+            unit = {"rate": "1", "train_loss": "nat"}.get(part, "fraction")
+            values = column(histories, part, worst=np.nan)
+            variables[f"{label}_{part}"] = (
+                (f"{label}_seed", f"{label}_epoch"), values, {"units": unit}
+            )  # fmt: skip
+    adaptive = lab.adaptive(task)
+    notes = [
+        (
+            "the paper's 'validation' is the test set at its best epoch; neither "
+            "number beside it comes from data of its own"
+        ),
+        f"rate: {feed_of(adaptive)}; rates are those of an epoch's last update",
+        *_first_rates(lab, task, found.get("adaptive", ())),
+    ]
+    title = f"{lab.plans[task].model} on {lab.dataset_of(task)}"
+    drawn = {
+        "accuracy": curves_figure(found, title),
+        "rate": rates_figure(found, title),
+    }
+    return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def feed_of(method: Method) -> str:
+    """Where K_z comes from, in words."""
+    words = {
+        "free": "K_z from the updates' own forward passes, the largest of an epoch",
+        "train": "K_z from a pass in train mode at each epoch's start",
+        "inference": "K_z from a pass in inference mode at each epoch's start",
+    }
+    decay = f", time decay {method.time_decay:g}" if method.time_decay else ""
+    return words[method.feed] + decay
+
+
+def rate_at(lab: Lab, task: str, row: dict[str, Any], mode: str) -> float:
+    """The rate that a pass at this point would give.
+
+    Args:
+        lab: has the task.
+        task: one of its tasks.
+        row: of a history.
+        mode: of the pass, ``'train'`` or ``'inference'``.
+    """
+    from lrscape.transforms import lipschitz_constant
+
+    arm = lab.arm(task, lab.adaptive(task), 0)
+    weights = row["weight_norm" if mode == "train" else "weight_norm_all"]
+    constant = lipschitz_constant(
+        row[f"{mode}_norm"],
+        num_classes=arm.data.num_classes,
+        batch_size=arm.config.batch_size,
+        weight_decay=arm.config.weight_decay,
+        weight_norm=weights,
+    )
+    return 1 / float(constant)
+
+
+def _first_rates(lab: Lab, task: str, histories: Sequence[History]) -> list[str]:
+    if not histories:
+        return []
+    found = {
+        mode: mean_and_interval([rate_at(lab, task, h[0], mode) for h in histories])
+        for mode in ("train", "inference")
+    }
+    paper = FIRST_RATE.get(task)
+    said = f"; the paper's first rate is {paper:g}" if paper else ""
+    return [
+        (
+            f"before any update a pass gives the rate {found['train']} in train mode, "
+            f"{found['inference']} in inference mode (before the cap){said}"
+        )
+    ]
+
+
+def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
+    """Accuracy and loss over epochs, the mean over seeds."""
+    figure = Figure(figsize=(6.4, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 2), sharex=True)
+    for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
+        # A single method is drawn as the paper draws it: training beside test.
+        one = len(found) == 1
+        for part, style in (("train", "--"), ("test", "-")):
+            values = accuracy(histories, part)[:, 1:]
+            epochs = np.arange(1, 1 + values.shape[1])
+            upper.plot(
+                epochs, values.mean(axis=0), style,
+                color=COLORS[part] if one else color,
+                marker="." if len(epochs) < 50 else None, label=f"{name}, {part}",
+            )  # fmt: skip
+            if part == "test" and len(values) > 1:
+                upper.fill_between(
+                    epochs, values.min(axis=0), values.max(axis=0), alpha=0.15,
+                    color=COLORS[part] if one else color, linewidth=0,
+                )  # fmt: skip
+        losses = column(histories, "train_loss", worst=np.nan)[:, 1:]
+        lower.plot(
+            np.arange(1, 1 + losses.shape[1]), losses.mean(axis=0), "--",
+            marker="." if losses.shape[1] < 50 else None,
+            color=COLORS["train"] if one else color,
+        )  # fmt: skip
+    upper.set_ylabel("accuracy (%)")
+    upper.legend(frameon=False, fontsize="small")
+    lower.set_ylabel("training loss (nat)")
+    lower.set_xlabel("epoch")
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (upper, lower):
+        tidy(axes)
+    count = max(map(len, found.values()))
+    figure.suptitle(f"{title}, mean of {count} seeds" if count > 1 else title)
+    return figure
+
+
+def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
+    """The rate over epochs: from the first update, and from epoch 2 on."""
+    figure = Figure(figsize=(6.4, 6), layout="constrained")
+    whole, later = figure.subplots(2, 1)
+    for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
+        rates = column(histories, "rate", worst=np.nan)
+        for axes, first in ((whole, 0), (later, min(2, rates.shape[1] - 1))):
+            epochs = np.arange(first, rates.shape[1])
+            axes.plot(
+                epochs, rates[:, first:].mean(axis=0), color=color, label=name,
+                marker="." if len(epochs) < 50 else None,
+            )  # fmt: skip
+    whole.legend(frameon=False, fontsize="small")
+    whole.set_yscale("log")
+    for axes in (whole, later):
+        axes.set_ylabel("learning rate")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        tidy(axes)
+    later.set_xlabel("epoch (0: the first update)")
+    figure.suptitle(title)
+    return figure
+
+
+def methods_of(lab: Lab, task: str) -> dict[str, list[History]]:
+    """The adaptive rate, the fixed one and the tuned constant, with equal budgets."""
+    seeds = range(lab.plans[task].seeds)
+    tuned = lab.tuned(task)
+    return {
+        "adaptive": lab.histories(task, lab.adaptive(task)),
+        "fixed": [
+            lab.arm(task, lab.fixed(task, seed), seed).history() for seed in seeds
+        ],
+        f"constant {tuned.rate:g}, tuned": lab.histories(task, tuned),
+    }
+
+
+def mnist(lab: Lab) -> Result:
+    """Figures 1 and 2: accuracy, loss and rate on MNIST, with no rate given."""
+    found = {"adaptive": lab.histories("mnist", lab.adaptive("mnist"))}
+    return _result(lab, "mnist", found)
+
+
+def cifar10_fixed(lab: Lab) -> Result:
+    """Figure 3: CIFAR-10 with a rate from the K_z of one epoch."""
+    found = methods_of(lab, "cifar10")
+    result = _result(lab, "cifar10", {"fixed": found["fixed"]})
+    rates = [history[-1].get("rate", np.nan) for history in found["fixed"]]
+    result.notes.append(
+        f"fixed rates {mean_and_interval(rates)}, from the adaptive runs' first epoch; "
+        "the paper's is 0.668"
+    )
+    return result
+
+
+def cifar10_adaptive(lab: Lab) -> Result:
+    """Figures 4 and 5: CIFAR-10 with a rate that follows K_z, beside other rates."""
+    found = methods_of(lab, "cifar10")
+    result = _result(lab, "cifar10", found)
+    adaptive, fixed = (accuracy(found[n], "test") for n in ("adaptive", "fixed"))
+    first = [
+        next((e for e, value in enumerate(one) if e and value > other[-1]), None)
+        for one, other in zip(adaptive, fixed, strict=True)
+    ]
+    gaps = {
+        name: mean_and_interval(
+            accuracy(found[name], "train")[:, -1] - accuracy(found[name], "test")[:, -1]
+        )
+        for name in ("adaptive", "fixed")
+    }
+    result.notes += [
+        "first epoch at which the adaptive rate is above the fixed one's last: "
+        + ", ".join("never" if e is None else str(e) for e in first)
+        + " (a seed each; the paper says 65 of 300)",
+        (f"training minus test accuracy: adaptive {gaps['adaptive']}, fixed "
+        f"{gaps['fixed']}"),
+        f"constant rates tried on seed 0: "
+        f"{' '.join(f'{rate:g}' for rate in lab.plans['cifar10'].rates)}, chosen on "
+        + ("validation examples" if lab.plans["cifar10"].validation else
+           "the test set, in the constant rate's favour"),
+    ]  # fmt: skip
+    return result
+
+
+def cifar100(lab: Lab) -> Result:
+    """Figures 6 and 7: CIFAR-100, ResNet-164, with a rate that follows K_z."""
+    found = {"adaptive": lab.histories("cifar100", lab.adaptive("cifar100"))}
+    return _result(lab, "cifar100", found)

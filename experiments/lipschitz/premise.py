@@ -1,0 +1,261 @@
+"""Eq. 1 and the bounds: is the last layer's gradient the largest, and how large?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from matplotlib.figure import Figure
+
+from experiments.lipschitz.arms import Arm
+from experiments.lipschitz.settings import Lab
+from experiments.paper import Result
+from experiments.statistics import mean_and_interval
+from lrscape import training, transforms
+from lrscape.figures.style import CYCLE, tidy
+from lrscape.training.step import DeviceData, penultimate
+from lrscape.transforms import activation_norms, lipschitz_constant
+
+TASKS = ("variants", "cifar10")
+FORMS = [(form, norm) for form in ("paper", "bound") for norm in ("frobenius", "max")]
+BATCHES = ("data", "one class", "one class, labelled wrongly")
+
+
+def keep_norms() -> optax.GradientTransformationExtraArgs:
+    """Keeps the norms that an update is handed."""
+
+    def init(params):
+        del params
+        return {"seen_norm": jnp.zeros([]), "seen_max": jnp.zeros([])}
+
+    def update(updates, state, params=None, **extra):
+        del params, state
+        return updates, {
+            "seen_norm": extra["activation_norm"], "seen_max": extra["activation_max"]
+        }  # fmt: skip
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def largest_entries(gradient: Any, num_classes: int) -> tuple[float, float]:
+    """The largest entry by magnitude: of the last layer's weights, of all others'.
+
+    Biases and batch norm are no weights w_ij.
+    """
+    found = {"last": 0.0, "other": 0.0}
+    leaves = [
+        leaf for leaf in jax.tree.leaves(gradient) if np.ndim(leaf) > 1
+    ]  # fmt: skip
+    last = [i for i, leaf in enumerate(leaves) if leaf.shape[1:] == (num_classes,)]
+    for i, leaf in enumerate(leaves):
+        kind = "last" if i == last[-1] else "other"
+        found[kind] = max(found[kind], float(jnp.abs(leaf).max()))
+    return found["last"], found["other"]
+
+
+def constants(arm: Arm, frobenius: float, largest: float) -> dict[str, float]:
+    """The Lipschitz constant without weight decay, by form and reading of K_z."""
+    return {
+        f"{form}, {norm}": float(
+            lipschitz_constant(
+                frobenius if norm == "frobenius" else largest,
+                num_classes=arm.data.num_classes,
+                batch_size=arm.config.batch_size, form=form, norm=norm,
+            )
+        )
+        for form, norm in FORMS
+    }  # fmt: skip
+
+
+def steps_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
+    """Over the first updates of the adaptive run: gradients, and the constants."""
+    arm = lab.arm(task, lab.adaptive(task), seed)
+    count = min(
+        lab.plans[task].premise, arm.config.total_steps(arm.data)
+    )  # fmt: skip
+
+    def make() -> dict[str, Any]:
+        tx = optax.with_extra_args_support(
+            optax.chain(transforms.keep_gradient(), keep_norms(), arm.tx)
+        )
+        start = training.initial_state(arm.model, arm.data, tx, arm.config.seed)
+        found: dict[str, list[float]] = {"last": [], "other": []}
+        for state in training.fit(arm.model, arm.data, tx, arm.config, state=start):
+            gradient = optax.tree.get(state.opt_state, "gradient")
+            last, other = largest_entries(gradient, arm.data.num_classes)
+            found["last"].append(last)
+            found["other"].append(other)
+            norms = [
+                float(optax.tree.get(state.opt_state, name))
+                for name in ("seen_norm", "seen_max")
+            ]
+            for name, value in constants(arm, *norms).items():
+                found.setdefault(name, []).append(value)
+            if int(state.step) == count:
+                break
+        return {"updates": count, **found}
+
+    # The rate follows K_z for nothing here, whatever feeds it in the run itself.
+    return arm.numbers(f"premise-{count}", make)
+
+
+def adversarial_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
+    """The last layer's largest gradient over the constants, batch by batch.
+
+    In inference mode, on the weights before the first and after the last epoch that
+    were kept.
+    """
+    arm = lab.arm(task, lab.adaptive(task), seed)
+
+    def make() -> dict[str, Any]:
+        arm.history()
+        found: dict[str, float] = {}
+        for name in (min(arm.snapshots, key=_epoch), max(arm.snapshots, key=_epoch)):
+            for kind, (images, labels) in _batches(arm).items():
+                gradient, norm, largest = _last_gradient(
+                    arm.model, arm.snapshots[name].variables, images, labels
+                )
+                for form, constant in constants(arm, norm, largest).items():
+                    key = f"{kind}: {form}"
+                    found[key] = max(found.get(key, 0.0), gradient / constant)
+        return found
+
+    return arm.numbers("adversarial", make)
+
+
+def _epoch(name: str) -> int:
+    return int(name.split("_")[1])
+
+
+def _batches(arm: Arm) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """A batch of each kind, normalised; a class that is too small is repeated."""
+    data, count = arm.data, arm.config.batch_size
+    placed = DeviceData.of(data, "train", arm.config.normalize)
+    of_one = np.flatnonzero(data.train.label == 0)
+    chosen = {"data": np.arange(count), "one class": np.resize(of_one, count)}
+    found = {}
+    for kind, indices in chosen.items():
+        images = placed.normalize(jnp.asarray(placed.image[indices]))
+        found[kind] = (images, jnp.asarray(data.train.label[indices]))
+    images, labels = found["one class"]
+    found["one class, labelled wrongly"] = (images, labels + 1)
+    return found
+
+
+def _last_gradient(model, variables, images, labels) -> tuple[float, float, float]:
+    """The last layer's largest gradient, and both norms of what enters it."""
+
+    @jax.jit
+    def run(variables):
+        logits, sown = model.apply(
+            variables, images, train=False, mutable=["intermediates"]
+        )
+        features = penultimate(sown["intermediates"])
+        assert features is not None
+        wrong = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1])
+        gradient = features.T @ wrong / len(labels)
+        return jnp.abs(gradient).max(), activation_norms(features)
+
+    gradient, norms = run(variables)
+    return float(gradient), float(norms["activation_norm"]), float(
+        norms["activation_max"]
+    )  # fmt: skip
+
+
+def share_of(steps: dict[str, Any]) -> float:
+    """The share of updates whose largest gradient is the last layer's."""
+    return float(np.mean(np.array(steps["last"]) >= np.array(steps["other"])))
+
+
+def ratio_of(steps: dict[str, Any], form: str) -> float:
+    """The largest of the last layer's gradients over the constant."""
+    return float(np.max(np.array(steps["last"]) / np.array(steps[form])))
+
+
+def eq1(lab: Lab) -> Result:
+    """Eq. 1: is the last layer's gradient the largest, and below the constants?"""
+    rows, variables, drawn = [], {}, {}
+    for task in TASKS:
+        seeds = range(lab.plans[task].seeds)
+        steps = [steps_of(lab, task, seed) for seed in seeds]
+        hostile = [adversarial_of(lab, task, seed) for seed in seeds]
+        what = f"{lab.plans[task].model}, {lab.dataset_of(task)}"
+        ratios = [
+            np.median(np.array(s["last"]) / np.array(s["other"])) for s in steps
+        ]  # fmt: skip
+        shares = [share_of(s) for s in steps]
+        rows.append(
+            {
+                "network": what,
+                "of": f"{steps[0]['updates']} updates",
+                "measured": "share whose largest gradient is the last layer's",
+                "value": mean_and_interval(shares),
+                "paper": "1",
+            }
+        )
+        rows.append(
+            {
+                "network": what,
+                "of": f"{steps[0]['updates']} updates",
+                "measured": "last layer's largest / other layers', median",
+                "value": mean_and_interval(ratios),
+                "paper": "above 1",
+            }
+        )
+        for form, norm in FORMS:
+            name = f"{form}, {norm}"
+            over = {"updates": [ratio_of(s, name) for s in steps]}
+            for kind in BATCHES:
+                over[kind] = [h[f"{kind}: {name}"] for h in hostile]
+            for kind, values in over.items():
+                rows.append(
+                    {
+                        "network": what,
+                        "of": kind if kind == "updates" else f"a batch, {kind}",
+                        "measured": f"largest gradient / constant ({name})",
+                        "value": mean_and_interval(values),
+                        "paper": "at most 1",
+                    }
+                )
+        for name in ("last", "other", *(f"{form}, {norm}" for form, norm in FORMS)):
+            label = f"{task}_{name}".replace(", ", "_")
+            variables[label] = (
+                (f"{task}_seed", f"{task}_step"), [s[name] for s in steps],
+                {"units": "nat"},
+            )  # fmt: skip
+        drawn[task] = _figure(steps[0], what)
+    notes = [
+        (
+            "entries by magnitude, of weights alone; updates are the adaptive run's "
+            "first, as trained (batch norm in train mode, dropout on); batches on "
+            "their own are measured in inference mode before and after training, the "
+            "larger ratio shown"
+        ),
+        (
+            "K_z as the Frobenius norm of a batch's activations, or as the largest "
+            "one; without weight decay"
+        ),
+    ]
+    return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _figure(steps: dict[str, Any], title: str) -> Figure:
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    updates = np.arange(1, steps["updates"] + 1)
+    axes.plot(updates, steps["last"], color=CYCLE[0], label="last layer")
+    axes.plot(updates, steps["other"], color=CYCLE[1], label="all other layers")
+    for (form, norm), style in zip(FORMS, ("-", "--", "-.", ":"), strict=True):
+        name = f"{form}, {norm}"
+        axes.plot(updates, steps[name], style, color="#888888", label=f"K: {name}")
+    axes.set_yscale("log")
+    axes.set_xlabel("update")
+    axes.set_ylabel("largest gradient of a weight")
+    axes.legend(frameon=False, fontsize="small")
+    axes.set_title(title)
+    tidy(axes)
+    return figure

@@ -1,0 +1,135 @@
+r"""What the paper did not ask: is 1/K below the limit of stability, 2/lambda_max?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.lipschitz.arms import Arm
+from experiments.lipschitz.settings import Lab
+from experiments.paper import Result
+from experiments.statistics import mean_and_interval
+from lrscape import landscape
+from lrscape.figures.style import CYCLE, tidy
+
+TASKS = ("variants", "cifar10")
+TOLERANCE = 1e-2
+
+
+def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
+    """At each kept epoch: the largest eigenvalue, and the rate that would be next.
+
+    Of the mean loss over training examples with its L2 term, batch norm in train mode,
+    dropout off.
+    """
+    arm = lab.arm(task, lab.adaptive(task), seed)
+    history = arm.history()
+    count, rows = lab.plans[task].curvature[0], []
+    for name in sorted(arm.snapshots, key=lambda name: int(name.split("_")[1])):
+        found = arm.numbers(
+            f"curvature-{count}-{name}", lambda name=name: _largest(arm, name, count)
+        )
+        epoch = int(name.split("_")[1])
+        if epoch >= len(history) or "diverged" in history[epoch]:
+            break
+        # Of the update after this epoch, but for the last, which has none.
+        rate = history[epoch]["rate"]
+        rows.append({"epoch": epoch, "rate": rate, **found})
+    return rows
+
+
+def _largest(arm: Arm, name: str, count: int) -> dict[str, Any]:
+    data, config = arm.data, arm.config
+    mean, scale = data.normalization(config.normalize)
+    count = min(count, len(data.train))
+    images = (data.train.image[:count].astype(np.float32) - mean) / scale
+    objective = landscape.flax_objective(
+        arm.model, (images.astype(np.float32), data.train.label[:count]), norm="train",
+        batch_size=min(config.batch_size, count),
+    )  # fmt: skip
+    found = landscape.top_eigenpairs(
+        objective, arm.snapshots[name].params, 1, key=jax.random.key(0),
+        tolerance=TOLERANCE,
+    )  # fmt: skip
+    # The L2 term adds its factor to every eigenvalue.
+    value = float(found.eigenvalues[0]) + config.weight_decay
+    return {
+        "largest": value, "residual": float(found.residuals[0]), "examples": count
+    }  # fmt: skip
+
+
+def ratios_of(rows: list[dict[str, Any]]) -> np.ndarray:
+    """lambda_max / 2K by epoch; above 1 gradient descent is unstable."""
+    return np.array([row["largest"] * row["rate"] / 2 for row in rows])
+
+
+def stability(lab: Lab) -> Result:
+    """Rates beside the limit of stability: the largest eigenvalue over 2K."""
+    rows, variables, drawn = [], {}, {}
+    for task in TASKS:
+        plan = lab.plans[task]
+        seeds = range(min(plan.curvature[1], plan.seeds))
+        found = [curvature_of(lab, task, seed) for seed in seeds]
+        what = f"{plan.model}, {lab.dataset_of(task)}"
+        epochs = [row["epoch"] for row in found[0]]
+        for i, epoch in enumerate(epochs):
+            at = [one[i] for one in found if i < len(one)]
+            rows.append(
+                {
+                    "network": what,
+                    "epoch": epoch,
+                    "largest eigenvalue": mean_and_interval([r["largest"] for r in at]),
+                    "rate 1/K": mean_and_interval([r["rate"] for r in at]),
+                    "eigenvalue / 2K": mean_and_interval(
+                        [r["largest"] * r["rate"] / 2 for r in at]
+                    ),
+                    "above 1 in": f"{sum(ratios_of([r])[0] > 1 for r in at)} "
+                    f"of {len(at)}",
+                    "relative residual": f"{max(_residual(r) for r in at):.1g}",
+                }
+            )
+        for name in ("largest", "rate"):
+            values = np.full((len(found), len(epochs)), np.nan)
+            for one, filled in zip(found, values, strict=True):
+                filled[: len(one)] = [row[name] for row in one]
+            variables[f"{task}_{name}"] = (
+                (f"{task}_seed", f"{task}_epoch"), values,
+                {"units": "nat" if name == "largest" else "1"},
+            )  # fmt: skip
+        drawn[task] = _figure(found, what)
+    notes = [
+        "the Hessian of the mean training loss with its L2 term, batch norm in train "
+        "mode, dropout off, on "
+        + ", ".join(f"{task}: {lab.plans[task].curvature[0]}" for task in TASKS)
+        + " examples; the rate is the one before or at that epoch's last update (in "
+        "the first row: of the first update)",
+        "above 1, gradient descent on them is unstable along that eigenvector",
+    ]
+    return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _residual(row: dict[str, Any]) -> float:
+    return row["residual"] / max(abs(row["largest"]), 1e-30)
+
+
+def _figure(found: list[list[dict[str, Any]]], title: str) -> Figure:
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for seed, rows in enumerate(found):
+        epochs = [row["epoch"] for row in rows]
+        color = CYCLE[seed % len(CYCLE)]
+        axes.plot(epochs, ratios_of(rows), ".-", color=color, label=f"seed {seed}")
+    axes.axhline(1, color="#888888", linestyle="--", label="limit of stability")
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(r"$\lambda_{max}\,/\,2K$")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize="small")
+    axes.set_title(title)
+    tidy(axes)
+    return figure

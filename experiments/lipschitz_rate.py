@@ -1,0 +1,128 @@
+"""Paper 5, "A novel adaptive learning rate scheduler": measured beside its numbers.
+
+    python -m experiments.lipschitz_rate mnist --preset=quick
+
+Items: mnist (figures 1, 2), cifar10-fixed (figure 3), cifar10-adaptive (figures 4, 5,
+beside a tuned constant rate), cifar100 (figures 6, 7), eq1 (is the last layer's
+gradient the largest, and below the constants), estimates (K_z for nothing beside passes
+that measure it), stability (1/K beside 2/lambda_max), variants (with L2 and momentum;
+the later text's momentum, RMSprop and Adam), claims (what all of it says of the paper's
+claims), all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. The preset quick takes a part of the examples, a few epochs,
+and K_z from the updates' own forward passes; paper takes the text's settings, and K_z
+from a pass in train mode each epoch; authors does as the paper's code does: inference
+mode, time decay, the mean image subtracted. Paper and authors take a GPU. Where
+CIFAR-100 is not prepared, quick trains on CIFAR-10, and on digits where nothing is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.lipschitz.items import ITEMS, TASKS
+from experiments.lipschitz.settings import DATASETS, PRESETS, Lab
+from experiments.paper import guarded, make
+from lrscape.errors import InputError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the figure, or all.
+        preset: quick, paper or authors.
+        epochs: passes over the training examples.
+        seeds: networks that differ by their seed alone.
+        examples: trained on; 0: all of them.
+        feed: where K_z comes from: free, train or inference.
+        dataset: instead of each task's own: mnist, cifar10, cifar100 or digits.
+        run_dir: where networks and results are kept; default:
+            runs/lipschitz_rate-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    epochs: int | None = None
+    seeds: int | None = None
+    examples: int | None = None
+    feed: str | None = None
+    dataset: str | None = None
+    run_dir: Path | None = None
+    data_dir: Path | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    if arguments.item != "all" and arguments.item not in ITEMS:
+        raise unknown_name("item", arguments.item, [*ITEMS, "all"])
+    if arguments.preset not in PRESETS:
+        raise unknown_name("preset", arguments.preset, PRESETS)
+    if arguments.dataset is not None and arguments.dataset not in DATASETS:
+        raise unknown_name("dataset", arguments.dataset, DATASETS)
+    feeds = ("free", "train", "inference")
+    if arguments.feed is not None and arguments.feed not in feeds:
+        raise unknown_name("feed", arguments.feed, feeds)
+    for field, lowest in {"epochs": 1, "seeds": 1, "examples": 0}.items():
+        value = getattr(arguments, field)
+        if value is not None and value < lowest:
+            raise InputError(f"{field}={value} must be {lowest} or more")
+    plans = {}
+    for task, plan in PRESETS[arguments.preset].items():
+        changes: dict[str, Any] = {
+            field: getattr(arguments, field)
+            for field in ("epochs", "seeds", "feed")
+            if getattr(arguments, field) is not None
+        }
+        if arguments.examples is not None:
+            changes["examples"] = arguments.examples or None
+        if arguments.examples and arguments.examples < plan.batch_size:
+            raise InputError(
+                f"examples={arguments.examples} must be at least one batch, "
+                f"{plan.batch_size}, or 0 for all"
+            )
+        plans[task] = dataclasses.replace(plan, **changes)
+    root = arguments.run_dir or Path("runs") / f"lipschitz_rate-{arguments.preset}"
+    return Lab(arguments.preset, plans, root, arguments.data_dir, arguments.dataset)
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
+
+    def about(item: str) -> dict[str, Any]:
+        return {"plans": {task: lab.about(task) for task in TASKS[item]}}
+
+    make(ITEMS, wanted, lab, about)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    arguments = tyro.cli(
+        Arguments,
+        prog="python -m experiments.lipschitz_rate",
+        description=__doc__.strip(),
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return guarded(lambda: run(arguments), debug=arguments.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
