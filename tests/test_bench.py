@@ -1,13 +1,14 @@
 """The arithmetic of the benchmarks, on times that are given. Nothing is timed here."""
 
+import jax
 import numpy as np
 import optax
 import pytest
 
-from experiments.bench import curvature
+from experiments.bench import curvature, lipschitz
 from experiments.bench import training as bench
 from experiments.bench.pairs import REFERENCE_AGAIN, interleaved, ratios, show
-from lrscape import models
+from lrscape import models, training
 
 
 def test_functions_take_turns_in_a_new_order_every_round():
@@ -65,6 +66,19 @@ def tiny_case(monkeypatch):
     if not peers:
         pytest.skip("none of PyTorch's packages is installed")
     return case, peers
+
+
+def test_what_the_lipschitz_rate_is_compared_with():
+    """Both optimizers make the same updates: the rate for nothing is capped."""
+    dataset = bench.random_images(32)
+    model = models.create("mlp", num_classes=10, features=(8,))
+    config = training.Config(epochs=1, batch_size=16, num_devices=1)
+    constant, free = (
+        list(training.fit(model, dataset, tx, config))[-1]
+        for tx in lipschitz.optimizers(16).values()
+    )
+    assert float(optax.tree.get(free.opt_state, "lipschitz_constant")) < 100
+    jax.tree.map(np.testing.assert_array_equal, constant.params, free.params)
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own packages warn

@@ -237,13 +237,20 @@ def test_bad_names_and_fields():
         small.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (2, 5), (4, 4)])
-def test_convolutions_of_tiny_maps_are_convolutions(height, width):
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "padding"),
+    [
+        (1, 1, (3, 3), "SAME"), (2, 2, (3, 3), "SAME"), (2, 5, (3, 3), "SAME"),
+        (4, 4, (3, 3), "SAME"), (6, 5, (3, 3), "VALID"), (3, 4, (3, 3), "VALID"),
+        (6, 7, (4, 3), "VALID"),
+    ],
+)  # fmt: skip
+def test_convolutions_in_other_forms_are_convolutions(height, width, kernel, padding):
     random = np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=(3, height, width, 4)), jnp.float32)
-    plain = nn.Conv(5, (3, 3))
+    plain = nn.Conv(5, kernel, padding=padding)
     params = plain.init(jax.random.key(0), x)
-    ours = nn.Conv(5, (3, 3), conv_general_dilated=conv_general_dilated)
+    ours = plain.clone(conv_general_dilated=conv_general_dilated)
 
     def loss(model, params, x):
         return jnp.sum(jnp.sin(model.apply(params, x)))
@@ -258,8 +265,9 @@ def test_convolutions_of_tiny_maps_are_convolutions(height, width):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"strides": 2}, {"padding": "VALID"},
-                                     {"kernel_dilation": 2}])  # fmt: skip
+@pytest.mark.parametrize("options", [
+    {"strides": 2}, {"padding": "VALID", "strides": 2}, {"kernel_dilation": 2},
+])  # fmt: skip
 def test_other_convolutions_are_left_alone(options):
     size = 4 if "padding" in options else 2
     x = jnp.ones((1, size, size, 3))

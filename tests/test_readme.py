@@ -31,6 +31,7 @@ def test_python_blocks_run(block, directory, monkeypatch, capsys):
     names = {
         "params": {"w": jnp.ones(2)},
         "gradients": {"w": jnp.ones(2)},
+        "activations": jnp.ones((4, 8)),
         "initial": {"w": jnp.zeros(2)},
         "final": {"w": jnp.ones(2)},
         "x": jnp.eye(2),

@@ -224,8 +224,7 @@ class _Seer:
         self._arm, config = arm, arm.config
         self._evaluate = training.make_evaluate(arm.model, arm.data, config)
         self._passes = {}
-        # A constant rate needs none.
-        if config.method.feed != "none":
+        if config.method.measured:
             self._passes = {
                 mode: training.make_largest_activations(
                     arm.model, arm.data, config, mode=mode,

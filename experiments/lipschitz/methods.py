@@ -51,6 +51,11 @@ class Method:
     time_decay: float = 0.0
 
     @property
+    def measured(self) -> bool:
+        """Whether K_z is measured by passes: where it is the rate, or compared."""
+        return self.feed in ("train", "inference") or self.name == "adaptive"
+
+    @property
     def held(self) -> bool:
         """Whether the optimizer is told K_z, rather than handed it at every update."""
         return self.feed in ("train", "inference", "fixed")

@@ -92,13 +92,13 @@ PRESETS: dict[str, dict[str, Plan]] = {
             feed="free", rates=_RATES, augmented=False, pass_batches=20,
         ),
         "variants": Plan(
-            model="mnist_cnn", dataset="mnist", examples=3840, validation=1000,
+            model="mnist_cnn", dataset="mnist", examples=2560, validation=1000,
             test=2000, batch_size=128, epochs=4, seeds=5, feed="free", rates=_RATES,
             augmented=False, looked_at=(0, 1, 2, 3, 4),
         ),
         "cifar10": Plan(
-            model="resnet20", dataset="cifar10", examples=2560, validation=1000,
-            test=2000, batch_size=128, epochs=4, seeds=5, weight_decay=1e-3,
+            model="resnet20", dataset="cifar10", examples=1920, validation=500,
+            test=1000, batch_size=128, epochs=4, seeds=3, weight_decay=1e-3,
             feed="free", rates=_RATES, looked_at=(0, 1, 2, 3, 4), curvature=(128, 3),
             premise=20,
         ),

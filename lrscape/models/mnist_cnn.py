@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
+from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.pooling import max_pool
 
 
@@ -34,7 +35,10 @@ class MnistCNN(nn.Module):
         glorot = nn.initializers.glorot_uniform()
 
         def conv(x: jax.Array, features: int, padding: str) -> jax.Array:
-            layer = nn.Conv(features, (3, 3), padding=padding, kernel_init=glorot)
+            layer = nn.Conv(
+                features, (3, 3), padding=padding, kernel_init=glorot,
+                conv_general_dilated=conv_general_dilated,
+            )  # fmt: skip
             return nn.relu(layer(x))
 
         def drop(x: jax.Array, rate: float) -> jax.Array:
