@@ -109,7 +109,8 @@ def feed_of(method: Method) -> str:
         "inference": "K_z from a pass in inference mode at each epoch's start",
     }
     decay = f", time decay {method.time_decay:g}" if method.time_decay else ""
-    return words[method.feed] + decay
+    form = "the paper's form" if method.form == "paper" else "the true bound"
+    return f"1 / K in {form}; {words[method.feed]}{decay}"
 
 
 def rate_at(lab: Lab, task: str, row: dict[str, Any], mode: str) -> float:
@@ -129,6 +130,7 @@ def rate_at(lab: Lab, task: str, row: dict[str, Any], mode: str) -> float:
         row[f"{mode}_norm"],
         num_classes=arm.data.num_classes,
         batch_size=arm.config.batch_size,
+        form=arm.config.method.form,
         weight_decay=arm.config.weight_decay,
         weight_norm=weights,
     )
@@ -191,24 +193,27 @@ def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
 
 
 def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
-    """The rate over epochs: from the first update, and from epoch 2 on."""
-    figure = Figure(figsize=(6.4, 6), layout="constrained")
-    whole, later = figure.subplots(2, 1)
-    for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
-        rates = column(histories, "rate", worst=np.nan)
-        for axes, first in ((whole, 0), (later, min(2, rates.shape[1] - 1))):
-            epochs = np.arange(first, rates.shape[1])
+    """The rate over epochs; of many, from epoch 2 on as well."""
+    every = {n: column(h, "rate", worst=np.nan) for n, h in found.items()}
+    starts = [0, 2] if max(r.shape[1] for r in every.values()) > 5 else [0]
+    figure = Figure(figsize=(6.4, 1 + 2.5 * len(starts)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(starts), 1))
+    for axes, start in zip(panels, starts, strict=True):
+        for color, (name, rates) in zip(CYCLE, every.items(), strict=False):
+            epochs = np.arange(start, rates.shape[1])
             axes.plot(
-                epochs, rates[:, first:].mean(axis=0), color=color, label=name,
+                epochs, rates[:, start:].mean(axis=0), color=color, label=name,
                 marker="." if len(epochs) < 50 else None,
             )  # fmt: skip
-    whole.legend(frameon=False, fontsize="small")
-    whole.set_yscale("log")
-    for axes in (whole, later):
         axes.set_ylabel("learning rate")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
-    later.set_xlabel("epoch (0: the first update)")
+    shown = np.concatenate([rates.ravel() for rates in every.values()])
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    if len(shown) and shown.max() > 10 * shown.min():
+        panels[0].set_yscale("log")
+    panels[0].legend(frameon=False, fontsize="small")
+    panels[-1].set_xlabel("epoch (0: the first update)")
     figure.suptitle(title)
     return figure
 

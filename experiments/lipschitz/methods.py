@@ -37,6 +37,7 @@ class Method:
         variant: ``'sgd'``; ``'trace'``, SGD's momentum with the same rate, which the
             paper says does not work; ``'momentum'``, ``'rmsprop'`` and ``'adam'`` of
             the authors' later text.
+        form: of the constant, ``'paper'`` or ``'bound'``.
         weight_decay: of the L2 term; None is the plan's.
         time_decay: d of a rate that is multiplied by 1 / (1 + d * updates).
     """
@@ -47,6 +48,7 @@ class Method:
     activation_norm: float | None = None
     weight_norm: float | None = None
     variant: str = "sgd"
+    form: str = "paper"
     weight_decay: float | None = None
     time_decay: float = 0.0
 
@@ -75,6 +77,7 @@ class Method:
             "num_classes": num_classes,
             "batch_size": batch_size,
             "weight_decay": decay,
+            "form": self.form,
         }
         if self.held:
             # Until a pass has measured it, if that is how it comes.

@@ -35,6 +35,7 @@ class Plan:
         seeds: networks that differ by their seed alone.
         weight_decay: of an L2 term on all parameters.
         feed: where K_z comes from, see `Method`.
+        form: of the constant, ``'paper'`` or ``'bound'``.
         rates: constant rates to choose among.
         augmented: whether images are augmented as the paper's.
         normalize: see `lrscape.data.NORMALIZATIONS`.
@@ -54,6 +55,7 @@ class Plan:
     seeds: int
     weight_decay: float = 0.0
     feed: str
+    form: str = "paper"
     rates: tuple[float, ...]
     augmented: bool = True
     normalize: str = "scale"
@@ -88,8 +90,8 @@ def _paper(feed: str, **changes: Any) -> dict[str, Plan]:
 PRESETS: dict[str, dict[str, Plan]] = {
     "quick": {
         "mnist": Plan(
-            model="mnist_cnn", dataset="mnist", batch_size=128, epochs=2, seeds=1,
-            feed="free", rates=_RATES, augmented=False, pass_batches=20,
+            model="mnist_cnn", dataset="mnist", batch_size=128, epochs=3, seeds=1,
+            feed="free", form="bound", rates=_RATES, augmented=False, pass_batches=10,
         ),
         "variants": Plan(
             model="mnist_cnn", dataset="mnist", examples=2560, validation=1000,
@@ -181,7 +183,8 @@ class Lab:
             pass_batches=plan.pass_batches,
             looked_at=tuple(e for e in plan.looked_at if e <= plan.epochs),
         )
-        name = f"{task}-{dataset}-epochs_{plan.epochs}-{method.name}-seed_{seed}"
+        named = method.name if method.form == "paper" else f"{method.name}_bound"
+        name = f"{task}-{dataset}-epochs_{plan.epochs}-{named}-seed_{seed}"
         if name not in self.arms:
             data_dir = str(self.data_dir) if self.data_dir else None
             self.arms[name] = Arm(config, self.root / name, data_dir)
@@ -198,7 +201,7 @@ class Lab:
         """The rate that follows K_z, by the preset's way of feeding it."""
         plan = self.plans[task]
         decay = TIME_DECAY[plan.dataset] if self.preset == "authors" else 0.0
-        return Method(name="adaptive", feed=plan.feed, time_decay=decay)
+        return Method(name="adaptive", feed=plan.feed, form=plan.form, time_decay=decay)
 
     def fixed(self, task: str, seed: int) -> Method:
         """The rate from the K_z of one epoch, the adaptive one's first.
