@@ -107,7 +107,9 @@ def rates(lab: Lab) -> list[Claim]:
     ]
     missing = ""
     if lab.plans["cifar10"].epochs > SETTLED + 2:
-        later = [[row["rate"] for row in h[SETTLED:]] for h in histories]
+        later = [
+            [row["rate"] for row in h[SETTLED:] if "rate" in row] for h in histories
+        ]
         trends = [stats.spearmanr(np.arange(len(r)), r).statistic for r in later]
         conditions.append(_below(f"trend after epoch {SETTLED}", trends, 0))
     else:

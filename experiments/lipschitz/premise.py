@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -84,7 +87,8 @@ def steps_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
         )
         start = training.initial_state(arm.model, arm.data, tx, arm.config.seed)
         found: dict[str, list[float]] = {"last": [], "other": []}
-        for state in training.fit(arm.model, arm.data, tx, arm.config, state=start):
+        states = training.fit(arm.model, arm.data, tx, arm.config, state=start)
+        for state in _while_finite(states):
             gradient = optax.tree.get(state.opt_state, "gradient")
             last, other = largest_entries(gradient, arm.data.num_classes)
             found["last"].append(last)
@@ -97,10 +101,18 @@ def steps_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
                 found.setdefault(name, []).append(value)
             if int(state.step) == count:
                 break
-        return {"updates": count, **found}
+        return {"updates": len(found["last"]), **found}
 
     # The rate follows K_z for nothing here, whatever feeds it in the run itself.
     return arm.numbers(f"premise-{count}", make)
+
+
+def _while_finite(
+    states: Iterator[training.TrainState],
+) -> Iterator[training.TrainState]:
+    """The states up to one whose loss is not finite."""
+    with contextlib.suppress(training.NonFiniteLossError):
+        yield from states
 
 
 def adversarial_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
@@ -223,8 +235,9 @@ def eq1(lab: Lab) -> Result:
                 )
         for name in ("last", "other", *(f"{form}, {norm}" for form, norm in FORMS)):
             label = f"{task}_{name}".replace(", ", "_")
+            each = itertools.zip_longest(*(s[name] for s in steps), fillvalue=np.nan)
             variables[label] = (
-                (f"{task}_seed", f"{task}_step"), [s[name] for s in steps],
+                (f"{task}_step", f"{task}_seed"), list(each),
                 {"units": "nat"},
             )  # fmt: skip
         drawn[task] = _figure(steps[0], what)

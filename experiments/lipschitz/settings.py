@@ -210,11 +210,14 @@ class Lab:
         those at that epoch's end.
         """
         adaptive = self.adaptive(task)
-        row = self.arm(task, adaptive, seed).history()[1]
+        before, row = self.arm(task, adaptive, seed).history()[:2]
+        own = "activation_norm" if adaptive.feed == "free" else f"{adaptive.feed}_norm"
+        # Of a first epoch that failed: what a pass before it measured.
+        if "diverged" in row:
+            row, own = before, "train_norm"
         return dataclasses.replace(
             adaptive, name="fixed", feed="fixed", weight_norm=row["weight_norm"],
-            activation_norm=row["activation_norm" if adaptive.feed == "free" else
-                                f"{adaptive.feed}_norm"],
+            activation_norm=row[own],
         )  # fmt: skip
 
     def constant(self, task: str, rate: float, **changes: Any) -> Method:
@@ -235,7 +238,9 @@ class Lab:
             measured = last.get("validation_error", last.get("test_error"))
             if measured is not None:
                 errors[rate] = measured
-        best = min(errors, key=lambda rate: errors[rate])
+        # Where all fail, the smallest has failed least.
+        rates = errors or {min(self.plans[task].rates): 1.0}
+        best = min(rates, key=lambda rate: rates[rate])
         return self.constant(task, best, **changes)
 
     def about(self, task: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
         if epoch >= len(history) or "diverged" in history[epoch]:
             break
         # Of the update after this epoch, but for the last, which has none.
-        rate = history[epoch]["rate"]
+        rate = history[epoch].get("rate", np.nan)
         rows.append({"epoch": epoch, "rate": rate, **found})
     return rows
 
