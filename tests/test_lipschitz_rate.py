@@ -103,11 +103,55 @@ def test_a_pass_at_each_epochs_start_sets_the_rate(root, tmp_path):
     # One K_z, from the adaptive run's first epoch.
     fixed = rows_of(tmp_path, "cifar10-*-fixed-seed_0")
     row = history[1]
-    constant = 0.9 * row["inference_norm"] / 64 + 1e-3 * row["weight_norm"]
+    constant = 0.9 * row["inference_norm"] / 64 + 1e-3 * row["weight_norm_all"]
     rates = [one["rate"] for one in fixed]
     for rate, step in zip(rates, (1, 4, 8), strict=True):
         expected = min(1 / constant, 10.0) / (1 + 1e-3 * (step - 1))
         assert rate == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_k_z_for_nothing_is_looked_at_whatever_feeds_the_rate(tmp_path, presets):
+    for item in ("eq1", "estimates"):
+        assert call(tmp_path, item, "--preset=authors") == 0
+    (file,) = tmp_path.glob("variants-*-free-seed_0/results/premise-4.json")
+    steps = json.loads(file.read_text())
+    # The constant is that of the updates' own activations, not of a norm that is held.
+    assert len(set(steps["paper, frobenius"])) == 4
+    (row, *_) = rows_of(tmp_path, "variants-*-free-seed_0")[1:]
+    assert row["rate"] == pytest.approx(
+        min(1 / (0.9 * row["activation_norm"] / 64), 10.0), rel=1e-4
+    )
+
+
+def test_a_failure_in_an_epochs_last_update_is_no_finished_run(presets, tmp_path):
+    """It is seen once the epoch's state is handed out, not one call later."""
+    lab = Lab("quick", PRESETS["quick"], tmp_path, None, "digits")
+    arm = lab.arm("mnist", Method(name="late", feed="none", rate=0.1), 0)
+    kept = training.fit
+
+    def fit(*args, **kwargs):
+        for state in kept(*args, **kwargs):
+            if int(state.step) == 8:  # the last
+                state = state.replace(first_bad_step=jnp.int32(7))
+            yield state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "fit", fit)
+        history = arm.history()
+    assert [row["epoch"] for row in history] == [0, 1, 2]
+    assert history[-1] == {"epoch": 2, "diverged": 7}
+
+
+def test_what_stands_in_for_a_data_set(presets, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "experiments.lipschitz.settings.prepared", lambda _: iter(["cifar10", "mnist"])
+    )
+    plans = dict(PRESETS["quick"])
+    plans["cifar100"] = dataclasses.replace(plans["cifar100"], dataset="cifar100")
+    lab = Lab("quick", plans, tmp_path, None, None)
+    assert lab.dataset_of("cifar100") == "cifar10"
+    assert lab.dataset_of("mnist") == "mnist"
 
 
 def test_interrupted_between_epochs_it_goes_on(presets, tmp_path, monkeypatch):

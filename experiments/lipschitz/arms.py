@@ -174,6 +174,12 @@ class Arm:
                     rows.append({"epoch": len(rows), "diverged": error.step})
                     self.records.save_result_summary(HISTORY, rows)
                     return rows
+                # The call that was just made may be the one that went wrong.
+                if int(state.first_bad_step) >= 0:
+                    bad = int(state.first_bad_step)
+                    rows.append({"epoch": len(rows), "diverged": bad})
+                    self.records.save_result_summary(HISTORY, rows)
+                    return rows
                 spent, step, sent = spent + time.monotonic() - started, state.step, None
                 bar.update(int(step) - bar.n)
                 if step == 1:
@@ -191,9 +197,10 @@ class Arm:
                     raise KeyboardInterrupt
 
     def _keep(self, rows, state) -> None:
-        self.records.save_result_summary(HISTORY, rows)
+        # The history last: it says that all else is there.
         if rows[-1]["epoch"] in self.config.looked_at:
             save_snapshot(self.records, f"epoch_{rows[-1]['epoch']}", state)
+        self.records.save_result_summary(HISTORY, rows)
 
     def _told(self, state: training.TrainState, row: dict[str, Any]):
         """The state with what a pass at this point measured, if that is the method."""

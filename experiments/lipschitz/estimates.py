@@ -21,9 +21,9 @@ def estimates(lab: Lab) -> Result:
     """K_z of the updates' own forward passes over that of passes at epochs' ends."""
     rows, variables, drawn = [], {}, {}
     for task in TASKS:
-        histories = lab.histories(task, lab.adaptive(task))
+        histories = lab.histories(task, lab.free(task))
         what = f"{lab.plans[task].model}, {lab.dataset_of(task)}"
-        for epoch in range(len(histories[0])):
+        for epoch in range(max(map(len, histories))):
             at = [h[epoch] for h in histories if epoch < len(h)]
             at = [row for row in at if "diverged" not in row]
             row = {
@@ -35,12 +35,12 @@ def estimates(lab: Lab) -> Result:
                 "inference mode": _shown(at, "inference_norm"),
                 "updates / train": "-",
                 "inference / train": mean_and_interval(
-                    [r["inference_norm"] / r["train_norm"] for r in at]
+                    [_ratio(r["inference_norm"], r["train_norm"]) for r in at]
                 ),
             }
             if epoch and at:
                 row["updates / train"] = mean_and_interval(
-                    [r["activation_norm"] / r["train_norm"] for r in at]
+                    [_ratio(r["activation_norm"], r["train_norm"]) for r in at]
                 )
             rows.append(row)
         for name in ("activation_norm", "train_norm", "inference_norm"):
@@ -66,6 +66,11 @@ def estimates(lab: Lab) -> Result:
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _ratio(one: float, other: float) -> float:
+    """NaN where all activations are zero."""
+    return one / other if other else np.nan
 
 
 def _shown(rows: list[dict[str, Any]], name: str) -> str:

@@ -55,7 +55,7 @@ class Method:
     @property
     def measured(self) -> bool:
         """Whether K_z is measured by passes: where it is the rate, or compared."""
-        return self.feed in ("train", "inference") or self.name == "adaptive"
+        return self.feed in ("train", "inference") or self.name in ("adaptive", "free")
 
     @property
     def held(self) -> bool:

@@ -49,15 +49,15 @@ def largest_entries(gradient: Any, num_classes: int) -> tuple[float, float]:
 
     Biases and batch norm are no weights w_ij.
     """
-    found = {"last": 0.0, "other": 0.0}
+    found: dict[str, Any] = {"last": 0.0, "other": 0.0}
     leaves = [
         leaf for leaf in jax.tree.leaves(gradient) if np.ndim(leaf) > 1
     ]  # fmt: skip
     last = [i for i, leaf in enumerate(leaves) if leaf.shape[1:] == (num_classes,)]
     for i, leaf in enumerate(leaves):
         kind = "last" if i == last[-1] else "other"
-        found[kind] = max(found[kind], float(jnp.abs(leaf).max()))
-    return found["last"], found["other"]
+        found[kind] = np.maximum(found[kind], jnp.abs(leaf).max())  # keeps NaN
+    return float(found["last"]), float(found["other"])
 
 
 def constants(arm: Arm, frobenius: float, largest: float) -> dict[str, float]:
@@ -75,8 +75,11 @@ def constants(arm: Arm, frobenius: float, largest: float) -> dict[str, float]:
 
 
 def steps_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
-    """Over the first updates of the adaptive run: gradients, and the constants."""
-    arm = lab.arm(task, lab.adaptive(task), seed)
+    """Over the first updates of an adaptive run: gradients, and the constants.
+
+    K_z comes for nothing here, whatever feeds the preset's own runs.
+    """
+    arm = lab.arm(task, lab.free(task), seed)
     count = min(
         lab.plans[task].premise, arm.config.total_steps(arm.data)
     )  # fmt: skip
@@ -103,7 +106,6 @@ def steps_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
                 break
         return {"updates": len(found["last"]), **found}
 
-    # The rate follows K_z for nothing here, whatever feeds it in the run itself.
     return arm.numbers(f"premise-{count}", make)
 
 

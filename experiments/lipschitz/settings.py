@@ -150,7 +150,7 @@ class Lab:
             raise unknown_name("dataset", wanted, DATASETS)
         if self.dataset or self.preset != "quick":
             return wanted  # reading it says what is missing
-        there = prepared(data_directory(self.data_dir))
+        there = set(prepared(data_directory(self.data_dir)))
         for name in (wanted, *STAND_INS.get(wanted, ())):
             if name in there:
                 return name
@@ -203,6 +203,13 @@ class Lab:
         decay = TIME_DECAY[plan.dataset] if self.preset == "authors" else 0.0
         return Method(name="adaptive", feed=plan.feed, form=plan.form, time_decay=decay)
 
+    def free(self, task: str) -> Method:
+        """The adaptive rate, fed by the updates' own forward passes in any preset."""
+        adaptive = self.adaptive(task)
+        if adaptive.feed == "free":
+            return adaptive
+        return dataclasses.replace(adaptive, name="free", feed="free")
+
     def fixed(self, task: str, seed: int) -> Method:
         """The rate from the K_z of one epoch, the adaptive one's first.
 
@@ -212,11 +219,12 @@ class Lab:
         adaptive = self.adaptive(task)
         before, row = self.arm(task, adaptive, seed).history()[:2]
         own = "activation_norm" if adaptive.feed == "free" else f"{adaptive.feed}_norm"
+        mode = "_all" if adaptive.feed == "inference" else ""
         # Of a first epoch that failed: what a pass before it measured.
         if "diverged" in row:
-            row, own = before, "train_norm"
+            row, own = before, f"{adaptive.feed}_norm".replace("free", "train")
         return dataclasses.replace(
-            adaptive, name="fixed", feed="fixed", weight_norm=row["weight_norm"],
+            adaptive, name="fixed", feed="fixed", weight_norm=row[f"weight_norm{mode}"],
             activation_norm=row[own],
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ TOLERANCE = 1e-2
 
 
 def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
-    """At each kept epoch: the largest eigenvalue, and the rate that would be next.
+    """At each kept epoch: the largest eigenvalue, and the last update's rate.
 
     Of the mean loss over training examples with its L2 term, batch norm in train mode,
     dropout off.
@@ -31,13 +31,13 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
     history = arm.history()
     count, rows = lab.plans[task].curvature[0], []
     for name in sorted(arm.snapshots, key=lambda name: int(name.split("_")[1])):
-        found = arm.numbers(
-            f"curvature-{count}-{name}", lambda name=name: _largest(arm, name, count)
-        )
         epoch = int(name.split("_")[1])
         if epoch >= len(history) or "diverged" in history[epoch]:
             break
-        # Of the update after this epoch, but for the last, which has none.
+        found = arm.numbers(
+            f"curvature-{count}-{name}", lambda name=name: _largest(arm, name, count)
+        )
+        # Of the update before this epoch's end; in the first row of the first update.
         rate = history[epoch].get("rate", np.nan)
         rows.append({"epoch": epoch, "rate": rate, **found})
     return rows
@@ -76,7 +76,7 @@ def stability(lab: Lab) -> Result:
         seeds = range(min(plan.curvature[1], plan.seeds))
         found = [curvature_of(lab, task, seed) for seed in seeds]
         what = f"{plan.model}, {lab.dataset_of(task)}"
-        epochs = [row["epoch"] for row in found[0]]
+        epochs = [row["epoch"] for row in max(found, key=len)]
         for i, epoch in enumerate(epochs):
             at = [one[i] for one in found if i < len(one)]
             rows.append(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax import lax
 
 from lrscape.data import Dataset
@@ -113,7 +114,8 @@ def make_largest_activations(
         for indices in batches:
             found, _ = mapped(of_state, dataset, split(indices, devices))
             for name, value in found.items():
-                largest[name] = max(largest.get(name, 0.0), float(value))
+                # Unlike max, it keeps NaN.
+                largest[name] = float(np.maximum(largest.get(name, 0.0), value))
         return largest
 
     return measure

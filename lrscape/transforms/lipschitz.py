@@ -247,8 +247,8 @@ def scale_by_lipschitz(
     _check_settings(num_classes, batch_size, weight_decay, loss, form, norm)
     if isinstance(window, bool) or window != int(window) or window < 1:
         raise InputError(f"window={window!r} must be a whole number, 1 or more")
-    if not max_rate > 0:
-        raise InputError(f"max_rate={max_rate!r} must be positive")
+    if not (max_rate > 0 and math.isfinite(max_rate)):
+        raise InputError(f"max_rate={max_rate!r} must be positive and finite")
     for field, value in (("b1", b1), ("b2", b2)):
         if value is not None and not 0 <= value < 1:
             raise InputError(f"{field}={value!r} must lie in [0, 1)")

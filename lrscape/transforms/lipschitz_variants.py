@@ -63,8 +63,8 @@ def lipschitz_rmsprop(
     r"""RMSprop with the rate :math:`\sqrt{\hat K_2} / K`.
 
     :math:`K_2` is the average of :math:`K^2`, as the gradients' squares are averaged:
-    where no gradient exceeds K, no update exceeds 1. As long as K stays, that rate is
-    1.
+    the rate that makes up for dividing by the gradients' own root mean square. As long
+    as K stays, it is 1.
 
     Args:
         decay: of both averages, in [0, 1).
