@@ -176,7 +176,7 @@ def test_interrupted_between_epochs_it_goes_on(presets, tmp_path, monkeypatch):
         return kept(state)
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.lipschitz.arms.Signals", lambda: signals)
+        patch.setattr("experiments.arms.Signals", lambda: signals)
         patch.setattr(training, "averages", averages)
         assert call(tmp_path / "cut", "mnist", "--seeds=1") == 130
     assert len(rows_of(tmp_path / "cut", "mnist-*-seed_0")) == 2
@@ -201,6 +201,30 @@ def test_a_run_that_fails_is_said_to_and_counts_as_nothing_right(
     from experiments.lipschitz.variants import last_accuracy
 
     np.testing.assert_array_equal(last_accuracy([history]), [0.0])
+
+
+def test_the_limit_of_stability_is_compared_with_the_constant_itself(presets, tmp_path):
+    """Neither with a rate that was cut, nor with one that time has decayed."""
+    from experiments.lipschitz import claims, curves, stability
+
+    lab = Lab("authors", PRESETS["authors"], tmp_path, None, "digits")
+    history = lab.arm("cifar10", lab.adaptive("cifar10"), 0).history()
+    rows = stability.curvature_of(lab, "cifar10", 0)
+    for row, seen in zip(rows, history, strict=True):
+        norms = seen["inference_norm"], seen["weight_norm_all"]
+        constant = 0.9 * norms[0] / 64 + 1e-3 * norms[1]
+        assert row["rate"] == pytest.approx(1 / constant, rel=1e-4)
+    assert curves.inverse(0.0) == np.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stability, "ratios_of", lambda rows: np.array([0.5]))
+        assert claims._least_stable(lab, "cifar10", 0) == 0.5
+        patch.setattr(stability, "failed", lambda *_: True)
+        assert claims._least_stable(lab, "cifar10", 0) == 2.0
+
+
+def test_no_activations_are_below_every_constant():
+    steps = {"last": [0.0, 1.0], "other": [0.0, 4.0], "K": [0.0, 2.0]}
+    assert premise.ratio_of(steps, "K") == 0.5
 
 
 def test_largest_entries_by_hand():

@@ -135,7 +135,8 @@ def adversarial_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
                 )
                 for form, constant in constants(arm, norm, largest).items():
                     key = f"{kind}: {form}"
-                    found[key] = max(found.get(key, 0.0), gradient / constant)
+                    share = float(_ratios([gradient], [constant])[0])
+                    found[key] = float(np.maximum(found.get(key, 0.0), share))
         return found
 
     return arm.numbers("adversarial", make)
@@ -187,7 +188,15 @@ def share_of(steps: dict[str, Any]) -> float:
 
 def ratio_of(steps: dict[str, Any], form: str) -> float:
     """The largest of the last layer's gradients over the constant."""
-    return float(np.max(np.array(steps["last"]) / np.array(steps[form])))
+    return float(np.max(_ratios(steps["last"], steps[form])))
+
+
+def _ratios(gradients, constants_) -> np.ndarray:
+    """Gradients over constants; 0 where no activation makes both of them zero."""
+    gradients, constants_ = np.asarray(gradients, float), np.asarray(constants_, float)
+    nothing = (gradients == 0) & (constants_ == 0)
+    with np.errstate(divide="ignore"):
+        return gradients / np.where(nothing, 1.0, constants_)
 
 
 def eq1(lab: Lab) -> Result:
@@ -199,7 +208,7 @@ def eq1(lab: Lab) -> Result:
         hostile = [adversarial_of(lab, task, seed) for seed in seeds]
         what = f"{lab.plans[task].model}, {lab.dataset_of(task)}"
         ratios = [
-            np.median(np.array(s["last"]) / np.array(s["other"])) for s in steps
+            np.median(_ratios(s["last"], s["other"])) for s in steps
         ]  # fmt: skip
         shares = [share_of(s) for s in steps]
         rows.append(

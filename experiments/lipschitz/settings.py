@@ -90,8 +90,9 @@ def _paper(feed: str, **changes: Any) -> dict[str, Plan]:
 PRESETS: dict[str, dict[str, Plan]] = {
     "quick": {
         "mnist": Plan(
-            model="mnist_cnn", dataset="mnist", batch_size=128, epochs=3, seeds=1,
-            feed="free", form="bound", rates=_RATES, augmented=False, pass_batches=10,
+            model="mnist_cnn", dataset="mnist", examples=57_600, batch_size=128,
+            epochs=3, seeds=1, feed="free", form="bound", rates=_RATES,
+            augmented=False, pass_batches=10,
         ),
         "variants": Plan(
             model="mnist_cnn", dataset="mnist", examples=2560, validation=1000,
@@ -250,6 +251,17 @@ class Lab:
         rates = errors or {min(self.plans[task].rates): 1.0}
         best = min(rates, key=lambda rate: rates[rate])
         return self.constant(task, best, **changes)
+
+    def size_of(self, task: str) -> str:
+        """How much data a task's networks see, in words."""
+        data = self.arm(task, self.adaptive(task), 0).data
+        return f"{len(data.train)} training and {len(data.test)} test examples"
+
+    def chosen_on(self, task: str) -> str:
+        """What `tuned` chooses on, in words."""
+        if self.arm(task, self.adaptive(task), 0).data.validation is not None:
+            return "validation examples"
+        return "the test set, in the constant rate's favour"
 
     def about(self, task: str) -> dict[str, Any]:
         """A task's plan, as JSON holds it."""

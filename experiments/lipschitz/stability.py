@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.lipschitz import curves
 from experiments.lipschitz.arms import Arm
 from experiments.lipschitz.settings import Lab
 from experiments.paper import Result
@@ -22,7 +23,7 @@ TOLERANCE = 1e-2
 
 
 def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
-    """At each kept epoch: the largest eigenvalue, and the last update's rate.
+    """At each kept epoch: the largest eigenvalue, and 1/K, neither cut nor decayed.
 
     Of the mean loss over training examples with its L2 term, batch norm in train mode,
     dropout off.
@@ -37,8 +38,7 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
         found = arm.numbers(
             f"curvature-{count}-{name}", lambda name=name: _largest(arm, name, count)
         )
-        # Of the update before this epoch's end; in the first row of the first update.
-        rate = history[epoch].get("rate", np.nan)
+        rate = curves.inverse_constant(lab, task, history[epoch])
         rows.append({"epoch": epoch, "rate": rate, **found})
     return rows
 
@@ -63,6 +63,12 @@ def _largest(arm: Arm, name: str, count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def failed(lab: Lab, task: str, seed: int) -> bool:
+    """Whether the adaptive run's loss stopped being finite."""
+    history = lab.arm(task, lab.adaptive(task), seed).history()
+    return "diverged" in history[-1]
+
+
 def ratios_of(rows: list[dict[str, Any]]) -> np.ndarray:
     """lambda_max / 2K by epoch; above 1 gradient descent is unstable."""
     return np.array([row["largest"] * row["rate"] / 2 for row in rows])
@@ -70,12 +76,13 @@ def ratios_of(rows: list[dict[str, Any]]) -> np.ndarray:
 
 def stability(lab: Lab) -> Result:
     """Rates beside the limit of stability: the largest eigenvalue over 2K."""
-    rows, variables, drawn = [], {}, {}
+    rows, variables, drawn, failed_runs = [], {}, {}, []
     for task in TASKS:
         plan = lab.plans[task]
         seeds = range(min(plan.curvature[1], plan.seeds))
         found = [curvature_of(lab, task, seed) for seed in seeds]
         what = f"{plan.model}, {lab.dataset_of(task)}"
+        failures = sum(failed(lab, task, seed) for seed in seeds)
         epochs = [row["epoch"] for row in max(found, key=len)]
         for i, epoch in enumerate(epochs):
             at = [one[i] for one in found if i < len(one)]
@@ -102,13 +109,17 @@ def stability(lab: Lab) -> Result:
                 {"units": "nat" if name == "largest" else "1"},
             )  # fmt: skip
         drawn[task] = _figure(found, what)
+        if failures:
+            failed_runs.append(f"{failures} of {len(found)} runs of {what} failed")
     notes = [
         "the Hessian of the mean training loss with its L2 term, batch norm in train "
         "mode, dropout off, on "
         + ", ".join(f"{task}: {lab.plans[task].curvature[0]}" for task in TASKS)
-        + " examples; the rate is the one before or at that epoch's last update (in "
-        "the first row: of the first update)",
+        + " examples (or all, where there are fewer); 1/K with the K_z that the preset "
+        "feeds the rate with, at that epoch's end, before any cap or decay (in the "
+        "first row: of a pass before the first update)",
         "above 1, gradient descent on them is unstable along that eigenvector",
+        *failed_runs,
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
 

@@ -94,11 +94,13 @@ def variants(lab: Lab) -> Result:
     title = f"{plan.model} on {lab.dataset_of(TASK)}"
     notes = [
         (
-            f"{title}, {plan.examples or 'all'} examples, {plan.epochs} epochs; "
+            f"{title}, {lab.size_of(TASK)}, {plan.epochs} epochs; "
             f"dropout and batch norm in all of them, the L2 term {L2:g}; a failed run "
             "is 0 %"
         ),
-        "constant rates tried on seed 0: " + " ".join(f"{r:g}" for r in plan.rates),
+        "constant rates tried on seed 0: "
+        + " ".join(f"{r:g}" for r in plan.rates)
+        + f", chosen on {lab.chosen_on(TASK)}",
         "RMSprop's and Adam's rate is a ratio of averages of K, 1 as long as K stays",
     ]
     figures = {

@@ -225,7 +225,8 @@ def scale_by_lipschitz(
 
     Returns:
         The transformation, to be chained last. Its update also takes ``weight_norm``
-        (without it, the largest Frobenius norm among the arrays of `params`), and for
+        (where none is held; without it, the largest Frobenius norm among the arrays of
+        `params`), and for
         ``squared_error`` ``output_norm`` and ``target_norm``.
 
     Raises:
@@ -297,12 +298,13 @@ def scale_by_lipschitz(
 
     def update_fn(updates, state, params=None, **extra_args):
         recent, activations = handed(state, extra_args)
-        weights = extra_args.get("weight_norm")
-        if weights is None:
-            weights = state.weight_norm
-            if weight_decay:
-                own = _largest_norm(params).astype(weights.dtype)
-                weights = jnp.where(weights < 0, own, weights)
+        weights = state.weight_norm
+        if extra_args.get("weight_norm") is not None:
+            given = jnp.asarray(extra_args["weight_norm"], weights.dtype)
+            weights = jnp.where(weights < 0, given, weights)
+        elif weight_decay:
+            own = _largest_norm(params).astype(weights.dtype)
+            weights = jnp.where(weights < 0, own, weights)
         constant = lipschitz_constant(
             activations,
             loss=loss, num_classes=num_classes, batch_size=batch_size,
