@@ -129,9 +129,10 @@ class Arm(abc.ABC):
         return self.config.steps_per_epoch(self.data)
 
     @property
-    def kept(self) -> Mapping[int, str]:
+    def kept(self) -> Mapping[int, tuple[str, ...]]:
         """The updates after which weights are kept, and the names of those."""
-        return {e * self.steps_per_epoch: f"epoch_{e}" for e in self.config.looked_at}
+        per_epoch = self.steps_per_epoch
+        return {e * per_epoch: (f"epoch_{e}",) for e in self.config.looked_at}
 
     @property
     def snapshots(self) -> Snapshots:
@@ -229,9 +230,11 @@ class Arm(abc.ABC):
         self._save(rows)
         return rows
 
-    def _keep(self, kept: Mapping[int, str], state: training.TrainState) -> None:
-        if int(state.step) in kept:
-            save_snapshot(self.records, kept[int(state.step)], state)
+    def _keep(
+        self, kept: Mapping[int, tuple[str, ...]], state: training.TrainState
+    ) -> None:
+        for name in kept.get(int(state.step), ()):
+            save_snapshot(self.records, name, state)
 
     def _save(self, rows: list[Row]) -> None:
         self.records.save_result_summary(HISTORY, rows)

@@ -2,6 +2,7 @@ r"""What the paper did not ask: is 1/K below the limit of stability, 2/lambda_ma
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
         if epoch >= len(history) or "diverged" in history[epoch]:
             break
         found = arm.numbers(
-            f"curvature-{count}-{name}", lambda name=name: _largest(arm, name, count)
+            f"curvature-{count}-{name}", functools.partial(_largest, arm, name, count)
         )
         rate = curves.inverse_constant(lab, task, history[epoch])
         rows.append({"epoch": epoch, "rate": rate, **found})

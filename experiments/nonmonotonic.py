@@ -1,0 +1,133 @@
+"""Paper 1, "Towards Flatter Loss Surface": measured beside its numbers.
+
+    python -m experiments.nonmonotonic fig5 --preset=quick
+
+Items: fig3 (the loss towards the peak's weights, in noise, towards test images), fig4
+(perturbed weights), fig5 (rate, gradient and errors over epochs), fig6 (Gaussian and
+Laplacian, continuous and per epoch), fig7 (largest rates and epochs), slow-start,
+table1 (ensembles), table2 (MNIST, NIN), eq13 (the limit of stability), eq15 (the bound
+on the largest gradient), lemma1, claims (what all of it says of the paper's claims),
+all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. The preset quick takes a part of CIFAR-10 and a few epochs on
+two CPU cores, digits where nothing is prepared; paper takes the published settings, and
+a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.paper import guarded, make
+from experiments.peaks.items import ITEMS, tasks_of
+from experiments.peaks.settings import DATASETS, PRESETS, Lab
+from lrscape.errors import InputError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the table or figure, or all.
+        preset: quick or paper.
+        epochs: passes over the training examples, of all networks but figures 6's and
+            7's and the slow start's.
+        seeds: networks that differ by their seed alone.
+        examples: trained on; 0: all of them.
+        ensemble: networks by each rule that table 1 draws from.
+        dataset: instead of each task's own: cifar10, mnist or digits.
+        run_dir: where networks and results are kept; default:
+            runs/nonmonotonic-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    epochs: int | None = None
+    seeds: int | None = None
+    examples: int | None = None
+    ensemble: int | None = None
+    dataset: str | None = None
+    run_dir: Path | None = None
+    data_dir: Path | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    if arguments.item != "all" and arguments.item not in ITEMS:
+        raise unknown_name("item", arguments.item, [*ITEMS, "all"])
+    if arguments.preset not in PRESETS:
+        raise unknown_name("preset", arguments.preset, PRESETS)
+    if arguments.dataset is not None and arguments.dataset not in DATASETS:
+        raise unknown_name("dataset", arguments.dataset, DATASETS)
+    least = {"epochs": 1, "seeds": 1, "examples": 0, "ensemble": 1}
+    for field, lowest in least.items():
+        value = getattr(arguments, field)
+        if value is not None and value < lowest:
+            raise InputError(f"{field}={value} must be {lowest} or more")
+    settings = PRESETS[arguments.preset]
+    plans = {}
+    for task, plan in settings.plans.items():
+        changes: dict[str, Any] = {
+            field: getattr(arguments, field)
+            for field in ("epochs", "seeds")
+            if getattr(arguments, field) is not None
+        }
+        if arguments.examples is not None:
+            changes["examples"] = arguments.examples or None
+        if arguments.examples and arguments.examples < plan.batch_size:
+            raise InputError(
+                f"examples={arguments.examples} must be at least one batch, "
+                f"{plan.batch_size} of {task}, or 0 for all"
+            )
+        plans[task] = dataclasses.replace(plan, **changes)
+    settings = dataclasses.replace(
+        settings, plans=plans, ensemble=arguments.ensemble or settings.ensemble
+    )
+    root = arguments.run_dir or Path("runs") / f"nonmonotonic-{arguments.preset}"
+    return Lab(arguments.preset, settings, root, arguments.data_dir, arguments.dataset)
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
+
+    def about(item: str) -> dict[str, Any]:
+        return {
+            "plans": {task: lab.about(task) for task in tasks_of(item)},
+            "survey": dataclasses.asdict(lab.settings.survey),
+            "sweep": dataclasses.asdict(lab.settings.sweep),
+        }
+
+    make(ITEMS, wanted, lab, about)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    arguments = tyro.cli(
+        Arguments,
+        prog="python -m experiments.nonmonotonic",
+        description=__doc__.strip(),
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return guarded(lambda: run(arguments), debug=arguments.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

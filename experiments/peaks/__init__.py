@@ -1,0 +1,1 @@
+"""The parts of paper 1's experiments."""

@@ -1,0 +1,340 @@
+"""Eq. 13 and 15 and Lemma 1: what the paper's theory says, measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
+
+from experiments.paper import Result
+from experiments.peaks.networks import Network
+from experiments.peaks.settings import Lab
+from experiments.statistics import mean_and_interval
+from lrscape import landscape
+from lrscape.figures.style import CYCLE, tidy
+from lrscape.landscape import tree
+
+TOLERANCE = 1e-2
+# Updates a gradient's noise is estimated over.
+NOISE_BATCHES = 8
+POINTS = 11
+# Inputs whose convolution is moved together.
+TOGETHER = 4
+
+
+def kept_epochs(network: Network) -> list[int]:
+    """The epochs whose weights are there, in order."""
+    network.history()
+    found = [n for n in network.snapshots if n.startswith("epoch_")]
+    return sorted(int(name.split("_")[1]) for name in found)
+
+
+def curvature_of(lab: Lab, network: Network) -> list[dict[str, float]]:
+    """At each kept epoch: the largest eigenvalue, and the last update's rate.
+
+    Of the Hessian of the mean loss over training examples with its L2 term, dropout
+    off.
+    """
+    count = min(lab.settings.survey.curvature, len(network.data.train))
+    history, rows = network.history(), []
+    for epoch in kept_epochs(network):
+
+        def make(epoch: int = epoch) -> dict[str, float]:
+            found = landscape.top_eigenpairs(
+                network.objective(count), network.at(f"epoch_{epoch}").params, 1,
+                key=jax.random.key(0), tolerance=TOLERANCE,
+            )  # fmt: skip
+            return {
+                "largest": float(found.eigenvalues[0]) + network.config.weight_decay,
+                "residual": float(found.residuals[0]),
+            }
+
+        found = network.numbers(f"curvature-{count}-epoch_{epoch}", make)
+        rows.append({"epoch": epoch, "rate": history[epoch].get("rate", np.nan),
+                     **found})  # fmt: skip
+    return rows
+
+
+def stability_of(rows: list[dict[str, float]]) -> np.ndarray:
+    """Eq. 13: rate times largest eigenvalue over 2; above 1 descent is unstable."""
+    return np.array([row["rate"] * row["largest"] / 2 for row in rows])
+
+
+def descents_of(lab: Lab) -> list[list[dict[str, float]]]:
+    """`curvature_of` runs of full-batch gradient descent without momentum."""
+    networks = lab.all_of("descent", lab.rule("descent", "gaussian"))
+    return [curvature_of(lab, network) for network in networks]
+
+
+def eq13(lab: Lab) -> Result:
+    """Eq. 13: the largest eigenvalue times the rate over 2, during training."""
+    found = {
+        f"{name}, SGD": [
+            curvature_of(lab, network)
+            for network in lab.all_of("small", lab.rule("small", name))
+        ]
+        for name in ("gaussian", "step")
+    }
+    found["gaussian, full-batch descent"] = descents_of(lab)
+    rows, variables = [], {}
+    for name, seeds in found.items():
+        for epoch in [row["epoch"] for row in max(seeds, key=len)]:
+            at = [row for one in seeds for row in one if row["epoch"] == epoch]
+            rows.append(
+                {
+                    "rule": name,
+                    "epoch": int(epoch),
+                    "rate": f"{at[0]['rate']:.3g}",
+                    "largest eigenvalue": mean_and_interval([r["largest"] for r in at]),
+                    "rate x eigenvalue / 2": mean_and_interval(stability_of(at)),
+                    "above 1 in": f"{(stability_of(at) > 1).sum()} of {len(at)}",
+                }
+            )
+        label = name.replace(", ", "_").replace(" ", "_").replace("-", "_")
+        epochs = [row["epoch"] for row in max(seeds, key=len)]
+        for part in ("largest", "rate"):
+            values = np.full((len(seeds), len(epochs)), np.nan)
+            for filled, one in zip(values, seeds, strict=True):
+                filled[: len(one)] = [row[part] for row in one]
+            variables[f"{label}_{part}"] = (
+                (f"{label}_seed", f"{label}_epoch"), values,
+                {"units": "nat" if part == "largest" else "1"},
+            )  # fmt: skip
+    plan, survey = lab.plans["small"], lab.settings.survey
+    notes = [
+        (
+            f"{plan.model} on {lab.dataset_of('small')}, the Hessian of the mean loss "
+            f"with its L2 term over {survey.curvature} training examples, dropout off, "
+            "no batch norm"
+        ),
+        (
+            f"SGD has a momentum of {plan.momentum:g}, with which a quadratic stays "
+            f"stable up to {1 + plan.momentum:g} of the last column but one, not 1"
+        ),
+        "below 1 the paper's bound holds; the rate is that of the epoch's last update",
+    ]
+    return Result(rows, xr.Dataset(variables), {"": _stability(found)}, notes)
+
+
+def _stability(found: dict[str, list[list[dict[str, float]]]]) -> Figure:
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for color, (name, seeds) in zip(CYCLE, found.items(), strict=False):
+        for i, rows in enumerate(seeds):
+            last = rows[-1]["epoch"]
+            axes.plot(
+                [row["epoch"] / last for row in rows], stability_of(rows), ".-",
+                color=color, alpha=0.7, label=name if not i else None,
+            )  # fmt: skip
+    axes.axhline(1, color="#888888", linestyle="--", label="limit of stability")
+    axes.set_yscale("log")
+    axes.set_xlabel("share of the run")
+    axes.set_ylabel(r"$\gamma\,\lambda_{max} / 2$")
+    axes.legend(frameon=False, fontsize="small")
+    tidy(axes)
+    return figure
+
+
+def slopes_of(lab: Lab, network: Network) -> dict[str, Any]:
+    """Eq. 15: gradients on the segment from start to end, on the way, and the bound."""
+    count = min(lab.settings.survey.examples, len(network.data.train))
+
+    def make() -> dict[str, Any]:
+        objective = network.objective(count)
+        start, end = network.at("epoch_0").params, network.final.params
+        way = landscape.line(start, end)
+        along = np.linspace(0, 1, POINTS)
+        segment = [
+            float(tree.norm(landscape.gradient(objective, way(jnp.float32(a)))))
+            for a in along
+        ]
+        distance = float(tree.norm(tree.subtract(end, start)))
+        fall = abs(float(objective(start)) - float(objective(end)))
+        epochs = kept_epochs(network)
+        trajectory, variances = [], []
+        noisy = network.objective(count, batch_size=max(1, count // NOISE_BATCHES))
+        for epoch in epochs:
+            point = network.at(f"epoch_{epoch}").params
+            trajectory.append(float(tree.norm(landscape.gradient(objective, point))))
+            spread = landscape.gradient_variance(noisy, point)
+            variances.append(sum(float(v.sum()) for v in jax.tree.leaves(spread)))
+        return {
+            "bound": fall / distance, "distance": distance, "fall": fall,
+            "along": along.tolist(), "segment": segment, "epochs": epochs,
+            "trajectory": trajectory, "variance": variances,
+        }  # fmt: skip
+
+    return network.numbers(f"slopes-{count}", make)
+
+
+def eq15(lab: Lab) -> Result:
+    """Eq. 14, 15: the bound on the largest gradient, on the segment and on the way."""
+    rows, variables = [], {}
+    drawn = {}
+    for name in ("gaussian", "step"):
+        networks = lab.all_of("small", lab.rule("small", name))
+        found = [slopes_of(lab, n) for n in networks if not n.failed()]
+        drawn[name] = found
+        bound = np.array([one["bound"] for one in found])
+        segment = np.array([max(one["segment"]) for one in found])
+        way = np.array([max(one["trajectory"]) for one in found])
+        rows.append(
+            {
+                "rule": name,
+                "bound (Eq. 15)": mean_and_interval(bound),
+                "largest on the segment": mean_and_interval(segment),
+                "over the bound": mean_and_interval(segment / bound),
+                "largest on the way": mean_and_interval(way),
+                "way over the bound": mean_and_interval(way / bound),
+                "largest at epoch": mean_and_interval(
+                    [one["epochs"][int(np.argmax(one["trajectory"]))] for one in found]
+                ),
+                "rank correlation with the noise": mean_and_interval(
+                    [
+                        stats.spearmanr(one["trajectory"], one["variance"]).statistic
+                        for one in found
+                    ]
+                ),
+            }
+        )
+        for part, axis in (("segment", "along"), ("trajectory", "epochs"),
+                           ("variance", "epochs")):  # fmt: skip
+            variables[f"{name}_{part}"] = (
+                ("seed", axis), np.array([one[part] for one in found]),
+                {"units": "nat^2" if part == "variance" else "nat"},
+            )  # fmt: skip
+    first = drawn["gaussian"][0]
+    dataset = xr.Dataset(
+        variables, {"along": first["along"], "epochs": first["epochs"]}
+    )
+    notes = [
+        (
+            "the bound, a mean slope, is about the segment from the first to the last "
+            f"weights, of which {POINTS} points are looked at; on the way only kept "
+            "epochs are, so its largest gradient may have been larger"
+        ),
+        (
+            "norms of the gradient of the mean loss over "
+            f"{lab.settings.survey.examples} training examples; noise: the variance "
+            f"among {NOISE_BATCHES} batches of them, summed over weights"
+        ),
+    ]
+    return Result(rows, dataset, {"": _slopes(drawn)}, notes)
+
+
+def _slopes(drawn: dict[str, list[dict[str, Any]]]) -> Figure:
+    figure = Figure(figsize=(9.6, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for color, (name, found) in zip(CYCLE, drawn.items(), strict=False):
+        for i, one in enumerate(found):
+            label = name if not i else None
+            left.plot(one["along"], one["segment"], color=color, label=label)
+            left.axhline(one["bound"], color=color, linestyle=":", linewidth=0.8)
+            right.plot(one["epochs"], one["trajectory"], ".-", color=color, label=label)
+    left.set_xlabel("share of the segment from first to last weights")
+    left.set_ylabel("gradient's norm (nat); dotted: the bound")
+    right.set_xlabel("epoch")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (left, right):
+        axes.legend(frameon=False)
+        tidy(axes)
+    return figure
+
+
+def draws_of(count: int) -> dict[str, np.ndarray]:
+    """Lemma 1 and Prop. 1 on random dense layers, in double precision.
+
+    Returns:
+        ``residual`` (count,) relative to the response, and ``ratio`` (count,) of
+        ||dW|| over its bound sigma_max(W) ||dx|| / ||x||.
+    """
+    random = np.random.default_rng(0)
+    residual, ratio = np.empty(count), np.empty(count)
+    with jax.enable_x64(True):
+        move = jax.jit(
+            lambda w, x, dx: landscape.equivalent_weight_perturbation(w, x, dx).kernel
+        )
+        for i in range(count):
+            weights = random.normal(size=(12, 7)) * 10 ** random.uniform(-3, 3)
+            x = random.normal(size=12) * 10 ** random.uniform(-3, 3)
+            dx = random.normal(size=12) * 10 ** random.uniform(-3, 3)
+            change = np.asarray(move(weights, x, dx))
+            response = dx @ weights
+            residual[i] = np.linalg.norm(x @ change - response) / np.linalg.norm(
+                response
+            )
+            bound = np.linalg.norm(weights, 2) * np.linalg.norm(dx) / np.linalg.norm(x)
+            ratio[i] = np.linalg.norm(change) / bound
+    return {"residual": residual, "ratio": ratio}
+
+
+def convolution_of(network: Network) -> dict[str, float]:
+    """The least-squares residual of the first convolution, over images and one image.
+
+    Its weights are shared among places, so that no exact move exists.
+    """
+
+    def make() -> dict[str, float]:
+        images, _ = network.examples("train", TOGETHER)
+        moves = landscape.noise_moves(jax.random.key(0), images)[0]
+        kernels = [
+            leaf for leaf in jax.tree.leaves(network.final.params) if leaf.ndim == 4
+        ]  # fmt: skip
+        first = next(k for k in kernels if k.shape[2] == images.shape[-1])
+        residual = landscape.equivalent_weight_perturbation
+        return {
+            "one": float(residual(first, images[:1], moves[:1]).residual),
+            "together": float(residual(first, images, moves).residual),
+        }
+
+    return network.numbers("convolution", make)
+
+
+def lemma1(lab: Lab) -> Result:
+    """Lemma 1, Prop. 1: a moved input as moved weights, dense and convolutional."""
+    found = draws_of(lab.settings.draws)
+    networks = lab.all_of("small", lab.rule("small", "gaussian"))
+    shared = [convolution_of(n) for n in networks if not n.failed()]
+    rows = [
+        {
+            "layer": "dense, random, float64",
+            "measured": "largest relative residual",
+            "value": f"{found['residual'].max():.2g}",
+            "paper": "0",
+        },
+        {
+            "layer": "dense, random, float64",
+            "measured": "largest ||dW|| over Prop. 1's bound",
+            "value": f"{found['ratio'].max():.6f}",
+            "paper": "at most 1",
+        },
+        {
+            "layer": f"{lab.plans['small'].model}'s first convolution, one image",
+            "measured": "least-squares residual",
+            "value": mean_and_interval([one["one"] for one in shared]),
+            "paper": "-",
+        },
+        {
+            "layer": f"the same, {TOGETHER} images together",
+            "measured": "least-squares residual",
+            "value": mean_and_interval([one["together"] for one in shared]),
+            "paper": "-",
+        },
+    ]
+    notes = [
+        (f"{lab.settings.draws} draws of a 12 x 7 layer, an input and its move, over "
+        "six orders of magnitude each"),
+        ("residuals are shares of the response to the input's move; of a convolution, "
+        "whose weights are shared among places, an exact move does not exist; moves "
+        "are random noise"),
+    ]  # fmt: skip
+    dataset = xr.Dataset(
+        {name: (("draw",), values, {"units": "1"}) for name, values in found.items()}
+    )
+    return Result(rows, dataset, {}, notes)

@@ -1,0 +1,165 @@
+"""Figure 5: rate, gradient and errors over epochs, by each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.arms import Row
+from experiments.paper import Result
+from experiments.peaks.settings import RULES, Lab
+from experiments.statistics import mean_and_interval
+from lrscape.figures.style import CYCLE, tidy
+
+History = list[Row]
+
+# Percent, best epoch: of the text's Sec. 7.
+PAPER = {
+    ("small", "step"): 18.79, ("small", "gaussian"): 16.48,
+    ("large", "step"): 9.53, ("large", "gaussian"): 8.68,
+}  # fmt: skip
+# Percent, last epoch, of 360: Table 1.
+PAPER_LAST = {("small", "gaussian"): 16.91}
+
+
+def column(histories: Sequence[History], name: str, *, worst: float = np.nan):
+    """(seeds, epochs) of what rows hold; of a failed run `worst` from there on."""
+    length = max(map(len, histories))
+    filled = np.full((len(histories), length), worst)
+    for values, history in zip(filled, histories, strict=True):
+        for i, row in enumerate(history):
+            values[i] = row.get(name, worst if "diverged" in row else np.nan)
+    return filled
+
+
+def errors_of(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
+    """(seeds,) test errors in percent at the best and after the last epoch.
+
+    Of a failed run 100, whatever it had reached before.
+    """
+    found = 100 * column(histories, "test_error", worst=1.0)[:, 1:]
+    failed = np.array(["diverged" in history[-1] for history in histories])
+    best, last = np.nanmin(found, axis=1), found[:, -1]
+    return np.where(failed, 100.0, best), np.where(failed, 100.0, last)
+
+
+def histories_of(lab: Lab, task: str) -> dict[str, list[History]]:
+    """Of every rule, and of the step rule with its rate tuned."""
+    found = {
+        name: [n.history() for n in lab.all_of(task, lab.rule(task, name))]
+        for name in RULES
+    }
+    tuned = lab.tuned_step(task)
+    found[f"step, tuned ({tuned.start:g})"] = [
+        n.history() for n in lab.all_of(task, tuned)
+    ]
+    return found
+
+
+def fig5(lab: Lab) -> Result:
+    """Figure 5: rate, gradient and errors over epochs, small and large model."""
+    rows, variables, drawn = [], {}, {}
+    for task in ("small", "large"):
+        found = histories_of(lab, task)
+        what = f"{lab.plans[task].model}, {lab.dataset_of(task)}"
+        for name, histories in found.items():
+            best, last = errors_of(histories)
+            rows.append(
+                {
+                    "network": what,
+                    "rule": name,
+                    "seeds": len(histories),
+                    "epochs": lab.plans[task].epochs,
+                    "test %, best epoch": mean_and_interval(best),
+                    "paper, best": shown(PAPER.get((task, name))),
+                    "test %, last epoch": mean_and_interval(last),
+                    "paper, last": shown(PAPER_LAST.get((task, name))),
+                    "minus step, last": "-" if name == "step" else mean_and_interval(
+                        last - errors_of(found["step"])[1]
+                    ),
+                    "gradient largest at epoch": mean_and_interval(
+                        [_largest_at(h) for h in histories]
+                    ),
+                    "failed": sum("diverged" in h[-1] for h in histories),
+                }
+            )  # fmt: skip
+            label = f"{task}_{name}".replace(", ", "_").replace(" ", "_")
+            label = label.replace("(", "").replace(")", "")
+            units = {"rate": "1", "gradient_norm": "nat", "train_error": "fraction",
+                     "test_error": "fraction"}  # fmt: skip
+            for part, unit in units.items():
+                variables[f"{label}_{part}"] = (
+                    (f"{label}_seed", f"{label}_epoch"), column(histories, part),
+                    {"units": unit},
+                )  # fmt: skip
+        drawn[task] = _figure(found, what)
+    sizes = {
+        task: (lab.plans[task].examples or "all", lab.plans[task].test or "all")
+        for task in ("small", "large")
+    }
+    notes = [
+        "training and test examples: "
+        + ", ".join(f"{task} {a} and {b}" for task, (a, b) in sizes.items())
+        + "; the paper's validation set is the test set",
+        "step, tuned: the start of "
+        + " ".join(f"{rate:g}" for rate in lab.settings.rates)
+        + " with the fewest validation errors after the last epoch, seed 0",
+        (
+            "the gradient is that of the mean loss over training examples, after each "
+            "epoch; the paper's 16.91 is of 360 epochs (Table 1); the large model's "
+            "identity is a guess (All-CNN-C)"
+        ),
+    ]
+    return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def shown(value: float | None) -> str:
+    """A number of the paper, or a dash where it has none."""
+    return "-" if value is None else f"{value:g}"
+
+
+def _largest_at(history: History) -> int:
+    """The epoch after which the gradient is largest."""
+    norms = [row.get("gradient_norm", -np.inf) for row in history]
+    return int(np.argmax(norms))
+
+
+def _figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
+    figure = Figure(figsize=(6.4, 8), layout="constrained")
+    rate, gradient, errors = figure.subplots(3, 1, sharex=True)
+    for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
+        _band(rate, column(histories, "rate"), color, "-", name)
+        _band(gradient, column(histories, "gradient_norm"), color, "-", name)
+        _band(errors, 100 * column(histories, "train_error"), color, "--", "")
+        _band(errors, 100 * column(histories, "test_error"), color, "-", name)
+    rate.set_yscale("log")
+    rate.set_ylabel("learning rate")
+    gradient.set_ylabel("gradient's norm (nat)")
+    errors.set_ylabel("error (%), dashed: training")
+    errors.set_xlabel("epoch (0: the first update, or before it)")
+    errors.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rate.legend(frameon=False, fontsize="small")
+    for axes in (rate, gradient, errors):
+        tidy(axes)
+    count = max(map(len, found.values()))
+    figure.suptitle(f"{title}, mean and range of {count} seeds" if count > 1 else title)
+    return figure
+
+
+def _band(axes: Any, values: np.ndarray, color: str, style: str, name: str) -> None:
+    epochs = np.arange(values.shape[1])
+    there = ~np.isnan(values).all(axis=0)
+    epochs, values = epochs[there], values[:, there]
+    axes.plot(
+        epochs, np.nanmean(values, axis=0), style, color=color, label=name or None
+    )  # fmt: skip
+    if len(values) > 1:
+        axes.fill_between(
+            epochs, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=color,
+            alpha=0.12, linewidth=0,
+        )  # fmt: skip

@@ -1,0 +1,347 @@
+"""Presets of paper 1's experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.peaks.networks import Network, NetworkConfig
+from experiments.peaks.rules import Rule
+from lrscape.data.sources import data_directory, prepared
+from lrscape.errors import unknown_name
+
+DATASETS = ("cifar10", "mnist", "digits")
+
+# Fractions of the run at which the published rates fall ten-fold: cuda-convnet's after
+# 120 and 10 more of 140 epochs, All-CNN-C's at 200, 250 and 300 of 350.
+SMALL_STEPS = (120 / 140, 130 / 140)
+LARGE_STEPS = (200 / 350, 250 / 350, 300 / 350)
+# NIN's: two ten-fold falls as it stops improving; no epochs are published.
+NIN_STEPS = (0.5, 0.75)
+
+# Not in the paper: such that the rate ends at a hundredth of its start, as two ten-fold
+# falls do.
+RATIONAL_DECAY = 99.0
+# Not in the paper: RMSprop's rate as a share of SGD's.
+RMSPROP = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a task's networks are trained.
+
+    Attributes:
+        model: see `lrscape.models.create`.
+        dataset: its own, see `DATASETS`.
+        initializer: of the model, or None for its own.
+        examples: trained on; None is all.
+        validation: of those left over, how many choose the tuned rate.
+        test: test examples; None is all.
+        batch_size: examples an update.
+        epochs: passes over the training examples.
+        seeds: networks that differ by their seed alone.
+        start: the rate the nonmonotonic rules and the baselines start at.
+        peak: the largest rate of the nonmonotonic rules.
+        milestones: of the step rule, fractions of the run.
+        momentum: of SGD.
+        weight_decay: of an L2 term on weights.
+        dense_decay: of dense layers' weights instead; None is the same.
+        bias_rate: how many times the rate biases take.
+        augment: see `lrscape.data.AUGMENTATIONS`.
+        normalize: see `lrscape.data.NORMALIZATIONS`.
+        gradient_examples: of the full gradient after each epoch.
+        looked_at: epochs whose weights are kept, beside the first and the last.
+    """
+
+    model: str
+    dataset: str = "cifar10"
+    initializer: str | None = None
+    examples: int | None = None
+    validation: int = 0
+    test: int | None = None
+    batch_size: int = 128
+    epochs: int
+    seeds: int
+    start: float
+    peak: float
+    milestones: tuple[float, ...]
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    dense_decay: float | None = None
+    bias_rate: float = 1.0
+    augment: tuple[str, ...] = ()
+    normalize: str = "standardize"
+    gradient_examples: int = 0
+    looked_at: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """How the ground is looked at.
+
+    Attributes:
+        examples: training examples that losses are measured on.
+        points: of each curve.
+        directions: random ones a network.
+        noise: the longest perturbation of an input, in units of normalised pixels.
+        weights: the length of a raw perturbation of the weights.
+        relative: of one that is normalised filter by filter.
+        fooling: examples sets that fool, a direction each.
+        curvature: examples of the Hessian.
+    """
+
+    examples: int
+    points: int
+    directions: int
+    noise: float
+    weights: float
+    relative: float
+    fooling: int
+    curvature: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Many short runs of the small model.
+
+    Attributes:
+        examples: trained on; None is the plan's.
+        seeds: of each cell.
+        totals: epochs, of figures 6 and 7.
+        starts: rates at the start, of the slow start.
+        peaks: largest rates, of figure 7; step's rates are tuned over them too.
+        epochs: of the slow start.
+    """
+
+    examples: int | None
+    seeds: int
+    totals: tuple[int, ...]
+    starts: tuple[float, ...]
+    peaks: tuple[float, ...]
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A preset.
+
+    Attributes:
+        plans: by task: small, large, nin (on MNIST), descent (the small model, by
+            full-batch gradient descent).
+        survey: how the ground is looked at.
+        sweep: the short runs.
+        ensemble: networks by each rule that ensembles are drawn from.
+        rates: that step's is tuned over.
+        draws: of Lemma 1.
+    """
+
+    plans: dict[str, Plan]
+    survey: Survey
+    sweep: Sweep
+    ensemble: int
+    rates: tuple[float, ...]
+    draws: int
+
+
+_QUICK_SMALL = Plan(
+    model="small", initializer="he", examples=2560, validation=1000, test=2000,
+    batch_size=64, epochs=8, seeds=5, start=0.01, peak=0.03, milestones=SMALL_STEPS,
+    gradient_examples=1000, looked_at=(1, 2, 4, 6),
+)  # fmt: skip
+
+PRESETS: dict[str, Settings] = {
+    "quick": Settings(
+        plans={
+            "small": _QUICK_SMALL,
+            "large": Plan(
+                model="large", examples=512, validation=200, test=500, batch_size=64,
+                epochs=5, seeds=1, start=0.01, peak=0.03, milestones=LARGE_STEPS,
+                weight_decay=0.001, gradient_examples=200,
+            ),
+            "nin": Plan(
+                model="nin", dataset="mnist", initializer="he", examples=512, test=500,
+                batch_size=32, epochs=4, seeds=3, start=0.01, peak=0.03,
+                milestones=NIN_STEPS, weight_decay=5e-4,
+            ),
+            "descent": dataclasses.replace(
+                _QUICK_SMALL, examples=256, batch_size=256, epochs=48, seeds=3,
+                start=0.05, peak=0.3, momentum=0.0, gradient_examples=0,
+                looked_at=(6, 12, 18, 24, 32, 36, 40, 44),
+            ),
+        },
+        survey=Survey(
+            examples=512, points=7, directions=5, noise=20.0, weights=1.0, relative=0.3,
+            fooling=4, curvature=128,
+        ),
+        sweep=Sweep(
+            examples=512, seeds=3, totals=(1, 2, 4, 6), starts=(1e-4, 1e-3, 0.01, 0.1),
+            peaks=(0.01, 0.03, 0.1), epochs=4,
+        ),
+        ensemble=10, rates=(0.01, 0.03, 0.1), draws=10_000,
+    ),
+    # The small model's published rates are for pixels from 0 to 255.
+    "paper": Settings(
+        plans={
+            "small": Plan(
+                model="small", initializer="published", epochs=360, seeds=5,
+                start=0.001, peak=0.01, milestones=SMALL_STEPS, weight_decay=0.004,
+                dense_decay=1.0, bias_rate=2.0, normalize="center",
+                gradient_examples=5000, looked_at=(1, 2, 5, 10, 20, 50, 100, 200, 300),
+            ),
+            "large": Plan(
+                model="large", epochs=350, seeds=3, start=0.05, peak=0.15,
+                milestones=LARGE_STEPS, weight_decay=0.001, normalize="whiten",
+                gradient_examples=5000,
+            ),
+            "nin": Plan(
+                model="nin", dataset="mnist", epochs=167, seeds=3, start=0.1, peak=0.3,
+                milestones=NIN_STEPS, weight_decay=5e-4,
+            ),
+            "descent": dataclasses.replace(
+                _QUICK_SMALL, examples=5000, batch_size=5000, epochs=1000, seeds=3,
+                start=0.05, peak=0.3, momentum=0.0, gradient_examples=0,
+                looked_at=tuple(range(100, 1000, 100)),
+            ),
+        },
+        survey=Survey(
+            examples=10_000, points=21, directions=20, noise=2000.0, weights=1.0,
+            relative=1.0, fooling=20, curvature=5000,
+        ),
+        sweep=Sweep(
+            examples=None, seeds=3, totals=(30, 60, 120, 240),
+            starts=(1e-5, 1e-4, 1e-3, 0.01), peaks=(0.002, 0.004, 0.008, 0.015),
+            epochs=120,
+        ),
+        ensemble=10, rates=(0.001, 0.002, 0.004, 0.008, 0.015), draws=100_000,
+    ),
+}  # fmt: skip
+
+RULES = ("gaussian", "step", "rational", "rmsprop")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """What was asked for, and where it is kept.
+
+    Attributes:
+        preset: a name in `PRESETS`.
+        settings: the preset's.
+        root: the directory that all commands of a preset share.
+        data_dir: the TFDS data directory, or None.
+        dataset: replaces each task's own data set, or None.
+        networks: those that were opened, by name.
+    """
+
+    preset: str
+    settings: Settings
+    root: Path
+    data_dir: Path | None
+    dataset: str | None
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def plans(self) -> dict[str, Plan]:
+        """By task."""
+        return self.settings.plans
+
+    def dataset_of(self, task: str) -> str:
+        """The task's data set; digits where quick's is not prepared."""
+        wanted = self.dataset or self.plans[task].dataset
+        if wanted not in DATASETS:
+            raise unknown_name("dataset", wanted, DATASETS)
+        if self.dataset or self.preset != "quick":
+            return wanted  # reading it says what is missing
+        there = set(prepared(data_directory(self.data_dir)))
+        return wanted if wanted in there else "digits"
+
+    def rule(self, task: str, name: str) -> Rule:
+        """A rule with the task's rates."""
+        plan = self.plans[task]
+        if name in ("gaussian", "laplacian"):
+            return Rule(schedule=name, start=plan.start, peak=plan.peak)
+        if name == "step":
+            return Rule(schedule=name, start=plan.start, milestones=plan.milestones)
+        if name == "rational":
+            return Rule(schedule=name, start=plan.start, decay=RATIONAL_DECAY)
+        rate = plan.start * RMSPROP
+        return Rule(schedule="constant", start=rate, optimizer=name)
+
+    def network(self, task: str, rule: Rule, seed: int, **changes: Any) -> Network:
+        """A network, opened once.
+
+        Args:
+            task: whose plan it follows.
+            rule: how its rate goes.
+            seed: of everything random in it.
+            **changes: of the plan's ``epochs`` and ``examples``: a short run, of which
+                the last epoch alone is looked at.
+        """
+        plan, dataset = self.plans[task], self.dataset_of(task)
+        plan = dataclasses.replace(
+            plan, **{k: v for k, v in changes.items() if v is not None}
+        )
+        short = bool(changes)
+        examples, validation = plan.examples, plan.validation
+        batch_size = plan.batch_size
+        if dataset == "digits":  # of which there are 1,437
+            examples = min(examples or 1280, 1280)
+            batch_size, validation = min(batch_size, examples), min(validation, 157)
+        epochs = {plan.epochs} if short else {0, *plan.looked_at, plan.epochs}
+        config = NetworkConfig(
+            task=task, dataset=dataset, examples=examples, validation=validation,
+            test=plan.test, model=plan.model, epochs=plan.epochs,
+            batch_size=batch_size, seed=seed, augment=plan.augment,
+            normalize=plan.normalize,
+            looked_at=tuple(sorted(e for e in epochs if e <= plan.epochs)),
+            initializer=plan.initializer, rule=rule, momentum=plan.momentum,
+            weight_decay=plan.weight_decay, dense_decay=plan.dense_decay,
+            bias_rate=plan.bias_rate,
+            peak_of=None if short else self.rule(task, "gaussian"),
+            gradient_examples=0 if short else plan.gradient_examples,
+            each_epoch=not short,
+        )  # fmt: skip
+        size = "" if changes.get("examples") is None else f"-examples_{examples}"
+        name = f"{task}-{dataset}{size}-epochs_{plan.epochs}-{rule.name}-seed_{seed}"
+        if name not in self.networks:
+            data_dir = str(self.data_dir) if self.data_dir else None
+            self.networks[name] = Network(config, self.root / name, data_dir)
+        return self.networks[name]
+
+    def seeds(self, task: str) -> range:
+        """Of a task's networks."""
+        return range(self.plans[task].seeds)
+
+    def all_of(self, task: str, rule: Rule, count: int | None = None) -> list[Network]:
+        """The networks of a rule, one a seed, trained."""
+        seeds = self.seeds(task) if count is None else range(count)
+        found = [self.network(task, rule, seed) for seed in seeds]
+        for network in found:
+            network.history()
+        return found
+
+    def tuned_step(self, task: str) -> Rule:
+        """The step rule whose start has the fewest errors after the last epoch, seed 0.
+
+        On validation examples; where there are none, on the test set, in favour of the
+        step rule.
+        """
+        plan = self.plans[task]
+
+        def error(rule: Rule) -> float:
+            last = self.network(task, rule, 0).history()[-1]
+            found = last.get("validation_error", last.get("test_error"))
+            return np.inf if found is None else found
+
+        rules = [
+            Rule(schedule="step", start=rate, milestones=plan.milestones)
+            for rate in self.settings.rates
+        ]
+        return min(rules, key=error)
+
+    def about(self, task: str) -> dict[str, Any]:
+        """A task's plan, as JSON holds it."""
+        plan = dataclasses.asdict(self.plans[task])
+        return {**plan, "dataset": self.dataset_of(task)}

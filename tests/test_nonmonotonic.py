@@ -1,0 +1,286 @@
+"""Paper 1 on digits: trained once, resumed, and judged by what was measured."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import nonmonotonic
+from experiments.peaks import bounds, claims, curves, lines, scatter, sweeps, tables
+from experiments.peaks.networks import PEAK
+from experiments.peaks.rules import Rule, optimizer_of
+from experiments.peaks.settings import PRESETS, Lab, Plan, Survey, Sweep
+from lrscape import landscape, schedules
+from lrscape.errors import InputError
+from lrscape.landscape import tree
+
+SMALL = Plan(
+    model="mlp", dataset="digits", examples=256, validation=64, test=100,
+    batch_size=64, epochs=3, seeds=2, start=0.1, peak=0.3, milestones=(0.5,),
+    gradient_examples=64, looked_at=(1, 2),
+)  # fmt: skip
+SETTINGS = dataclasses.replace(
+    PRESETS["quick"],
+    plans={
+        "small": SMALL,
+        "large": dataclasses.replace(SMALL, seeds=1, epochs=1),
+        "nin": dataclasses.replace(SMALL, seeds=1, epochs=1),
+        "descent": dataclasses.replace(
+            SMALL, batch_size=256, momentum=0.0, seeds=1, gradient_examples=0
+        ),
+    },
+    survey=Survey(
+        examples=64, points=3, directions=2, noise=5.0, weights=1.0, relative=0.3,
+        fooling=2, curvature=32,
+    ),
+    sweep=Sweep(
+        examples=128, seeds=2, totals=(1, 2), starts=(0.01, 0.1), peaks=(0.1, 0.3),
+        epochs=1,
+    ),
+    ensemble=3,
+    rates=(0.1, 0.3),
+    draws=50,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "quick", SETTINGS)
+        yield tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(root):
+    return Lab("quick", SETTINGS, root, None, "digits")
+
+
+def call(root, item, *flags):
+    return nonmonotonic.main([item, "--dataset=digits", f"--run-dir={root}", *flags])
+
+
+def summary(root, item):
+    return json.loads((root / "results" / f"{item}.json").read_text())
+
+
+@pytest.mark.slow
+def test_claims_come_from_what_was_measured(root):
+    assert call(root, "all") == 0
+    rows = summary(root, "claims")["rows"]
+    names = {row["claim"] for row in rows}
+    assert names == {f"1.{i}" for i in [*range(1, 11), 12]}
+    assert rows[0]["verdict"] == "supported"
+    for item in ("fig3", "fig4", "fig5", "fig6", "fig7", "eq13", "eq15"):
+        assert list(root.glob(f"figures/{item}*.png"))
+    # Nothing is trained again.
+    before = {path: path.stat().st_mtime_ns for path in root.glob("*/checkpoints/*")}
+    assert call(root, "fig5") == 0
+    after = {path: path.stat().st_mtime_ns for path in root.glob("*/checkpoints/*")}
+    assert before == after
+
+
+def test_the_line_goes_from_the_last_weights_to_the_peaks(lab):
+    network = lab.network("small", lab.rule("small", "gaussian"), 0)
+    direction, length, size = lines.way_of(network)
+    final = network.final.params
+    peak = network.at(PEAK)
+    # start / peak = 1/3: t0 = 0.327, so that the peak is at 0.257 of 12 updates.
+    assert peak.step == 3
+    back = tree.subtract(peak.params, tree.scale(length, direction))
+    np.testing.assert_allclose(
+        float(tree.norm(tree.subtract(back, final))), 0, atol=1e-5 * size
+    )
+    scales, found = lines.curves_of(lab, "line")
+    assert scales[-1] == pytest.approx(lines.reach_of(lab)[0])
+    objective = network.objective(64)
+    moved = tree.combine([1.0, scales[1]], [final, direction])
+    assert found["gaussian"][0, 0, 0] == pytest.approx(
+        float(objective(final)), rel=1e-5
+    )
+    assert found["gaussian"][0, 0, 1] == pytest.approx(
+        float(objective(moved)), rel=1e-4
+    )
+
+
+def test_rise_and_slope_by_hand():
+    scales = np.array([0.0, 1.0, 2.0])
+    losses = np.array([[[1.0, 2.0, 5.0], [1.0, 4.0, 7.0]]])
+    # The mean curve rises by 0, 2, 5: its area is 1 + 3.5, over a length of 2.
+    np.testing.assert_allclose(lines.excess(scales, losses), [2.25])
+    np.testing.assert_allclose(lines.slope(scales, losses), [2.5])
+
+
+def test_perturbed_weights_are_those_that_are_said(lab):
+    found = scatter.losses_of(lab, "first layer", "raw")
+    network = lab.network("small", lab.rule("small", "gaussian"), 0)
+    point, objective = network.final.params, network.objective(64)
+    images, _ = network.examples("train", 1)
+    mask = landscape.first_layer(network.model, images)
+    keys = jax.random.split(jax.random.key(0), 2)
+    direction = landscape.gaussian_direction(
+        keys[0], point, normalize="global", mask=mask
+    )
+    moved = tree.combine([1.0, 1.0], [point, direction])
+    assert found["gaussian"][0, 0, 1] == pytest.approx(
+        float(objective(moved)), rel=1e-4
+    )
+    made = {
+        "gaussian": np.array([[[0, 1.0], [0, 3.0]]]),
+        "step": np.array([[[0, 2.0], [0, 2.0]]]),
+    }
+    np.testing.assert_array_equal(scatter.shares_above(made), [0.5])
+
+
+@pytest.mark.slow
+def test_figure_5s_rows_are_the_histories(root, lab):
+    assert call(root, "fig5") == 0
+    rows = [r for r in summary(root, "fig5")["rows"] if "mlp" in r["network"]]
+    assert [row["rule"] for row in rows[:4]] == [
+        "gaussian", "step", "rational", "rmsprop",
+    ]  # fmt: skip
+    found = [
+        lab.network("small", lab.rule("small", "step"), seed).history()
+        for seed in (0, 1)
+    ]
+    last = 100 * np.mean([history[-1]["test_error"] for history in found])
+    assert rows[1]["test %, last epoch"].startswith(f"{last:.4g} (")
+    assert "gradient_norm" in found[0][0]
+    # Ten-fold lower after half of the run.
+    assert [row["rate"] for row in found[0]] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+
+
+def test_errors_of_runs_that_fail_count_as_all():
+    whole = [{"epoch": 0, "test_error": 0.9}, {"epoch": 1, "test_error": 0.2},
+             {"epoch": 2, "test_error": 0.3}]  # fmt: skip
+    failed = [*whole[:2], {"epoch": 2, "diverged": 7}]
+    best, last = curves.errors_of([whole, failed])
+    np.testing.assert_allclose(best, [20, 100])
+    np.testing.assert_allclose(last, [30, 100])
+
+
+def test_ensembles_average_softmax_outputs():
+    random = np.random.default_rng(0)
+    outputs = random.dirichlet(np.ones(3), (4, 20))
+    labels = random.integers(0, 3, 20)
+    errors = tables.ensemble_errors(outputs, labels, 2)
+    assert len(errors) == 6
+    mean = (outputs[1] + outputs[3]) / 2
+    assert errors[4] == pytest.approx(100 * np.mean(mean.argmax(1) != labels))
+    np.testing.assert_array_equal(
+        tables.ensemble_errors(outputs, labels, 2, most=3).shape, (3,)
+    )
+
+
+def test_lemma_1_is_exact_and_its_bound_holds():
+    found = bounds.draws_of(30)
+    assert found["residual"].max() < 1e-12
+    assert 0 < found["ratio"].max() <= 1 + 1e-12
+
+
+def test_the_bound_on_the_largest_gradient(lab):
+    network = lab.network("small", lab.rule("small", "gaussian"), 0)
+    found = bounds.slopes_of(lab, network)
+    objective = network.objective(64)
+    start, end = network.at("epoch_0").params, network.final.params
+    fall = abs(float(objective(start)) - float(objective(end)))
+    distance = float(tree.norm(tree.subtract(start, end)))
+    assert found["bound"] == pytest.approx(fall / distance, rel=1e-4)
+    # The mean slope cannot be above the steepest one.
+    assert max(found["segment"]) > found["bound"]
+    assert found["epochs"] == [0, 1, 2, 3]
+
+
+def test_curvature_is_that_of_the_hessian(lab):
+    network = lab.network("small", lab.rule("small", "step"), 0)
+    rows = bounds.curvature_of(lab, network)
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    point, objective = network.at("epoch_2").params, network.objective(32)
+    power = landscape.spectral_norm(objective, point, key=jax.random.key(3)).value
+    assert abs(rows[2]["largest"]) == pytest.approx(float(power), rel=0.05)
+    np.testing.assert_allclose(
+        bounds.stability_of(rows), [r["rate"] * r["largest"] / 2 for r in rows]
+    )
+
+
+def test_short_runs_are_of_the_size_that_is_asked_for(lab):
+    rule = lab.rule("small", "laplacian")
+    errors = sweeps.errors(lab, rule, 2)
+    assert errors.shape == (2,)
+    network = lab.network("small", rule, 0, epochs=2, examples=128)
+    assert len(network.data.train) == 128 and len(network.history()) == 3
+    assert "test_error" not in network.history()[1]
+
+
+def test_the_tuned_step_rule_is_the_one_with_fewest_validation_errors(lab):
+    found = {
+        rate: lab.network(
+            "small", Rule(schedule="step", start=rate, milestones=(0.5,)), 0
+        ).history()[-1]["validation_error"]
+        for rate in (0.1, 0.3)
+    }  # fmt: skip
+    assert lab.tuned_step("small").start == min(found, key=found.get)
+
+
+def test_a_failed_run_has_no_last_weights(lab):
+    network = lab.network("small", Rule(schedule="constant", start=1e30), 0)
+    assert network.failed()
+    with pytest.raises(InputError, match="stopped being finite"):
+        network.final  # noqa: B018
+
+
+def test_rules_by_hand():
+    gaussian = Rule(schedule="gaussian", start=0.1, peak=0.3).make(100, 10)
+    expected = schedules.gaussian(0.3, 100, start_value=0.1)
+    counts = jnp.arange(100)
+    np.testing.assert_array_equal(gaussian(counts), expected(counts))
+    discrete = Rule(schedule="gaussian", start=0.1, peak=0.3, per_epoch=True)
+    assert discrete.make(100, 10)(17) == expected(10)
+    assert Rule(schedule="constant", start=0.1, optimizer="rmsprop").name == (
+        "rmsprop_0.1"
+    )
+    with pytest.raises(InputError, match="did you mean"):
+        Rule(schedule="gausian", start=0.1)
+
+
+def test_the_published_optimizer_by_hand():
+    """Biases at twice the rate, decay of 0.004 on kernels and 1 on the dense layer."""
+    params = {"kernel": jnp.full((1, 1, 1, 1), 2.0), "dense": jnp.full((1, 1), 3.0),
+              "bias": jnp.ones(1)}  # fmt: skip
+    rule = Rule(schedule="constant", start=0.1)
+    tx = optimizer_of(
+        rule, rule.make(10, 1), momentum=0.5, weight_decay=0.004, dense_decay=1.0,
+        bias_rate=2.0,
+    )  # fmt: skip
+    state, slopes = tx.init(params), jax.tree.map(jnp.ones_like, params)
+    for factor in (1.0, 1.5):
+        updates, state = tx.update(slopes, state, params)
+        np.testing.assert_allclose(updates["kernel"].ravel(), -0.1 * factor * 1.008)
+        np.testing.assert_allclose(updates["dense"].ravel(), -0.1 * factor * 4)
+        np.testing.assert_allclose(updates["bias"], -0.1 * factor * 2)
+    assert optax.tree.get(state, "learning_rate") == pytest.approx(0.1)
+
+
+def test_verdicts_have_their_sides():
+    assert claims.above("a", [3.0], 2.0).values == pytest.approx([1.0])
+    assert claims.below("a", [3.0], 2.0).values == pytest.approx([-1.0])
+
+
+BAD = {
+    "item": (["fig33"], "did you mean"),
+    "preset": (["fig3", "--preset=full"], "preset='full'"),
+    "dataset": (["fig3", "--dataset=svhn"], "dataset='svhn'"),
+    "epochs": (["fig3", "--epochs=0"], "epochs=0"),
+    "examples": (["fig3", "--examples=3"], "examples=3"),
+    "ensemble": (["table1", "--ensemble=0"], "ensemble=0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, capsys):
+    flags, message = BAD[name]
+    assert nonmonotonic.main(flags) == 2
+    assert message in capsys.readouterr().err
