@@ -6,7 +6,10 @@ import ast
 from pathlib import Path
 
 # Shared code, not experiments.
-PARTS = {"__init__", "__main__", "arguments", "loop", "signals", "train"}
+PARTS = {
+    "__init__", "__main__", "arguments", "arms", "loop", "paper", "signals",
+    "statistics", "train",
+}  # fmt: skip
 
 
 def main() -> None:

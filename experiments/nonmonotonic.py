@@ -95,8 +95,14 @@ def lab_of(arguments: Arguments) -> Lab:
                 f"{plan.batch_size} of {task}, or 0 for all"
             )
         plans[task] = dataclasses.replace(plan, **changes)
+    sweep = settings.sweep
+    if arguments.seeds is not None:
+        sweep = dataclasses.replace(sweep, seeds=arguments.seeds)
     settings = dataclasses.replace(
-        settings, plans=plans, ensemble=arguments.ensemble or settings.ensemble
+        settings,
+        plans=plans,
+        sweep=sweep,
+        ensemble=arguments.ensemble or settings.ensemble,
     )
     root = arguments.run_dir or Path("runs") / f"nonmonotonic-{arguments.preset}"
     return Lab(arguments.preset, settings, root, arguments.data_dir, arguments.dataset)

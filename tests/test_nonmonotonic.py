@@ -12,11 +12,12 @@ import pytest
 from experiments import nonmonotonic
 from experiments.peaks import bounds, claims, curves, lines, scatter, sweeps, tables
 from experiments.peaks.networks import PEAK
-from experiments.peaks.rules import Rule, optimizer_of
+from experiments.peaks.rules import Rule, optimizer_of, scale_by_rates
 from experiments.peaks.settings import PRESETS, Lab, Plan, Survey, Sweep
 from lrscape import landscape, schedules
 from lrscape.errors import InputError
 from lrscape.landscape import tree
+from lrscape.training import learning_rate
 
 SMALL = Plan(
     model="mlp", dataset="digits", examples=256, validation=64, test=100,
@@ -235,10 +236,9 @@ def test_a_failed_run_has_no_last_weights(lab):
 def test_rules_by_hand():
     gaussian = Rule(schedule="gaussian", start=0.1, peak=0.3).make(100, 10)
     expected = schedules.gaussian(0.3, 100, start_value=0.1)
-    counts = jnp.arange(100)
-    np.testing.assert_array_equal(gaussian(counts), expected(counts))
+    np.testing.assert_array_equal(gaussian, expected(jnp.arange(100)))
     discrete = Rule(schedule="gaussian", start=0.1, peak=0.3, per_epoch=True)
-    assert discrete.make(100, 10)(17) == expected(10)
+    assert discrete.make(100, 10)[17] == expected(10)
     assert Rule(schedule="constant", start=0.1, optimizer="rmsprop").name == (
         "rmsprop_0.1"
     )
@@ -262,6 +262,19 @@ def test_the_published_optimizer_by_hand():
         np.testing.assert_allclose(updates["dense"].ravel(), -0.1 * factor * 4)
         np.testing.assert_allclose(updates["bias"], -0.1 * factor * 2)
     assert optax.tree.get(state, "learning_rate") == pytest.approx(0.1)
+
+
+def test_rates_that_are_data():
+    tx = scale_by_rates([0.5, 0.25, 0.125])
+    state, step = tx.init({"w": jnp.ones(2)}), jax.jit(tx.update)
+    for rate in (0.5, 0.25, 0.125, 0.125, 0.125):
+        updates, state = step({"w": jnp.ones(2)}, state)
+        np.testing.assert_array_equal(updates["w"], [-rate, -rate])
+        assert float(learning_rate(state)) == rate
+    # Another schedule of as many updates is the same program.
+    other = scale_by_rates([0.1, 0.1, 0.2])
+    updates, _ = step({"w": jnp.ones(2)}, other.init({"w": jnp.ones(2)}))
+    np.testing.assert_allclose(updates["w"], [-0.1, -0.1])
 
 
 def test_verdicts_have_their_sides():

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from experiments.paper import Result
-from experiments.peaks.networks import Network
+from experiments.peaks.networks import PEAK, Network
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape import landscape
@@ -164,7 +164,12 @@ def slopes_of(lab: Lab, network: Network) -> dict[str, Any]:
             trajectory.append(float(tree.norm(landscape.gradient(objective, point))))
             spread = landscape.gradient_variance(noisy, point)
             variances.append(sum(float(v.sum()) for v in jax.tree.leaves(spread)))
+        peak = network.at(PEAK).params
+        climb = abs(float(objective(peak)) - float(objective(end)))
+        away = float(tree.norm(tree.subtract(peak, end)))
         return {
+            "losses": fall / climb if climb else np.inf,
+            "distances": distance / away,
             "bound": fall / distance, "distance": distance, "fall": fall,
             "along": along.tolist(), "segment": segment, "epochs": epochs,
             "trajectory": trajectory, "variance": variances,
@@ -187,6 +192,8 @@ def eq15(lab: Lab) -> Result:
         rows.append(
             {
                 "rule": name,
+                "Eq. 14, losses": mean_and_interval([one["losses"] for one in found]),
+                ">> distances": mean_and_interval([one["distances"] for one in found]),
                 "bound (Eq. 15)": mean_and_interval(bound),
                 "largest on the segment": mean_and_interval(segment),
                 "over the bound": mean_and_interval(segment / bound),
@@ -214,6 +221,11 @@ def eq15(lab: Lab) -> Result:
         variables, {"along": first["along"], "epochs": first["epochs"]}
     )
     notes = [
+        (
+            "Eq. 14 compares how far the first and the peak's weights lie above and "
+            "away from the last ones; the peak's are those at the Gaussian's largest "
+            "rate"
+        ),
         (
             "the bound, a mean slope, is about the segment from the first to the last "
             f"weights, of which {POINTS} points are looked at; on the way only kept "
@@ -274,33 +286,40 @@ def draws_of(count: int) -> dict[str, np.ndarray]:
     return {"residual": residual, "ratio": ratio}
 
 
-def convolution_of(network: Network) -> dict[str, float]:
-    """The least-squares residual of the first convolution, over images and one image.
+def first_layer_of(network: Network) -> dict[str, float]:
+    """The least-squares residual of the first layer, over one image and over several.
 
-    Its weights are shared among places, so that no exact move exists.
+    A convolution's weights are shared among places, so that no exact move exists.
     """
 
     def make() -> dict[str, float]:
         images, _ = network.examples("train", TOGETHER)
         moves = landscape.noise_moves(jax.random.key(0), images)[0]
-        kernels = [
-            leaf for leaf in jax.tree.leaves(network.final.params) if leaf.ndim == 4
-        ]  # fmt: skip
-        first = next(k for k in kernels if k.shape[2] == images.shape[-1])
-        residual = landscape.equivalent_weight_perturbation
-        return {
-            "one": float(residual(first, images[:1], moves[:1]).residual),
-            "together": float(residual(first, images, moves).residual),
-        }
+        params = network.final.params
+        is_first = landscape.first_layer(network.model, images[:1])
+        kernel = next(
+            leaf
+            for name, leaf in zip(
+                tree.leaf_names(params), jax.tree.leaves(params), strict=True
+            )
+            if is_first(name) and leaf.ndim > 1
+        )
+        if kernel.ndim == 2:
+            images, moves = (x.reshape(len(x), -1) for x in (images, moves))
+        found = [
+            landscape.equivalent_weight_perturbation(kernel, images[:n], moves[:n])
+            for n in (1, TOGETHER)
+        ]
+        return {"one": float(found[0].residual), "together": float(found[1].residual)}
 
-    return network.numbers("convolution", make)
+    return network.numbers("first-layer", make)
 
 
 def lemma1(lab: Lab) -> Result:
     """Lemma 1, Prop. 1: a moved input as moved weights, dense and convolutional."""
     found = draws_of(lab.settings.draws)
     networks = lab.all_of("small", lab.rule("small", "gaussian"))
-    shared = [convolution_of(n) for n in networks if not n.failed()]
+    shared = [first_layer_of(n) for n in networks if not n.failed()]
     rows = [
         {
             "layer": "dense, random, float64",
@@ -315,7 +334,7 @@ def lemma1(lab: Lab) -> Result:
             "paper": "at most 1",
         },
         {
-            "layer": f"{lab.plans['small'].model}'s first convolution, one image",
+            "layer": f"{lab.plans['small'].model}'s first layer, one image",
             "measured": "least-squares residual",
             "value": mean_and_interval([one["one"] for one in shared]),
             "paper": "-",

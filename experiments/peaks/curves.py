@@ -108,7 +108,8 @@ def fig5(lab: Lab) -> Result:
         + "; the paper's validation set is the test set",
         "step, tuned: the start of "
         + " ".join(f"{rate:g}" for rate in lab.settings.rates)
-        + " with the fewest validation errors after the last epoch, seed 0",
+        + " with the fewest errors after the last epoch, seed 0, on "
+        + " and ".join(f"{lab.chosen_on(task)} ({task})" for task in sizes),
         (
             "the gradient is that of the mean loss over training examples, after each "
             "epoch; the paper's 16.91 is of 360 epochs (Table 1); the large model's "

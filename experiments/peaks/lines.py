@@ -16,6 +16,7 @@ from experiments.peaks.networks import PEAK, Network
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape import landscape
+from lrscape.errors import InputError
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import tree
 
@@ -39,12 +40,20 @@ def compared(lab: Lab) -> dict[str, list[Network]]:
     """The networks of the Gaussian and of the step rule, seed by seed.
 
     A seed whose run failed under either of them is left out of both.
+
+    Raises:
+        InputError: no seed is left.
     """
     found = {n: lab.all_of(TASK, lab.rule(TASK, n)) for n in ("gaussian", "step")}
     whole = [
         not any(networks[seed].failed() for networks in found.values())
         for seed in lab.seeds(TASK)
     ]
+    if not any(whole):
+        raise InputError(
+            f"seeds={len(whole)}: in each of them the Gaussian's or the step rule's "
+            "loss stopped being finite, so that there is nothing to compare"
+        )
     return {
         name: [n for n, ok in zip(networks, whole, strict=True) if ok]
         for name, networks in found.items()

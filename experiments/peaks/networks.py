@@ -17,7 +17,7 @@ from experiments.peaks.rules import Rule, optimizer_of
 from lrscape import landscape, models, training
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.runs import Snapshot, peak_step
+from lrscape.runs import Snapshot
 from lrscape.training.step import DeviceData
 
 PEAK = "peak"
@@ -87,7 +87,8 @@ class Network(arms.Arm):
         kept, rule = dict(super().kept), self.config.peak_of
         if rule is not None:
             total = self.config.total_steps(self.data)
-            step = peak_step(rule.make(total, self.steps_per_epoch), total)
+            rates = rule.make(total, self.steps_per_epoch)
+            step = total - 1 - int(np.argmax(rates[::-1]))
             kept[step] = (*kept.get(step, ()), PEAK)
         return kept
 

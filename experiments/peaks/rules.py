@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lrscape import schedules
 from lrscape.errors import unknown_name
-from lrscape.training import create_optimizer
 from lrscape.training.optimizers import weights_only
-from lrscape.transforms import scale_by_rate
 
 SCHEDULES = ("gaussian", "laplacian", "step", "rational", "constant")
 
@@ -52,8 +52,8 @@ class Rule:
             parts += [f"to_{self.peak:g}"]
         return "_".join([*parts, *(["epochs"] if self.per_epoch else [])])
 
-    def make(self, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """The schedule over so many updates."""
+    def make(self, total_steps: int, steps_per_epoch: int) -> np.ndarray:
+        """(total_steps,), the rate of each update."""
         if self.schedule in ("gaussian", "laplacian"):
             assert self.peak is not None
             made = schedules.create(
@@ -66,12 +66,62 @@ class Rule:
             made = schedules.rational(self.start, total_steps, decay=self.decay)
         else:
             made = optax.constant_schedule(self.start)
-        return schedules.per_epoch(made, steps_per_epoch) if self.per_epoch else made
+        if self.per_epoch:
+            made = schedules.per_epoch(made, steps_per_epoch)
+        rates = made(jnp.arange(total_steps))
+        return np.broadcast_to(np.asarray(rates, np.float32), total_steps)
+
+
+class RatesState(NamedTuple):
+    """State of `scale_by_rates`.
+
+    Attributes:
+        count: updates made so far.
+        learning_rate: of the last one; before any, of the first.
+        rates: all of them, padded with the last.
+    """
+
+    count: jax.Array  # type: ignore[assignment]
+    learning_rate: jax.Array
+    rates: jax.Array
+
+
+def scale_by_rates(rates: Any) -> optax.GradientTransformation:
+    """Scales updates by rates that are data, not part of the compiled program.
+
+    Runs that differ by their rates alone then share one program.
+
+    Args:
+        rates: (updates,).
+
+    Returns:
+        The transformation, to be chained last; `lrscape.training.learning_rate` reads
+        its rate.
+    """
+    rates = np.asarray(rates, np.float32)
+    # The next power of two, so that runs of several lengths share it too.
+    padded = np.pad(
+        rates, (0, (1 << (len(rates) - 1).bit_length()) - len(rates)), "edge"
+    )
+
+    def init(params):
+        del params
+        table = jnp.asarray(padded)
+        return RatesState(jnp.zeros([], jnp.int32), table[0], table)
+
+    def update(updates, state, params=None):
+        del params
+        rate = state.rates[jnp.minimum(state.count, len(padded) - 1)]
+        updates = jax.tree.map(lambda u: -rate.astype(u.dtype) * u, updates)
+        count = optax.safe_increment(state.count)
+        return updates, RatesState(count, rate, state.rates)
+
+    return optax.GradientTransformation(init, update)
 
 
 def optimizer_of(
     rule: Rule,
-    schedule: optax.Schedule,
+    rates: Any,
     *,
     momentum: float,
     weight_decay: float,
@@ -82,7 +132,7 @@ def optimizer_of(
 
     Args:
         rule: has its name.
-        schedule: update count -> rate.
+        rates: (updates,), see `Rule.make`.
         momentum: of ``'sgd'``; RMSprop has none.
         weight_decay: of an L2 term on weights.
         dense_decay: of the dense layers' weights instead; None is the same.
@@ -100,11 +150,10 @@ def optimizer_of(
     elif weight_decay:
         parts.append(optax.add_decayed_weights(weight_decay, weights_only))
     if rule.optimizer == "sgd":
-        parts += [*([optax.trace(momentum)] if momentum else []),
-                  scale_by_rate(schedule)]  # fmt: skip
+        parts += [optax.trace(momentum)] if momentum else []
     else:
-        parts.append(create_optimizer(rule.optimizer, schedule))
-    return optax.chain(*parts)
+        parts.append(optax.scale_by_rms())
+    return optax.chain(*parts, scale_by_rates(rates))
 
 
 def _biases(params: Any) -> Any:

@@ -35,9 +35,10 @@ def losses_of(lab: Lab, kind: str, scale: str) -> dict[str, np.ndarray]:
         For each rule (seeds, directions, 2) in nats: unperturbed and perturbed.
     """
     survey = lab.settings.survey
-    file = f"scatter-{kind}-{scale}-{survey.examples}-{survey.directions}".replace(
-        " ", "_"
-    )
+    length = survey.weights if scale == "raw" else survey.relative
+    count = survey.fooling if kind == "fooling" else survey.directions
+    what = kind.replace(" ", "_")
+    file = f"scatter-{what}-{scale}-{survey.examples}-{count}-{length:g}"
     found = {}
     for name, networks in compared(lab).items():
         made = [

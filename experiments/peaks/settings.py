@@ -303,8 +303,8 @@ class Lab:
             gradient_examples=0 if short else plan.gradient_examples,
             each_epoch=not short,
         )  # fmt: skip
-        size = "" if changes.get("examples") is None else f"-examples_{examples}"
-        name = f"{task}-{dataset}{size}-epochs_{plan.epochs}-{rule.name}-seed_{seed}"
+        kind = f"{task}-short_{examples or 'all'}" if short else task
+        name = f"{kind}-{dataset}-epochs_{plan.epochs}-{rule.name}-seed_{seed}"
         if name not in self.networks:
             data_dir = str(self.data_dir) if self.data_dir else None
             self.networks[name] = Network(config, self.root / name, data_dir)
@@ -340,6 +340,13 @@ class Lab:
             for rate in self.settings.rates
         ]
         return min(rules, key=error)
+
+    def chosen_on(self, task: str) -> str:
+        """What `tuned_step` chooses on, in words."""
+        network = self.network(task, self.rule(task, "step"), 0)
+        if network.data.validation is not None:
+            return "validation examples"
+        return "the test set, in the step rule's favour"
 
     def about(self, task: str) -> dict[str, Any]:
         """A task's plan, as JSON holds it."""

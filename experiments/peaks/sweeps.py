@@ -119,16 +119,20 @@ def prediction_of(lab: Lab) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                     TASK, changed, seed, epochs=total, examples=sweep.examples
                 )
                 if not network.failed():
-                    found.append(
-                        network.numbers("cost", functools.partial(_cost, lab, network))
-                    )
+                    file = f"cost-{_cost_examples(lab, network)}"
+                    make = functools.partial(_cost, lab, network)
+                    found.append(network.numbers(file, make))
     columns = ("loss", "gradient_norm", "test_error")
     loss, gradient, error = (np.array([one[c] for one in found]) for c in columns)
     return loss, gradient, 100 * error
 
 
+def _cost_examples(lab: Lab, network: Network) -> int:
+    return min(lab.settings.survey.examples, len(network.data.train))
+
+
 def _cost(lab: Lab, network: Network) -> dict[str, float]:
-    count = min(lab.settings.survey.examples, len(network.data.train))
+    count = _cost_examples(lab, network)
     objective, point = network.objective(count), network.final.params
     return {
         "loss": float(objective(point)),
