@@ -37,6 +37,7 @@ def test_ratios_are_medians_over_pairs(capsys):
     assert "ratio 2.000" in out and "50 images/s" in out
 
 
+@pytest.mark.slow
 def test_bare_step_and_loop_do_the_same_work():
     """Both update the same network; the torch twin has as many parameters."""
     dataset = bench.random_images(64)

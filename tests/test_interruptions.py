@@ -41,6 +41,7 @@ def test_killed_three_times(undisturbed, tmp_path):
     assert_same_run(undisturbed, run_dir)
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_checkpoint(undisturbed, tmp_path):
     run_dir = tmp_path / "early"
     process = start(run_dir, *FLAGS)
@@ -67,6 +68,7 @@ def test_signals_save_and_say_so(undisturbed, tmp_path, number):
     assert_same_run(undisturbed, run_dir)
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_warns(undisturbed, tmp_path):
     run_dir = tmp_path / "moved"
     process = start(run_dir, *FLAGS)

@@ -69,6 +69,7 @@ def test_networks_are_runs_and_are_made_once(lab, monkeypatch):
     assert summary(lab, "table1")["rows"] == before
 
 
+@pytest.mark.slow
 def test_table_2_shares_the_networks_of_table_1(lab, capsys):
     assert call(lab, "table2") == 0
     rows = summary(lab, "table2")["rows"]
@@ -82,6 +83,7 @@ def test_table_2_shares_the_networks_of_table_1(lab, capsys):
     assert "paper" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_gives_the_same_table(lab, tmp_path, monkeypatch):
     """Ctrl-C between two updates of a stretch; the same command goes on."""
     monkeypatch.setattr(networks, "STRETCH", 2)

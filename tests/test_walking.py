@@ -63,6 +63,7 @@ def rows_of(root, item):
     return json.loads((root / "results" / f"{item}.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_the_spectral_norm_is_that_of_both_modes(root):
     assert call(root, "fig3") == 0
     rows = rows_of(root, "fig3")
@@ -84,6 +85,7 @@ def test_a_history_goes_on_where_it_stopped(root, monkeypatch):
     assert history.read_text() == whole
 
 
+@pytest.mark.slow
 def test_angles_over_batch_sizes_and_rates(root):
     assert call(root, "fig4") == 0
     rows = rows_of(root, "fig4")
@@ -106,6 +108,7 @@ def test_angles_over_batch_sizes_and_rates(root):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_noise_worsens_descent_and_is_of_its_variance(root):
     assert call(root, "fig5") == 0
     rows = {row["noise"]: row for row in rows_of(root, "fig5")}
@@ -151,6 +154,7 @@ def test_schedules_are_tuned_and_compared(root):
     assert float(trapezoid(50)) == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_the_identity_holds_to_double_precision(root):
     assert call(root, "eq3") == 0
     for row in rows_of(root, "eq3"):
@@ -250,6 +254,7 @@ def test_the_authors_way_of_measuring(tiny, tmp_path):
     assert call(tmp_path, "fig3", "--preset=authors") == 0
 
 
+@pytest.mark.slow
 def test_redrawn_losses_are_of_the_whole_sample():
     digits = data_.load("digits")
     model = models.create("mlp", num_classes=10, features=(16,), batch_norm=False)
@@ -379,6 +384,7 @@ def test_what_was_not_measured_supports_nothing():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_both_readings_of_he_normal():
     """Variance 2 / fan_in everywhere, or 2 / fan_out and PyTorch's dense layers."""
     x = jnp.zeros((1, 8, 8, 3))
