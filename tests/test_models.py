@@ -173,6 +173,11 @@ def test_maps_that_enter_a_last_convolution(name, shape, maps):
     each = features @ last["kernel"][0, 0] + last["bias"][None, None, None]
     expected = np.maximum(each, 0).mean(axis=(1, 2))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    if shape == (8, 8, 1):
+        plain = model.clone(final_relu=False).apply(
+            {"params": params}, images, train=False
+        )
+        np.testing.assert_allclose(plain, each.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
     # Dropout takes values at random, and only in training.
     keys = jax.random.split(jax.random.key(2))
     one, two = (

@@ -32,7 +32,9 @@ class AllCNN(nn.Module):
     Attributes:
         num_classes: the number of outputs.
         weight_init: how weights are drawn, see `lrscape.models.initializers`; the last
-            layer too is drawn as a convolution, since it has a ReLU.
+            layer too is drawn as a convolution.
+        final_relu: whether the last layer has its ReLU, as published; it may shut off
+            every output for good where rates are high.
 
     References:
         Springenberg et al., `Striving for Simplicity: The All Convolutional Net
@@ -41,6 +43,7 @@ class AllCNN(nn.Module):
 
     num_classes: int
     weight_init: str = "fan_in"
+    final_relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -49,7 +52,7 @@ class AllCNN(nn.Module):
 
         def conv(
             x: jax.Array, features: int, size: int = 3, stride: int = 1,
-            padding: str = "SAME",
+            padding: str = "SAME", relu: bool = True,
         ) -> jax.Array:  # fmt: skip
             # Symmetric, where SAME would pad a stride behind only.
             pixels = padding if stride == 1 else [(size // 2, size // 2)] * 2
@@ -57,7 +60,7 @@ class AllCNN(nn.Module):
                 features, (size, size), strides=(stride, stride), padding=pixels,
                 kernel_init=init, conv_general_dilated=conv_general_dilated,
             )  # fmt: skip
-            return nn.relu(layer(x))
+            return nn.relu(layer(x)) if relu else layer(x)
 
         def drop(x: jax.Array, rate: float) -> jax.Array:
             return nn.Dropout(rate, deterministic=not train)(x)
@@ -69,4 +72,5 @@ class AllCNN(nn.Module):
         x = conv(x, 192, padding="VALID" if min(x.shape[1:3]) >= 3 else "SAME")
         x = conv(x, 192, size=1)
         self.sow("intermediates", "penultimate", x)
-        return conv(x, self.num_classes, size=1).mean(axis=(1, 2))
+        x = conv(x, self.num_classes, size=1, relu=self.final_relu)
+        return x.mean(axis=(1, 2))

@@ -44,6 +44,10 @@ class NIN(nn.Module):
     second pool and takes the rate 0.1 (biases twice, last layer a tenth of it) and
     weight decay 0.0001 (biases none).
 
+    Where the last layer trains as fast as the others, its ReLU may shut off every
+    output for good: the loss is then the logarithm of the number of classes and the
+    gradient 0. `final_relu` guards against it.
+
     Attributes:
         num_classes: the number of outputs.
         stages: the side of each stage's convolution and the channels of its layers; the
@@ -51,6 +55,7 @@ class NIN(nn.Module):
         second_pool: ``'max'`` as in the paper, or ``'average'`` as in Caffe.
         initializer: ``'published'`` draws weights with deviation 0.05; ``'he'`` by
             their number of inputs.
+        final_relu: whether the last layer has its ReLU, as published.
 
     References:
         Lin et al., `Network In Network <https://arxiv.org/abs/1312.4400>`_, 2013, and
@@ -62,6 +67,7 @@ class NIN(nn.Module):
     stages: Sequence[Stage] = CIFAR
     second_pool: str = "max"
     initializer: str = "published"
+    final_relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -81,17 +87,18 @@ class NIN(nn.Module):
                 features, (size, size), kernel_init=init,
                 conv_general_dilated=conv_general_dilated,
             )  # fmt: skip
-            return nn.relu(layer(x))
+            return layer(x)
 
         for number, (size, (features, *widths)) in enumerate(self.stages):
             if number:
                 pool = POOLS[self.second_pool] if number == 2 else max_pool
                 x = nn.Dropout(0.5, deterministic=not train)(pool(x, 3, 2))
-            x = conv(x, features, size)
+            x = nn.relu(conv(x, features, size))
             for width in widths:
-                x = conv(x, width)
+                x = nn.relu(conv(x, width))
         self.sow("intermediates", "penultimate", x)
-        return conv(x, self.num_classes).mean(axis=(1, 2))
+        x = conv(x, self.num_classes)
+        return (nn.relu(x) if self.final_relu else x).mean(axis=(1, 2))
 
 
 FACTORIES: dict[str, Any] = {
