@@ -24,7 +24,7 @@ SIZES = [
     ("mnist_cnn", (28, 28, 1), {}, 730_346),
     # cuda-convnet's 18 % network, as its layer definitions count.
     ("small", (32, 32, 3), {}, 2_432 + 25_632 + 51_264 + 10_250),
-    # Springenberg et al. (2014), Table 3: about 1.4 million; nine convolutions.
+    # Springenberg et al. (2014): about 1.4 million; nine convolutions.
     (
         "large",
         (32, 32, 3),

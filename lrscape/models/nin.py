@@ -36,9 +36,9 @@ class NIN(nn.Module):
     convolution: its ReLU comes before the mean, so means of the maps would not
     determine the logits.
 
-    It was trained on images that were contrast-normalised and whitened
-    (``normalize='whiten'``; MNIST's were not), in batches of 128, by SGD with momentum
-    0.9, with ten-fold drops after 200 and 230 of 260 epochs. The authors' parameters
+    On CIFAR it was trained on images that were contrast-normalised and whitened
+    (``normalize='whiten'``), in batches of 128, by SGD with momentum 0.9, with ten-fold
+    drops after 200 and 230 of 260 epochs. The authors' parameters
     for CIFAR-100 are a rate of 0.01 (biases 0.02) times a loss that counts twice, and
     weight decay 0.001 in every layer. Their later definition in Caffe averages in the
     second pool and takes the rate 0.1 (biases twice, last layer a tenth of it) and
