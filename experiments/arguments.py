@@ -34,8 +34,8 @@ class Arguments:
         dataset: any prepared TFDS set of labelled images.
         validation: how many training examples to hold out.
         split_seed: which examples are held out; for digits, which are test examples.
-        model: mlp, cnn, small, vgg11, resnet20 ... resnet110, or preresnet20 ...
-            preresnet164.
+        model: mlp, cnn, small, large, nin, nin_mnist, vgg11, resnet20 ... resnet110, or
+            preresnet20 ... preresnet164.
         compute_dtype: float32, bfloat16 or float64, of models that offer it: the
             ResNets.
         epochs: passes over the training examples.
@@ -44,7 +44,8 @@ class Arguments:
         augment: augmentations in order, of crop, flip, jitter, shift, zoom, rotation;
             none: --augment none.
         normalize: standardize (mean 0, deviation 1 a channel), center (minus the mean
-            image, on the pixels' own scale), scale (to 0 ... 1) or center_scale (both).
+            image, on the pixels' own scale), scale (to 0 ... 1), center_scale (both) or
+            whiten (contrast and ZCA, before images are augmented).
         schedule: gaussian, laplacian, rational, step, triangular, trapezoid or swa.
         peak_lr: the schedule's largest rate. A preset has one for schedules with a peak
             and a smaller one, its start_lr, for those that start at their largest.

@@ -298,11 +298,9 @@ class Run:
                 f"part={part!r} of {self.config.dataset} has: {len(examples)}"
             )
         order = np.random.default_rng(seed).permutation(len(examples))
-        chosen = examples.take(order[start : start + count])
-        device_data = DeviceData.of(self.data, part, self.config.normalize)
-        return device_data.normalize(jnp.asarray(chosen.image)), jnp.asarray(
-            chosen.label
-        )
+        chosen = order[start : start + count]
+        held = DeviceData.of(self.data, part, self.config.normalize, chosen)
+        return held.normalize(jnp.asarray(held.image)), jnp.asarray(held.label)
 
     @functools.cached_property
     def model(self) -> nn.Module:

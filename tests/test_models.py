@@ -24,6 +24,47 @@ SIZES = [
     ("mnist_cnn", (28, 28, 1), {}, 730_346),
     # cuda-convnet's 18 % network, as its layer definitions count.
     ("small", (32, 32, 3), {}, 2_432 + 25_632 + 51_264 + 10_250),
+    # Springenberg et al. (2014): about 1.4 million; nine convolutions.
+    (
+        "large",
+        (32, 32, 3),
+        {},
+        (27 * 96 + 96)
+        + 2 * (864 * 96 + 96)
+        + (864 * 192 + 192)
+        + 3 * (1728 * 192 + 192)
+        + (192 * 192 + 192)
+        + (192 * 10 + 10),
+    ),
+    # Lin et al. (2013): the layer definitions for CIFAR-10, stage by stage.
+    (
+        "nin",
+        (32, 32, 3),
+        {},
+        (75 * 192 + 192)
+        + (192 * 160 + 160)
+        + (160 * 96 + 96)
+        + (2400 * 192 + 192)
+        + 2 * (192 * 192 + 192)
+        + (1728 * 192 + 192)
+        + (192 * 192 + 192)
+        + (192 * 10 + 10),
+    ),
+    # And those for MNIST.
+    (
+        "nin_mnist",
+        (28, 28, 1),
+        {},
+        (25 * 96 + 96)
+        + (96 * 64 + 64)
+        + (64 * 48 + 48)
+        + (1200 * 128 + 128)
+        + (128 * 96 + 96)
+        + (96 * 48 + 48)
+        + (1200 * 128 + 128)
+        + (128 * 96 + 96)
+        + (96 * 10 + 10),
+    ),
     # Configuration A: eight convolutions and dense layers of 512, 512 and 10.
     ("vgg11", (32, 32, 3), {}, 9_220_480 + 2 * 2_752 + 2 * 262_656 + 5_130),
     # He et al. (2015), Table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million.
@@ -99,6 +140,96 @@ def test_outputs_and_features(name, shape, fields):
     )  # fmt: skip
     assert trained.shape == (2, 10)
     assert ("batch_stats" in updated) == ("batch_stats" in variables)
+
+
+# Networks whose last layer is a 1x1 convolution, and the maps that enter it.
+MAPS = [
+    ("large", (32, 32, 3), (6, 6, 192)),
+    ("large", (28, 28, 1), (5, 5, 192)),
+    ("large", (8, 8, 1), (2, 2, 192)),
+    ("nin", (32, 32, 3), (8, 8, 192)),
+    ("nin_mnist", (28, 28, 1), (7, 7, 96)),
+    ("nin_mnist", (8, 8, 1), (2, 2, 96)),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "maps"), MAPS)
+def test_maps_that_enter_a_last_convolution(name, shape, maps):
+    model = models.create(name, num_classes=10)
+    images = jax.random.normal(jax.random.key(1), (2, *shape))
+    init = jax.jit(functools.partial(model.init, train=False))
+    variables = init(jax.random.key(0), images)
+    # With biases, so that where they are added shows.
+    params = jax.tree.map(lambda x: x + 0.01 if x.ndim == 1 else x, variables["params"])
+    apply = jax.jit(
+        functools.partial(model.apply, mutable=["intermediates"]),
+        static_argnames="train",
+    )
+    logits, sown = apply({"params": params}, images, train=False)
+    (features,) = sown["intermediates"]["penultimate"]
+    assert features.shape == (2, *maps)
+    last = params["Conv_8"]
+    assert "Conv_9" not in params
+    each = features @ last["kernel"][0, 0] + last["bias"][None, None, None]
+    expected = np.maximum(each, 0).mean(axis=(1, 2))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    if shape == (8, 8, 1):
+        plain = model.clone(final_relu=False).apply(
+            {"params": params}, images, train=False
+        )
+        np.testing.assert_allclose(plain, each.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+    # Dropout takes values at random, and only in training.
+    keys = jax.random.split(jax.random.key(2))
+    one, two = (
+        apply({"params": params}, images, train=True, rngs={"dropout": key})[0]
+        for key in keys
+    )
+    assert (one != two).any() and (one != logits).any()
+
+
+def test_input_dropout_of_all_cnn():
+    model = models.create("large", num_classes=10)
+    images = jnp.ones((1, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images, train=False)
+    _, seen = model.apply(
+        variables,
+        images,
+        train=True,
+        rngs={"dropout": jax.random.key(2)},
+        capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
+        mutable=["intermediates"],
+    )
+    kept = [
+        np.asarray(seen["intermediates"][f"Dropout_{n}"]["__call__"][0])
+        for n in range(3)
+    ]
+    np.testing.assert_allclose((kept[0] > 0).mean(), 0.8, atol=0.03)
+    np.testing.assert_allclose(kept[0].max(), 1.25)
+    assert [x.shape[1:] for x in kept[1:]] == [(16, 16, 96), (8, 8, 192)]
+
+
+def test_the_second_pool_of_nin():
+    """On maps that fall off to the right an average is below a maximum."""
+    images = jnp.broadcast_to(jnp.linspace(1, 0, 32)[None, None, :, None],
+                              (1, 32, 32, 3))  # fmt: skip
+    pooled = {}
+    for pool in ("max", "average"):
+        model = models.create("nin", num_classes=10, second_pool=pool)
+        variables = model.init(jax.random.key(0), images, train=False)
+        # Each layer hands on the first channel's middle, so that pools show alone.
+        params = jax.tree.map(jnp.zeros_like, variables["params"])
+        for layer in params.values():
+            middle = layer["kernel"].shape[0] // 2
+            layer["kernel"] = layer["kernel"].at[middle, middle, 0, 0].set(1.0)
+        logits = model.apply({"params": params}, images, train=False)
+        pooled[pool] = float(logits[0, 0])
+    rows = np.asarray(images[0, :, :, :1])
+    once = max_pool(jnp.asarray(rows[None]), 3, 2)
+    np.testing.assert_allclose(pooled["max"], max_pool(once, 3, 2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        pooled["average"], average_pool(once, 3, 2).mean(), rtol=1e-5
+    )
+    assert pooled["average"] < pooled["max"]
 
 
 def test_every_model_has_its_size_tested():
@@ -214,6 +345,23 @@ def test_published_initial_weights_of_small():
         np.testing.assert_allclose(deviations[layer]["kernel"], 0.01, rtol=0.1)
 
 
+def test_initial_weights_of_nin():
+    shapes = jnp.ones((1, 32, 32, 3))
+    published, he = (
+        models.create("nin", num_classes=10, initializer=name).init(
+            jax.random.key(0), shapes, train=False
+        )["params"]
+        for name in ("published", "he")
+    )
+    for name, layer in published.items():
+        np.testing.assert_allclose(layer["kernel"].std(), 0.05, rtol=0.1)
+        np.testing.assert_array_equal(layer["bias"], 0)
+        inputs = np.prod(layer["kernel"].shape[:3])
+        np.testing.assert_allclose(
+            he[name]["kernel"].std(), np.sqrt(2 / inputs), rtol=0.1
+        )
+
+
 def test_bad_names_and_fields():
     with pytest.raises(
         InputError, match="model='smal' is unknown; did you mean 'small'"
@@ -235,6 +383,14 @@ def test_bad_names_and_fields():
     with pytest.raises(InputError, match="initializer='hee'.*did you mean 'he'"):
         small = models.create("small", num_classes=10, initializer="hee")
         small.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
+    for name, fields, words in (
+        ("nin", {"initializer": "publish"}, "did you mean 'published'"),
+        ("nin", {"second_pool": "mean"}, "second_pool='mean' is unknown"),
+        ("large", {"weight_init": "fan"}, "weight_init='fan' is unknown"),
+    ):
+        with pytest.raises(InputError, match=words):
+            net = models.create(name, num_classes=10, **fields)
+            net.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +398,7 @@ def test_bad_names_and_fields():
     [
         (1, 1, (3, 3), "SAME"), (2, 2, (3, 3), "SAME"), (2, 5, (3, 3), "SAME"),
         (4, 4, (3, 3), "SAME"), (6, 5, (3, 3), "VALID"), (3, 4, (3, 3), "VALID"),
-        (6, 7, (4, 3), "VALID"),
+        (6, 7, (4, 3), "VALID"), (5, 6, (1, 1), "SAME"), (5, 6, (1, 1), "VALID"),
     ],
 )  # fmt: skip
 def test_convolutions_in_other_forms_are_convolutions(height, width, kernel, padding):

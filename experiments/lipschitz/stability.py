@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from experiments.paper import Result
 from experiments.statistics import mean_and_interval
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
+from lrscape.training.step import DeviceData
 
 TASKS = ("variants", "cifar10")
 TOLERANCE = 1e-2
@@ -46,11 +48,11 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
 
 def _largest(arm: Arm, name: str, count: int) -> dict[str, Any]:
     data, config = arm.data, arm.config
-    mean, scale = data.normalization(config.normalize)
     count = min(count, len(data.train))
-    images = (data.train.image[:count].astype(np.float32) - mean) / scale
+    held = DeviceData.of(data, "train", config.normalize, np.arange(count))
+    images = np.asarray(held.normalize(jnp.asarray(held.image)))
     objective = landscape.flax_objective(
-        arm.model, (images.astype(np.float32), data.train.label[:count]), norm="train",
+        arm.model, (images, held.label), norm="train",
         batch_size=min(config.batch_size, count),
     )  # fmt: skip
     found = landscape.top_eigenpairs(

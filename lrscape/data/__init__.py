@@ -12,12 +12,18 @@ from lrscape.data.dataset import NORMALIZATIONS as NORMALIZATIONS
 from lrscape.data.dataset import Dataset as Dataset
 from lrscape.data.dataset import Examples as Examples
 from lrscape.data.sources import load as load
+from lrscape.data.whitening import Whitening as Whitening
+from lrscape.data.whitening import (
+    global_contrast_normalize as global_contrast_normalize,
+)
 
 __all__ = [
     "AUGMENTATIONS",
     "NORMALIZATIONS",
     "Dataset",
     "Examples",
+    "Whitening",
     "augment_batch",
+    "global_contrast_normalize",
     "load",
 ]

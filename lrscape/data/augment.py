@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from lrscape.errors import unknown_name
+from lrscape.errors import InputError, unknown_name
 
 CROP_PADDING = 4  # pixels on each side
 SHIFT = 0.1  # of height and width, at the most
@@ -106,6 +106,9 @@ PLANES: dict[str, Callable[..., jax.Array]] = {
 
 AUGMENTATIONS: tuple[str, ...] = (*PIXELS, *PLANES)
 
+# Those that take pixels to lie between 0 and their largest value.
+UNWHITENED = ("jitter",)
+
 
 def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
     """Maps the plane of an image, with linear interpolation; edges repeat.
@@ -164,11 +167,17 @@ def augment(
     return image if matrix is None else warp(image, matrix)
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raises for a name that is not in `AUGMENTATIONS`."""
+def check_names(names: Sequence[str], normalize: str | None = None) -> None:
+    """Raises for a name that is not in `AUGMENTATIONS`, or not for whitened images."""
     for name in names:
         if name not in AUGMENTATIONS:
             raise unknown_name("augment", name, AUGMENTATIONS)
+        if normalize == "whiten" and name in UNWHITENED:
+            raise InputError(
+                f"augment={name!r} needs pixels between 0 and their largest value, but "
+                "normalize='whiten' whitens images before they are augmented; leave "
+                f"{name!r} out, or use another normalize"
+            )
 
 
 def augment_batch(

@@ -1,9 +1,10 @@
 """Flax Linen modules, one family a file, called as ``model(x, train=...)``.
 
 `create` makes one by its name. Every model sows its penultimate features (the input
-of its last dense layer, before any dropout) as ``penultimate`` in the collection
-``intermediates``. A model with batch norm has the field ``axis_name``, which training
-over several devices sets to synchronise the statistics.
+of its last layer, before any dropout) as ``penultimate`` in the collection
+``intermediates``: (n, features), or maps where that layer is a convolution. A model
+with batch norm has the field ``axis_name``, which training over several devices sets to
+synchronise the statistics.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 import flax.linen as nn
 
 from lrscape.errors import InputError, unknown_name
-from lrscape.models import densenet, resnet
+from lrscape.models import densenet, nin, resnet
+from lrscape.models.all_cnn import AllCNN as AllCNN
 from lrscape.models.cnn import CNN as CNN
 from lrscape.models.densenet import DenseNet as DenseNet
 from lrscape.models.mlp import MLP as MLP
 from lrscape.models.mnist_cnn import MnistCNN as MnistCNN
+from lrscape.models.nin import NIN as NIN
 from lrscape.models.resnet import PreActResNet as PreActResNet
 from lrscape.models.resnet import ResNet as ResNet
 from lrscape.models.small import Small as Small
@@ -30,6 +33,8 @@ _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "cnn": CNN,
     "mnist_cnn": MnistCNN,
     "small": Small,
+    "large": AllCNN,
+    **nin.FACTORIES,
     **resnet.FACTORIES,
     "vgg11": VGG,
     **densenet.FACTORIES,
@@ -85,7 +90,9 @@ __all__ = [
     "CNN",
     "MLP",
     "NAMES",
+    "NIN",
     "VGG",
+    "AllCNN",
     "DenseNet",
     "MnistCNN",
     "PreActResNet",

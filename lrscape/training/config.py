@@ -20,7 +20,9 @@ class Config:
             after its last whole batch is dropped; every epoch drops others.
         seed: of everything random: initial weights, order, augmentation, dropout.
         augment: augmentations, in order (see `lrscape.data.AUGMENTATIONS`).
-        normalize: how pixels are normalised (see `lrscape.data.NORMALIZATIONS`).
+        normalize: how pixels are normalised (see `lrscape.data.NORMALIZATIONS`), after
+            they are augmented; ``'whiten'`` before, so that a crop is padded with the
+            mean.
         sync_batch_norm: whether batch norm sees the global batch; otherwise each
             device normalises by its own share, and running averages are averaged.
         log_every: the number of updates over which training metrics are averaged;
@@ -56,9 +58,9 @@ class Config:
             raise InputError(f"seed={self.seed!r} must be a whole number")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed={self.seed!r} must lie between 0 and 2**32 - 1")
-        check_names(self.augment)
         if self.normalize not in NORMALIZATIONS:
             raise unknown_name("normalize", self.normalize, NORMALIZATIONS)
+        check_names(self.augment, self.normalize)
 
     def steps_per_epoch(self, data: Dataset) -> int:
         """Updates an epoch: the whole batches in the training examples.

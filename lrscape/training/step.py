@@ -24,7 +24,7 @@ class DeviceData(NamedTuple):
     """A whole set of examples on the device, and how to normalise it.
 
     Attributes:
-        image: (n, height, width, channels), uint8.
+        image: (n, height, width, channels), uint8; float32 if they are whitened.
         label: (n,), int32.
         mean: subtracted from pixels; broadcasts against an image.
         scale: divides them.
@@ -38,16 +38,35 @@ class DeviceData(NamedTuple):
     max_value: Any
 
     @classmethod
-    def of(cls, data: Dataset, part: str, normalize: str) -> DeviceData:
-        """A part of a data set with its `lrscape.data.Dataset.normalization`."""
+    def of(
+        cls, data: Dataset, part: str, normalize: str, at: np.ndarray | None = None
+    ) -> DeviceData:
+        """A part of a data set with its `lrscape.data.Dataset.normalization`.
+
+        Args:
+            data: the data set.
+            part: ``'train'``, ``'validation'`` or ``'test'``.
+            normalize: of `lrscape.data.NORMALIZATIONS`. With ``'whiten'`` the images
+                are whitened here, and mean and scale are 0 and 1.
+            at: the positions of the examples to take; None is all of them.
+
+        Returns:
+            The examples, still on the host.
+        """
         examples: Examples = getattr(data, part)
-        mean, scale = data.normalization(normalize)
-        return cls(
-            examples.image, examples.label, mean, scale, np.float32(data.max_value)
-        )
+        if at is not None:
+            examples = examples.take(at)
+        image = examples.image
+        if normalize == "whiten":
+            image = data.whitening.apply(image)
+            mean = np.zeros((1, 1, image.shape[-1]), np.float32)
+            scale = np.ones_like(mean)
+        else:
+            mean, scale = data.normalization(normalize)
+        return cls(image, examples.label, mean, scale, np.float32(data.max_value))
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """Turns uint8 pixels into the float32 that a model sees."""
+        """Turns pixels as they are held into the float32 that a model sees."""
         images = images.astype(jnp.float32)
         return (images - self.mean[None]) / self.scale[None]
 
