@@ -178,8 +178,17 @@ class Arm(abc.ABC):
         watch, kept = self.watch(), self.kept
         state, spent = self.initial_state(), 0.0
         if checkpoints.steps:
-            state, notes = checkpoints.restore(state)[:2]
-            rows, spent = rows[: int(state.step) // per_epoch + 1], notes["seconds"]
+            state, notes, problems = checkpoints.restore(state)
+            for problem in problems:
+                print(f"warning: {problem}; fell back to an older checkpoint")
+            epochs, spent = int(state.step) // per_epoch, notes["seconds"]
+            rows = rows[: epochs + 1]
+            if len(rows) <= epochs:
+                raise InputError(
+                    f"{str(self.records.path)!r} has a checkpoint after {epochs} "
+                    f"epochs and a history of {len(rows)} rows; remove the directory, "
+                    "and it is trained again"
+                )
         else:
             rows = [{"epoch": 0, **watch.start(state)}]
             told = self.told(state, rows[-1])

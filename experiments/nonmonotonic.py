@@ -40,7 +40,8 @@ class Arguments:
         epochs: passes over the training examples, of all networks but figures 6's and
             7's and the slow start's.
         seeds: networks that differ by their seed alone.
-        examples: trained on; 0: all of them.
+        examples: trained on, but by figures 6 and 7 and the slow start; 0: all of
+            them.
         ensemble: networks by each rule that table 1 draws from.
         dataset: instead of each task's own: cifar10, mnist or digits.
         run_dir: where networks and results are kept; default:
@@ -80,6 +81,8 @@ def lab_of(arguments: Arguments) -> Lab:
         if value is not None and value < lowest:
             raise InputError(f"{field}={value} must be {lowest} or more")
     settings = PRESETS[arguments.preset]
+    looked_at = list(ITEMS) if arguments.item == "all" else [arguments.item]
+    touched = {task for item in looked_at for task in tasks_of(item)}
     plans = {}
     for task, plan in settings.plans.items():
         changes: dict[str, Any] = {
@@ -89,7 +92,14 @@ def lab_of(arguments: Arguments) -> Lab:
         }
         if arguments.examples is not None:
             changes["examples"] = arguments.examples or None
-        if arguments.examples and arguments.examples < plan.batch_size:
+        whole = task == "descent"  # all examples are one batch
+        if (
+            task in touched
+            and arguments.examples is not None
+            and not (
+                arguments.examples >= plan.batch_size or whole or not arguments.examples
+            )
+        ):
             raise InputError(
                 f"examples={arguments.examples} must be at least one batch, "
                 f"{plan.batch_size} of {task}, or 0 for all"
@@ -118,6 +128,8 @@ def run(arguments: Arguments) -> None:
             "plans": {task: lab.about(task) for task in tasks_of(item)},
             "survey": dataclasses.asdict(lab.settings.survey),
             "sweep": dataclasses.asdict(lab.settings.sweep),
+            "ensemble": lab.settings.ensemble,
+            "draws": lab.settings.draws,
         }
 
     make(ITEMS, wanted, lab, about)

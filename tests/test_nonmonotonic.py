@@ -1,6 +1,7 @@
 """Paper 1 on digits: trained once, resumed, and judged by what was measured."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -14,14 +15,17 @@ from experiments.peaks import bounds, claims, curves, lines, scatter, sweeps, ta
 from experiments.peaks.networks import PEAK
 from experiments.peaks.rules import Rule, optimizer_of, scale_by_rates
 from experiments.peaks.settings import PRESETS, Lab, Plan, Survey, Sweep
-from lrscape import landscape, schedules
+from experiments.statistics import judge
+from lrscape import data, landscape, models, schedules
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.training import learning_rate
 
+ORIGINAL = dict(PRESETS)
 SMALL = Plan(
     model="mlp", dataset="digits", examples=256, validation=64, test=100,
-    batch_size=64, epochs=3, seeds=2, start=0.1, peak=0.3, milestones=(0.5,),
+    batch_size=64, epochs=3, seeds=2, start=0.1, peak=0.3, rates=(0.3,),
+    milestones=(0.5,),
     gradient_examples=64, looked_at=(1, 2),
 )  # fmt: skip
 SETTINGS = dataclasses.replace(
@@ -31,7 +35,7 @@ SETTINGS = dataclasses.replace(
         "large": dataclasses.replace(SMALL, seeds=1, epochs=1),
         "nin": dataclasses.replace(SMALL, seeds=1, epochs=1),
         "descent": dataclasses.replace(
-            SMALL, batch_size=256, momentum=0.0, seeds=1, gradient_examples=0
+            SMALL, momentum=0.0, seeds=1, gradient_examples=0
         ),
     },
     survey=Survey(
@@ -39,11 +43,10 @@ SETTINGS = dataclasses.replace(
         fooling=2, curvature=32,
     ),
     sweep=Sweep(
-        examples=128, seeds=2, totals=(1, 2), starts=(0.01, 0.1), peaks=(0.1, 0.3),
+        examples=128, seeds=2, totals=(1, 2), starts=(0.01,), peaks=(0.3, 0.4),
         epochs=1,
     ),
     ensemble=3,
-    rates=(0.1, 0.3),
     draws=50,
 )  # fmt: skip
 
@@ -277,9 +280,129 @@ def test_rates_that_are_data():
     np.testing.assert_allclose(updates["w"], [-0.1, -0.1])
 
 
+def test_full_batch_descent_is_of_all_examples(lab):
+    network = lab.network("descent", lab.rule("descent", "constant"), 0)
+    assert network.steps_per_epoch == 1 and network.config.momentum == 0
+    assert [row["rate"] for row in network.history()] == pytest.approx([0.3] * 4)
+    # The Hessian too.
+    assert [r["epoch"] for r in bounds.curvature_of(lab, network)] == [0, 1, 2, 3]
+    assert list(network.records.path.glob("results/curvature-256-epoch_1.json"))
+
+
+def test_gradients_are_looked_at_often_before_the_peak(lab):
+    network = lab.network("small", lab.rule("small", "gaussian"), 0)
+    steps, norms, peak = bounds.early_norms(lab, network)
+    assert peak == 3 and steps.tolist() == [0, 1, 2, 3, 4, 8, 12]
+    objective = network.objective(64)
+    slope = landscape.gradient(objective, network.at("step_2").params)
+    assert norms[2] == pytest.approx(float(tree.norm(slope)), rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_every_plan_can_be_made(preset):
+    for plan in ORIGINAL[preset].plans.values():
+        assert plan.normalize in data.NORMALIZATIONS
+        shape = (1, 28, 28, 1) if plan.dataset == "mnist" else (1, 32, 32, 3)
+        model = models.create(plan.model, num_classes=10, **plan.model_options)
+        init = functools.partial(model.init, train=False)
+        jax.eval_shape(init, jax.random.key(0), jnp.ones(shape))
+        rates = Rule(
+            schedule="gaussian", start=plan.start, peak=plan.peak,
+            variance=plan.variance,
+        ).make(plan.epochs * 10, 10)  # fmt: skip
+        assert rates.max() == pytest.approx(plan.peak, rel=0.02)
+
+
+def test_the_naive_gaussian_is_the_papers():
+    """Of variance 2 * 0.08^2, which ends at 3.3e-9 of its peak."""
+    rates = Rule(schedule="gaussian", start=0.1, peak=0.3, variance=0.0128).make(999, 9)
+    np.testing.assert_allclose(rates[0], 0.3 * np.exp(-0.25 / 0.0128), rtol=1e-4)
+
+
+def test_step_networks_that_a_gaussian_one_is_worth():
+    """Right outputs of one rule, and of the other such as five outvote."""
+    labels = np.zeros(10, int)
+    right = np.tile([0.9, 0.1], (10, 10, 1))
+    # Each network is wrong on an image of its own, and sure of all others.
+    erring = np.tile([0.9, 0.1], (10, 10, 1))
+    for i in range(10):
+        erring[i, i] = [0.2, 0.8]
+    found = tables.worth({"gaussian": right, "step": erring}, labels, resamples=20)
+    # Two average to (0.55, 0.45): as good as the Gaussian's.
+    assert set(found) == {2}
+    found = tables.worth({"gaussian": erring, "step": right}, labels, resamples=20)
+    assert set(found) == {1}
+    hopeless = np.tile([0.1, 0.9], (10, 10, 1))
+    found = tables.worth({"gaussian": right, "step": hopeless}, labels, resamples=20)
+    assert set(found) == {6}
+
+
+class Made:
+    """A lab whose networks need not be there."""
+
+    def __init__(self):
+        self.plans, self.settings = SETTINGS.plans, SETTINGS
+
+
+def verdicts(part, monkeypatch, **made):
+    for name, value in made.items():
+        module, function = name.split("__")
+        monkeypatch.setattr(getattr(claims, module), function, value)
+    monkeypatch.setattr(claims, "_gaussians_that_failed", lambda lab: "")
+    found = part(Made())
+    judged = judge(found)
+    return [(c.name, j.verdict) for c, j in zip(found, judged, strict=True)]
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(1, "supported"), (-1, "contradicted")])
+def test_flatness_is_judged_on_the_right_side(sign, verdict, monkeypatch):
+    noise = np.random.default_rng(0).normal(0, 0.01, (5, 1, 3))
+    rising = np.array([0.0, 1.0, 2.0])
+    flat = {"gaussian": noise + rising, "step": noise + 2 * rising}
+    low = {"gaussian": np.full((5, 2, 2), 1.0), "step": np.full((5, 2, 2), 2.0)}
+    if sign < 0:
+        flat = dict(zip(flat, reversed(flat.values()), strict=True))
+        low = dict(zip(low, reversed(low.values()), strict=True))
+    found = verdicts(
+        claims.flatness, monkeypatch,
+        lines__curves_of=lambda lab, kind: (rising, flat),
+        scatter__losses_of=lambda lab, kind, scale: low,
+    )  # fmt: skip
+    assert found == [(name, verdict) for name in ("1.3", "1.4", "1.5")]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sweeps_are_judged_on_the_right_side(sign, monkeypatch):
+    seeds = np.array([0.0, 0.1, 0.2])
+
+    def shapes(lab):
+        errors = {"gaussian": 20.0, "laplacian": 20.0 + 5 * sign}
+        return {
+            f"{shape}, {how}": dict.fromkeys((1, 2), errors[shape] + seeds + extra)
+            for shape in errors
+            for how, extra in (("continuous", 0), ("discrete", 2 - 2 * sign))
+        }
+
+    found = verdicts(
+        claims.sweeping, monkeypatch,
+        sweeps__shapes_of=shapes,
+        sweeps__grid_of=lambda lab: {0.3: {1: 20 + seeds, 2: 18 + seeds}},
+        sweeps__baselines_of=lambda lab: {0.1: 20 + 5 * sign + seeds},
+        sweeps__starts_of=lambda lab: {
+            0.01: 20 + 5 * sign + seeds, 0.1: 20 + seeds, 0.3: 20 + 3 * sign + seeds
+        },
+    )  # fmt: skip
+    verdict = "supported" if sign > 0 else "contradicted"
+    assert found == [(n, verdict) for n in ("1.8", "1.8", "1.9", "1.9", "1.12")]
+
+
 def test_verdicts_have_their_sides():
     assert claims.above("a", [3.0], 2.0).values == pytest.approx([1.0])
     assert claims.below("a", [3.0], 2.0).values == pytest.approx([-1.0])
+    sides = [
+        claims.interval("a", *ends, 4.0).values for ends in ((5, 6), (3, 5), (1, 2))
+    ]
+    assert sides == [[1.0], [0.0], [-2.0]]
 
 
 BAD = {

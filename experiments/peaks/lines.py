@@ -60,6 +60,17 @@ def compared(lab: Lab) -> dict[str, list[Network]]:
     }
 
 
+def left_out(lab: Lab) -> str:
+    """Which seeds `compared` leaves out, and why; empty: none."""
+    parts = []
+    for name in ("gaussian", "step"):
+        networks = lab.all_of(TASK, lab.rule(TASK, name))
+        seeds = [i for i, network in enumerate(networks) if network.failed()]
+        if seeds:
+            parts.append(f"{name} failed in seeds {' '.join(map(str, seeds))}")
+    return f"left out of both rules: {'; '.join(parts)}" if parts else ""
+
+
 def way_of(network: Network) -> tuple[Any, float, float]:
     """The unit direction from final to peak weights, its length, and ||w_final||."""
     final = network.final.params
@@ -175,6 +186,11 @@ def excess(scales: np.ndarray, losses: np.ndarray) -> np.ndarray:
     return np.trapezoid(risen, scales, axis=-1) / scales[-1]
 
 
+def area(scales: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """(seeds,), the mean loss over a curve, in nats."""
+    return np.trapezoid(losses.mean(axis=1), scales, axis=-1) / scales[-1]
+
+
 def slope(scales: np.ndarray, losses: np.ndarray) -> np.ndarray:
     """(seeds,), the average slope from start to end (Sec. 6.3), in nats a unit."""
     mean = losses.mean(axis=1)
@@ -188,16 +204,20 @@ def fig3(lab: Lab) -> Result:
     drawn: dict[str, Figure] = {}
     for kind, what in KINDS.items():
         scales, found = curves_of(lab, kind)
-        areas = {name: excess(scales, losses) for name, losses in found.items()}
+        rises = {name: excess(scales, losses) for name, losses in found.items()}
+        means = {name: area(scales, losses) for name, losses in found.items()}
         slopes = {name: slope(scales, losses) for name, losses in found.items()}
         rows.append(
             {
                 "loss against": what,
                 "up to": f"{scales[-1]:.4g}",
-                "mean rise, Gaussian": mean_and_interval(areas["gaussian"]),
-                "step": mean_and_interval(areas["step"]),
+                "mean rise, Gaussian": mean_and_interval(rises["gaussian"]),
+                "step": mean_and_interval(rises["step"]),
                 "Gaussian minus step": mean_and_interval(
-                    areas["gaussian"] - areas["step"]
+                    rises["gaussian"] - rises["step"]
+                ),
+                "the same of the mean loss": mean_and_interval(
+                    means["gaussian"] - means["step"]
                 ),
                 "slope, Gaussian": mean_and_interval(slopes["gaussian"]),
                 "step's": mean_and_interval(slopes["step"]),
@@ -214,9 +234,10 @@ def fig3(lab: Lab) -> Result:
     survey, seeds = lab.settings.survey, len(found["gaussian"])
     notes = [
         (
-            f"{lab.plans[TASK].model} on {lab.dataset_of(TASK)}, {seeds} seeds, last "
-            f"epoch; mean training loss of {survey.examples} examples, dropout off, no "
-            "batch norm; nats"
+            f"{lab.plans[TASK].model} on {lab.dataset_of(TASK)}, {lab.size_of(TASK)}, "
+            f"{seeds} seeds, last epoch; mean training loss of "
+            f"{lab.sampled(TASK, survey.examples)} examples, dropout off, no batch "
+            "norm; nats"
         ),
         (
             "the peak is the update at which the Gaussian's rate is largest, for the "
@@ -227,6 +248,7 @@ def fig3(lab: Lab) -> Result:
             f"networks; neighbours among {NEIGHBORS} nearest test images"
         ),
     ]
+    notes += filter(None, [left_out(lab)])
     return Result(rows, xr.Dataset(variables), drawn, notes)
 
 

@@ -21,6 +21,8 @@ from lrscape.runs import Snapshot
 from lrscape.training.step import DeviceData
 
 PEAK = "peak"
+# Points on the way there whose weights are kept, ``step_0`` and on.
+EARLY = 11
 # Examples a forward pass.
 CHUNK = 500
 
@@ -30,7 +32,7 @@ class NetworkConfig(arms.ArmConfig):
     """How a network is trained.
 
     Attributes:
-        initializer: of the model, or None for its own.
+        model_options: the model's own fields.
         rule: how its rate goes.
         momentum: of SGD.
         weight_decay: of an L2 term on weights.
@@ -43,7 +45,7 @@ class NetworkConfig(arms.ArmConfig):
         each_epoch: whether errors are measured after every epoch, or after the last.
     """
 
-    initializer: str | None
+    model_options: dict[str, Any]
     rule: Rule
     momentum: float
     weight_decay: float
@@ -55,8 +57,9 @@ class NetworkConfig(arms.ArmConfig):
 
     def make_model(self, num_classes: int) -> nn.Module:
         """The Linen module."""
-        chosen = {"initializer": self.initializer} if self.initializer else {}
-        return models.create(self.model, num_classes=num_classes, **chosen)
+        return models.create(
+            self.model, num_classes=num_classes, **self.model_options
+        )  # fmt: skip
 
 
 class Network(arms.Arm):
@@ -90,6 +93,8 @@ class Network(arms.Arm):
             rates = rule.make(total, self.steps_per_epoch)
             step = total - 1 - int(np.argmax(rates[::-1]))
             kept[step] = (*kept.get(step, ()), PEAK)
+            for early in np.unique(np.linspace(0, step, EARLY).astype(int)).tolist():
+                kept[early] = (*kept.get(early, ()), f"step_{early}")
         return kept
 
     def watch(self) -> arms.Watch:
@@ -121,20 +126,21 @@ class Network(arms.Arm):
 
     def examples(self, part: str, count: int | None, start: int = 0):
         """Images as the model sees them, not augmented, and labels; the first ones."""
-        placed = DeviceData.of(self.data, part, self.config.normalize)
-        stop = len(placed.label) if count is None else start + count
-        images = placed.normalize(jnp.asarray(placed.image[start:stop]))
-        return images, jnp.asarray(placed.label[start:stop])
+        held = len(getattr(self.data, part))
+        at = np.arange(start, held if count is None else min(start + count, held))
+        placed = DeviceData.of(self.data, part, self.config.normalize, at)
+        images = placed.normalize(jnp.asarray(placed.image))
+        return images, jnp.asarray(placed.label)
 
     def objective(
         self, count: int | None, *, part: str = "train", start: int = 0,
-        batch_size: int = CHUNK,
+        batch_size: int = CHUNK, l2: float = 0.0,
     ) -> landscape.FlaxObjective:  # fmt: skip
-        """The mean loss over examples, dropout off."""
+        """The mean loss over examples, dropout off; `l2` as `flax_objective` has it."""
         images, labels = self.examples(part, count, start)
         return landscape.flax_objective(
             self.model, (images, labels), norm="train",
-            batch_size=min(batch_size, len(labels)),
+            batch_size=min(batch_size, len(labels)), l2=l2,
         )  # fmt: skip
 
     def probabilities(self) -> tuple[np.ndarray, np.ndarray]:

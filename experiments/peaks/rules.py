@@ -25,6 +25,8 @@ class Rule:
         schedule: a name in `SCHEDULES`.
         start: the rate at the first update.
         peak: the largest one, of ``'gaussian'`` and ``'laplacian'``.
+        variance: of ``'gaussian'``: the paper's naive version, which has no slow start;
+            `start` is not looked at then.
         milestones: fractions of the run at which ``'step'`` falls ten-fold.
         decay: of ``'rational'``, see `lrscape.schedules.rational`.
         per_epoch: whether the rate changes at epochs' starts alone.
@@ -34,6 +36,7 @@ class Rule:
     schedule: str
     start: float
     peak: float | None = None
+    variance: float | None = None
     milestones: tuple[float, ...] = ()
     decay: float = 0.0
     per_epoch: bool = False
@@ -50,16 +53,20 @@ class Rule:
         parts += [f"{self.start:g}"]
         if self.peak is not None:
             parts += [f"to_{self.peak:g}"]
+        if self.variance is not None:
+            parts += [f"variance_{self.variance:g}"]
         return "_".join([*parts, *(["epochs"] if self.per_epoch else [])])
 
     def make(self, total_steps: int, steps_per_epoch: int) -> np.ndarray:
         """(total_steps,), the rate of each update."""
         if self.schedule in ("gaussian", "laplacian"):
             assert self.peak is not None
+            shape: dict[str, Any] = {"start_value": self.start}
+            if self.variance is not None:
+                shape = {"variance": self.variance}
             made = schedules.create(
-                self.schedule, peak_value=self.peak, total_steps=total_steps,
-                start_value=self.start,
-            )  # fmt: skip
+                self.schedule, peak_value=self.peak, total_steps=total_steps, **shape
+            )
         elif self.schedule == "step":
             made = schedules.step(self.start, total_steps, milestones=self.milestones)
         elif self.schedule == "rational":
@@ -142,8 +149,6 @@ def optimizer_of(
         The transformation.
     """
     parts: list[Any] = []
-    if bias_rate != 1:
-        parts.append(optax.masked(optax.scale(bias_rate), _biases))
     if dense_decay is not None:
         parts.append(optax.add_decayed_weights(weight_decay, _convolutions))
         parts.append(optax.add_decayed_weights(dense_decay, _dense))
@@ -153,6 +158,8 @@ def optimizer_of(
         parts += [optax.trace(momentum)] if momentum else []
     else:
         parts.append(optax.scale_by_rms())
+    if bias_rate != 1:
+        parts.append(optax.masked(optax.scale(bias_rate), _biases))
     return optax.chain(*parts, scale_by_rates(rates))
 
 

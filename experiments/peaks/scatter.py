@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.paper import Result
-from experiments.peaks.lines import TASK, compared
+from experiments.peaks.lines import TASK, compared, left_out
 from experiments.peaks.networks import Network
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
@@ -54,12 +54,13 @@ def _measured(network: Network, survey: Any, kind: str, scale: str) -> dict[str,
 
 
 def _losses(network: Network, survey: Any, kind: str, scale: str) -> np.ndarray:
-    objective, point = network.objective(survey.examples), network.final.params
+    held = min(survey.examples, len(network.data.train))
+    objective, point = network.objective(held), network.final.params
     normalize = "global" if scale == "raw" else "filter"
     scales = [0.0, survey.weights if scale == "raw" else survey.relative]
     if kind == "fooling":
         # Each direction fools examples of its own; all are measured on the same ones.
-        each = survey.examples // survey.fooling
+        each = max(1, held // survey.fooling)
         directions = [
             landscape.fooling_direction(
                 network.objective(each, start=i * each), point, normalize=normalize
@@ -120,9 +121,10 @@ def fig4(lab: Lab) -> Result:
     survey, seeds = lab.settings.survey, len(found["gaussian"])
     notes = [
         (
-            f"{lab.plans[TASK].model} on {lab.dataset_of(TASK)}, {seeds} seeds, last "
-            f"epoch; mean training loss of {survey.examples} examples in nats; the "
-            "same random directions for all networks"
+            f"{lab.plans[TASK].model} on {lab.dataset_of(TASK)}, {lab.size_of(TASK)}, "
+            f"{seeds} seeds, last epoch; mean training loss of "
+            f"{lab.sampled(TASK, survey.examples)} examples in nats; the same random "
+            "directions for all networks"
         ),
         (
             f"raw: Gaussian directions of length {survey.weights:g}; filter: each "
@@ -130,6 +132,7 @@ def fig4(lab: Lab) -> Result:
             f"sign of the gradient of each of {survey.fooling} sets of examples"
         ),
     ]
+    notes += filter(None, [left_out(lab)])
     return Result(rows, xr.Dataset(variables), {"": _figure(panels)}, notes)
 
 
@@ -142,7 +145,7 @@ def _figure(panels: dict[tuple[str, str], dict[str, np.ndarray]]) -> Figure:
         pairs = zip(found["gaussian"][..., 1], found["step"][..., 1], strict=True)
         for seed, (x, y) in enumerate(pairs):
             color = CYCLE[seed % len(CYCLE)]
-            axes.plot(x, y, ".", color=color, label=f"seed {seed}")
+            axes.plot(x, y, ".", color=color, label=f"network {seed}")
         both = np.concatenate([v[..., 1].ravel() for v in found.values()])
         ends = [both.min(), both.max()]
         axes.plot(ends, ends, "--", color="#888888")

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.peaks.networks import Network, NetworkConfig
 from experiments.peaks.rules import Rule
 from lrscape.data.sources import data_directory, prepared
-from lrscape.errors import unknown_name
+from lrscape.errors import InputError, unknown_name
 
 DATASETS = ("cifar10", "mnist", "digits")
 
@@ -36,7 +36,7 @@ class Plan:
     Attributes:
         model: see `lrscape.models.create`.
         dataset: its own, see `DATASETS`.
-        initializer: of the model, or None for its own.
+        model_options: the model's own fields.
         examples: trained on; None is all.
         validation: of those left over, how many choose the tuned rate.
         test: test examples; None is all.
@@ -44,7 +44,9 @@ class Plan:
         epochs: passes over the training examples.
         seeds: networks that differ by their seed alone.
         start: the rate the nonmonotonic rules and the baselines start at.
-        peak: the largest rate of the nonmonotonic rules.
+        peak: the largest rate of the nonmonotonic rules, and full-batch descent's.
+        variance: of the Gaussian, see `Rule`; None: its start says how slow it is.
+        rates: starts of the step rule that its tuned one is chosen from.
         milestones: of the step rule, fractions of the run.
         momentum: of SGD.
         weight_decay: of an L2 term on weights.
@@ -58,7 +60,7 @@ class Plan:
 
     model: str
     dataset: str = "cifar10"
-    initializer: str | None = None
+    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     examples: int | None = None
     validation: int = 0
     test: int | None = None
@@ -67,6 +69,8 @@ class Plan:
     seeds: int
     start: float
     peak: float
+    variance: float | None = None
+    rates: tuple[float, ...] = ()
     milestones: tuple[float, ...]
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -134,7 +138,6 @@ class Settings:
         survey: how the ground is looked at.
         sweep: the short runs.
         ensemble: networks by each rule that ensembles are drawn from.
-        rates: that step's is tuned over.
         draws: of Lemma 1.
     """
 
@@ -142,14 +145,22 @@ class Settings:
     survey: Survey
     sweep: Sweep
     ensemble: int
-    rates: tuple[float, ...]
     draws: int
 
 
+# The published ReLU on the logits shuts off every output for good at such rates.
+_ALIVE = {"final_relu": False}
+
 _QUICK_SMALL = Plan(
-    model="small", initializer="he", examples=2560, validation=1000, test=2000,
-    batch_size=64, epochs=8, seeds=5, start=0.01, peak=0.03, milestones=SMALL_STEPS,
+    model="small", model_options={"initializer": "he"}, examples=2560,
+    validation=1000, test=2000, batch_size=64, epochs=8, seeds=5, start=0.01,
+    peak=0.03, rates=(0.01, 0.03, 0.1), milestones=SMALL_STEPS,
     gradient_examples=1000, looked_at=(1, 2, 4, 6),
+)  # fmt: skip
+# At one rate throughout: does the curvature stay below 2 / rate?
+_QUICK_DESCENT = dataclasses.replace(
+    _QUICK_SMALL, examples=256, epochs=48, seeds=3, peak=0.2, momentum=0.0,
+    gradient_examples=0, looked_at=(6, 12, 18, 24, 30, 36, 40, 44),
 )  # fmt: skip
 
 PRESETS: dict[str, Settings] = {
@@ -157,52 +168,50 @@ PRESETS: dict[str, Settings] = {
         plans={
             "small": _QUICK_SMALL,
             "large": Plan(
-                model="large", examples=512, validation=200, test=500, batch_size=64,
-                epochs=5, seeds=1, start=0.01, peak=0.03, milestones=LARGE_STEPS,
-                weight_decay=0.001, gradient_examples=200,
+                model="large", model_options=_ALIVE, examples=256, validation=200,
+                test=500, batch_size=32, epochs=5, seeds=1, start=0.01, peak=0.03,
+                rates=(0.003, 0.01, 0.03), milestones=LARGE_STEPS, weight_decay=0.001,
+                gradient_examples=128,
             ),
             "nin": Plan(
-                model="nin", dataset="mnist", initializer="he", examples=512, test=500,
+                model="nin_mnist", dataset="mnist",
+                model_options={**_ALIVE, "initializer": "he"}, examples=512, test=500,
                 batch_size=32, epochs=4, seeds=3, start=0.01, peak=0.03,
                 milestones=NIN_STEPS, weight_decay=5e-4,
             ),
-            "descent": dataclasses.replace(
-                _QUICK_SMALL, examples=256, batch_size=256, epochs=48, seeds=3,
-                start=0.05, peak=0.3, momentum=0.0, gradient_examples=0,
-                looked_at=(6, 12, 18, 24, 32, 36, 40, 44),
-            ),
+            "descent": _QUICK_DESCENT,
         },
         survey=Survey(
             examples=512, points=7, directions=5, noise=20.0, weights=1.0, relative=0.3,
             fooling=4, curvature=128,
         ),
         sweep=Sweep(
-            examples=512, seeds=3, totals=(1, 2, 4, 6), starts=(1e-4, 1e-3, 0.01, 0.1),
-            peaks=(0.01, 0.03, 0.1), epochs=4,
+            examples=512, seeds=3, totals=(2, 3, 4, 6), starts=(1e-4, 1e-3, 0.01),
+            peaks=(0.03, 0.06, 0.1), epochs=4,
         ),
-        ensemble=10, rates=(0.01, 0.03, 0.1), draws=10_000,
+        ensemble=10, draws=10_000,
     ),
     # The small model's published rates are for pixels from 0 to 255.
     "paper": Settings(
         plans={
             "small": Plan(
-                model="small", initializer="published", epochs=360, seeds=5,
-                start=0.001, peak=0.01, milestones=SMALL_STEPS, weight_decay=0.004,
-                dense_decay=1.0, bias_rate=2.0, normalize="center",
+                model="small", epochs=360, seeds=5, start=0.001, peak=0.01,
+                rates=(0.001, 0.002, 0.004, 0.008, 0.015), milestones=SMALL_STEPS,
+                weight_decay=0.004, dense_decay=1.0, bias_rate=2.0, normalize="center",
                 gradient_examples=5000, looked_at=(1, 2, 5, 10, 20, 50, 100, 200, 300),
             ),
             "large": Plan(
-                model="large", epochs=350, seeds=3, start=0.05, peak=0.15,
-                milestones=LARGE_STEPS, weight_decay=0.001, normalize="whiten",
-                gradient_examples=5000,
+                model="large", epochs=350, seeds=5, start=0.05, peak=0.15,
+                rates=(0.01, 0.05, 0.1, 0.25), milestones=LARGE_STEPS,
+                weight_decay=0.001, normalize="whiten", gradient_examples=5000,
             ),
             "nin": Plan(
-                model="nin", dataset="mnist", epochs=167, seeds=3, start=0.1, peak=0.3,
-                milestones=NIN_STEPS, weight_decay=5e-4,
+                model="nin_mnist", dataset="mnist", model_options=_ALIVE, epochs=167,
+                seeds=3, start=0.1, peak=0.3, variance=0.0128, milestones=NIN_STEPS,
+                weight_decay=5e-4,
             ),
             "descent": dataclasses.replace(
-                _QUICK_SMALL, examples=5000, batch_size=5000, epochs=1000, seeds=3,
-                start=0.05, peak=0.3, momentum=0.0, gradient_examples=0,
+                _QUICK_DESCENT, examples=5000, epochs=1000,
                 looked_at=tuple(range(100, 1000, 100)),
             ),
         },
@@ -212,10 +221,9 @@ PRESETS: dict[str, Settings] = {
         ),
         sweep=Sweep(
             examples=None, seeds=3, totals=(30, 60, 120, 240),
-            starts=(1e-5, 1e-4, 1e-3, 0.01), peaks=(0.002, 0.004, 0.008, 0.015),
-            epochs=120,
+            starts=(1e-5, 1e-4, 1e-3), peaks=(0.002, 0.004, 0.008, 0.015), epochs=120,
         ),
-        ensemble=10, rates=(0.001, 0.002, 0.004, 0.008, 0.015), draws=100_000,
+        ensemble=10, draws=100_000,
     ),
 }  # fmt: skip
 
@@ -260,8 +268,14 @@ class Lab:
     def rule(self, task: str, name: str) -> Rule:
         """A rule with the task's rates."""
         plan = self.plans[task]
-        if name in ("gaussian", "laplacian"):
+        if name == "gaussian":
+            return Rule(
+                schedule=name, start=plan.start, peak=plan.peak, variance=plan.variance
+            )
+        if name == "laplacian":
             return Rule(schedule=name, start=plan.start, peak=plan.peak)
+        if name == "constant":
+            return Rule(schedule=name, start=plan.peak)
         if name == "step":
             return Rule(schedule=name, start=plan.start, milestones=plan.milestones)
         if name == "rational":
@@ -289,6 +303,8 @@ class Lab:
         if dataset == "digits":  # of which there are 1,437
             examples = min(examples or 1280, 1280)
             batch_size, validation = min(batch_size, examples), min(validation, 157)
+        if task == "descent":
+            batch_size = self.descent_batch(examples)
         epochs = {plan.epochs} if short else {0, *plan.looked_at, plan.epochs}
         config = NetworkConfig(
             task=task, dataset=dataset, examples=examples, validation=validation,
@@ -296,7 +312,7 @@ class Lab:
             batch_size=batch_size, seed=seed, augment=plan.augment,
             normalize=plan.normalize,
             looked_at=tuple(sorted(e for e in epochs if e <= plan.epochs)),
-            initializer=plan.initializer, rule=rule, momentum=plan.momentum,
+            model_options=plan.model_options, rule=rule, momentum=plan.momentum,
             weight_decay=plan.weight_decay, dense_decay=plan.dense_decay,
             bias_rate=plan.bias_rate,
             peak_of=None if short else self.rule(task, "gaussian"),
@@ -309,6 +325,15 @@ class Lab:
             data_dir = str(self.data_dir) if self.data_dir else None
             self.networks[name] = Network(config, self.root / name, data_dir)
         return self.networks[name]
+
+    def descent_batch(self, examples: int | None) -> int:
+        """All examples in one batch."""
+        if examples is None:
+            raise InputError(
+                "examples=0: full-batch descent holds a batch's activations at once; "
+                "name a number of examples"
+            )
+        return examples
 
     def seeds(self, task: str) -> range:
         """Of a task's networks."""
@@ -326,7 +351,7 @@ class Lab:
         """The step rule whose start has the fewest errors after the last epoch, seed 0.
 
         On validation examples; where there are none, on the test set, in favour of the
-        step rule.
+        step rule. One that fails in any seed is passed over.
         """
         plan = self.plans[task]
 
@@ -337,9 +362,27 @@ class Lab:
 
         rules = [
             Rule(schedule="step", start=rate, milestones=plan.milestones)
-            for rate in self.settings.rates
+            for rate in self.rates_of(task)
         ]
-        return min(rules, key=error)
+        for rule in sorted(rules, key=error):
+            if not any(network.failed() for network in self.all_of(task, rule)):
+                return rule
+        return min(rules, key=lambda rule: rule.start)
+
+    def rates_of(self, task: str) -> list[float]:
+        """Starts that the step rule's is tuned over, its own among them."""
+        plan = self.plans[task]
+        return sorted({plan.start, *plan.rates})
+
+    def size_of(self, task: str) -> str:
+        """How much data a task's networks see, in words."""
+        data = self.network(task, self.rule(task, "gaussian"), 0).data
+        return f"{len(data.train)} training and {len(data.test)} test examples"
+
+    def sampled(self, task: str, count: int) -> int:
+        """So many of a task's training examples, or all where there are fewer."""
+        data = self.network(task, self.rule(task, "gaussian"), 0).data
+        return min(count, len(data.train))
 
     def chosen_on(self, task: str) -> str:
         """What `tuned_step` chooses on, in words."""

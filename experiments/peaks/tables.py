@@ -14,6 +14,7 @@ from experiments.paper import Result
 from experiments.peaks.curves import errors_of, shown
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
+from lrscape.errors import InputError
 from lrscape.figures.style import CYCLE, tidy
 
 SIZES = (1, 2, 3, 4, 5)
@@ -61,21 +62,69 @@ def ensemble_errors(
     return 100 * np.array(wrong)
 
 
-def ensembles_of(lab: Lab) -> dict[str, dict[int, np.ndarray]]:
-    """Rule -> size -> (subsets,) errors in percent; failed runs are left out."""
-    found = {}
+def outputs_of(lab: Lab) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Softmax outputs (networks, n, classes) by rule, and labels; failed runs left out.
+
+    Raises:
+        InputError: all runs of a rule failed.
+    """
+    found, labels = {}, np.empty(0)
     for name in ("step", "gaussian"):
         networks = lab.all_of("small", lab.rule("small", name), lab.settings.ensemble)
         whole = [n for n in networks if not n.failed()]
+        if not whole:
+            raise InputError(
+                f"ensemble={len(networks)}: every network of the {name} rule failed; "
+                "lower its rates"
+            )
         outputs = [n.probabilities() for n in whole]
-        stacked = np.stack([one[0] for one in outputs])
-        labels = outputs[0][1]
-        found[name] = {
+        found[name], labels = np.stack([one[0] for one in outputs]), outputs[0][1]
+    return found, labels
+
+
+def ensembles_of(lab: Lab) -> dict[str, dict[int, np.ndarray]]:
+    """Rule -> size -> (subsets,) errors in percent; failed runs are left out."""
+    outputs, labels = outputs_of(lab)
+    return {
+        name: {
             size: ensemble_errors(stacked, labels, size)
             for size in SIZES
-            if size <= len(whole)
+            if size <= len(stacked)
         }
-    return found
+        for name, stacked in outputs.items()
+    }
+
+
+def worth(
+    outputs: dict[str, np.ndarray], labels: np.ndarray, *, resamples: int = 200
+) -> np.ndarray:
+    """How many step networks it takes to do as well as one Gaussian one.
+
+    The smallest ensemble by the step rule whose mean error is not above that of single
+    networks by the Gaussian, of networks that are drawn anew, those drawn twice once.
+
+    Args:
+        outputs: by rule (networks, n, classes), softmax outputs.
+        labels: (n,).
+        resamples: how many times they are drawn.
+
+    Returns:
+        (resamples,), one more than the largest size where none does as well.
+    """
+    random, found = np.random.default_rng(0), []
+    for _ in range(resamples):
+        drawn = {
+            name: stacked[np.unique(random.integers(0, len(stacked), len(stacked)))]
+            for name, stacked in outputs.items()
+        }
+        goal = ensemble_errors(drawn["gaussian"], labels, 1).mean()
+        sizes = [size for size in SIZES if size <= len(drawn["step"])]
+        enough = (
+            size for size in sizes
+            if ensemble_errors(drawn["step"], labels, size, most=20).mean() <= goal
+        )  # fmt: skip
+        found.append(next(enough, max(SIZES) + 1))
+    return np.array(found)
 
 
 def table1(lab: Lab) -> Result:
@@ -93,12 +142,14 @@ def table1(lab: Lab) -> Result:
             row[f"{name}, test %"] = value
             row[f"paper, {name}"] = shown(PAPER[name][size - 1])
         rows.append(row)
-    plan, count = lab.plans["small"], lab.settings.ensemble
+    plan = lab.plans["small"]
+    counts = ", ".join(f"{len(by[1])} by the {name} rule" for name, by in found.items())
     notes = [
         (
-            f"{plan.model} on {lab.dataset_of('small')}, {plan.epochs} epochs (the "
-            f"paper: 360), after the last one; means and ranges over subsets of "
-            f"{count} networks a rule, which share members beyond size 1"
+            f"{plan.model} on {lab.dataset_of('small')}, {lab.size_of('small')}, "
+            f"{plan.epochs} epochs (the paper: 360), after the last one; means and "
+            f"ranges over subsets, which share members beyond size 1, of {counts} "
+            f"(of {lab.settings.ensemble} each; those that failed are left out)"
         ),
         "the networks' softmax outputs are averaged",
     ]
@@ -144,9 +195,9 @@ def table2(lab: Lab) -> Result:
     plan = lab.plans["nin"]
     notes = [
         (
-            f"{plan.model} on {lab.dataset_of('nin')}, "
-            f"{plan.examples or 'all'} training examples, {plan.epochs} epochs (the "
-            "paper: all, 167), not augmented; the paper's 0.47 is of Lin et al."
+            f"{plan.model} on {lab.dataset_of('nin')}, {lab.size_of('nin')}, "
+            f"{plan.epochs} epochs (the paper: all, 167), not augmented; no ReLU on "
+            "the logits; the paper's 0.47 is of Lin et al."
         ),
         f"listed beside it in the paper: {OTHERS}",
     ]
