@@ -261,6 +261,19 @@ def test_the_spectral_norm_and_its_sign(x64):
     assert float(zero) == 0 and zero.converged
 
 
+def test_the_smaller_end_is_found_beside_a_huge_other_one():
+    values = jnp.concatenate([jnp.array([-1000.0]), jnp.linspace(-1.0, 30.0, 200)])
+
+    def bowl(w):
+        return jnp.sum(values * w**2) / 2
+
+    for seed in range(3):
+        found = top_eigenpairs(
+            bowl, jnp.zeros(201), 1, key=jax.random.key(seed), tolerance=1e-2
+        )
+        assert float(found.eigenvalues[0]) == pytest.approx(30, rel=1e-2)
+
+
 def test_the_trace_is_unbiased_and_its_error_honest(x64):
     random = np.random.default_rng(0)
     root = random.normal(size=(30, 30))

@@ -77,6 +77,7 @@ def test_the_spectral_norm_is_that_of_both_modes(root):
     assert (errors[:, -1] < errors[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_a_history_goes_on_where_it_stopped(root, monkeypatch):
     history = next(root.glob("mlp-*seed_0/results/history-*.json"))
     whole = history.read_text()

@@ -17,6 +17,8 @@ from lrscape.landscape.operator import Operator
 from lrscape.landscape.tree import check_count
 
 ENDS = ("largest", "smallest")
+# Eigenvalues below this share of the largest by magnitude are found no more exactly.
+FLOOR = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +174,8 @@ def top_eigenpairs(
     """The k largest eigenvalues of a curvature matrix and their eigenvectors.
 
     By Lanczos' iteration, fully reorthogonalised, until every wanted pair's residual
-    is below `tolerance` of the largest eigenvalue by magnitude. From a single start,
+    is below `tolerance` of the largest of these by magnitude, or of a hundredth of the
+    largest of all where they are smaller still. From a single start,
     an eigenvalue that occurs several times (that of a null space) may be found once,
     and the next ones in place of its copies.
 
@@ -232,8 +235,12 @@ def top_eigenpairs(
         if len(found.diagonal) % 5:
             return False  # not worth looking every time
         values, vectors = found.eigen()
-        left = found.remainder * np.abs(vectors[-1, wanted(values)])
-        return bool((left <= tolerance * np.abs(values).max()).all())
+        chosen = wanted(values)
+        left = found.remainder * np.abs(vectors[-1, chosen])
+        # Not of all of them: beside a huge one at the other end, what is wanted would
+        # count as found before anything of it has been seen.
+        size = max(np.abs(values[chosen]).max(), FLOOR * np.abs(values).max())
+        return bool((left <= tolerance * size).all())
 
     start = jax.random.normal(key, (operator.size,)).astype(operator.dtype)
     found = tridiagonalize(
