@@ -176,7 +176,8 @@ def _first_rates(lab: Lab, task: str, histories: Sequence[History]) -> list[str]
 
 def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
     """Accuracy and loss over epochs, the mean over seeds."""
-    figure = Figure(figsize=(6.4, 6), layout="constrained")
+    wide = 8.4 if len(found) > 3 else 6.4
+    figure = Figure(figsize=(wide, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 2), sharex=True)
     for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
         # A single method is drawn as the paper draws it: training beside test.
@@ -187,7 +188,8 @@ def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
             upper.plot(
                 epochs, values.mean(axis=0), style,
                 color=COLORS[part] if one else color,
-                marker="." if len(epochs) < 50 else None, label=f"{name}, {part}",
+                marker="." if len(epochs) < 50 else None,
+                label=f"{name}, {part}" if one else name if part == "test" else None,
             )  # fmt: skip
             if part == "test" and len(values) > 1:
                 upper.fill_between(
@@ -200,8 +202,9 @@ def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
             marker="." if losses.shape[1] < 50 else None,
             color=COLORS["train"] if one else color,
         )  # fmt: skip
-    upper.set_ylabel("accuracy (%)")
-    upper.legend(frameon=False, fontsize="small")
+    dashed = "" if len(found) == 1 else ", dashed: training"
+    upper.set_ylabel(f"accuracy (%){dashed}")
+    beside(upper, len(found))
     lower.set_ylabel("training loss (nat)")
     lower.set_xlabel("epoch")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -212,11 +215,20 @@ def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
     return figure
 
 
+def beside(axes: Any, entries: int) -> None:
+    """A legend, beside the axes where it is long."""
+    place: dict[str, Any] = {}
+    if entries > 3:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    axes.legend(frameon=False, fontsize="small", **place)
+
+
 def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
     """The rate over epochs; of many, from epoch 2 on as well."""
     every = {n: column(h, "rate", worst=np.nan) for n, h in found.items()}
     starts = [0, 2] if max(r.shape[1] for r in every.values()) > 5 else [0]
-    figure = Figure(figsize=(6.4, 1 + 2.5 * len(starts)), layout="constrained")
+    wide = 8.4 if len(found) > 3 else 6.4
+    figure = Figure(figsize=(wide, 1 + 2.5 * len(starts)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(starts), 1))
     for axes, start in zip(panels, starts, strict=True):
         for color, (name, rates) in zip(CYCLE, every.items(), strict=False):
@@ -232,7 +244,7 @@ def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
     shown = shown[np.isfinite(shown) & (shown > 0)]
     if len(shown) and shown.max() > 10 * shown.min():
         panels[0].set_yscale("log")
-    panels[0].legend(frameon=False, fontsize="small")
+    beside(panels[0], len(found))
     panels[-1].set_xlabel("epoch (0: the first update)")
     figure.suptitle(title)
     return figure

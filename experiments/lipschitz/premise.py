@@ -15,6 +15,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.lipschitz.arms import Arm
+from experiments.lipschitz.curves import beside
 from experiments.lipschitz.settings import Lab
 from experiments.paper import Result
 from experiments.statistics import mean_and_interval
@@ -268,7 +269,7 @@ def eq1(lab: Lab) -> Result:
 
 
 def _figure(steps: dict[str, Any], title: str) -> Figure:
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = Figure(figsize=(8.4, 4), layout="constrained")
     axes = figure.subplots()
     updates = np.arange(1, steps["updates"] + 1)
     axes.plot(updates, steps["last"], color=CYCLE[0], label="last layer")
@@ -279,7 +280,7 @@ def _figure(steps: dict[str, Any], title: str) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("update")
     axes.set_ylabel("largest gradient of a weight")
-    axes.legend(frameon=False, fontsize="small")
+    beside(axes, 2 + len(FORMS))
     axes.set_title(title)
     tidy(axes)
     return figure

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-# Blue, orange and green of Okabe and Ito, which colour-blind readers can tell apart.
+# Of Okabe and Ito, which colour-blind readers can tell apart; then grey and brown.
 COLORS = {"train": "#0072b2", "test": "#d55e00", "validation": "#009e73"}
-CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+CYCLE = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555",
+    "#8c564b",
+)  # fmt: skip
 DARK = "#333333"
 FLOOR = "#e69f00"
 PATH = "#d55e00"
