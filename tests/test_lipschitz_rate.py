@@ -143,6 +143,21 @@ def test_a_failure_in_an_epochs_last_update_is_no_finished_run(presets, tmp_path
     assert history[-1] == {"epoch": 2, "diverged": 7}
 
 
+def test_time_decay_is_tried_where_the_preset_lacks_it(presets, tmp_path):
+    found = {
+        preset: Lab(preset, PRESETS[preset], tmp_path, None, "digits")
+        for preset in ("quick", "authors")
+    }
+    ways = {name: lab.decayed_otherwise("cifar10") for name, lab in found.items()}
+    assert (ways["quick"].name, ways["quick"].time_decay) == ("adaptive_decay", 1e-3)
+    assert (ways["authors"].name, ways["authors"].time_decay) == ("adaptive_steady", 0)
+    fixed = found["quick"].fixed("cifar10", 0, ways["quick"])
+    assert (fixed.name, fixed.time_decay) == ("fixed_decay", 1e-3)
+    # Of its own adaptive run's first epoch.
+    history = rows_of(tmp_path, "cifar10-*-adaptive_decay-seed_0")
+    assert fixed.activation_norm == history[1]["activation_norm"]
+
+
 def test_what_stands_in_for_a_data_set(presets, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "experiments.lipschitz.settings.prepared", lambda _: iter(["cifar10", "mnist"])

@@ -264,14 +264,15 @@ def methods_of(lab: Lab, task: str) -> dict[str, list[History]]:
     return {
         "adaptive": lab.histories(task, adaptive),
         **beside,
-        "fixed": _fixed(lab, task),
+        "fixed": fixed_of(lab, task),
         f"constant {tuned.rate:g}, tuned": lab.histories(task, tuned),
     }
 
 
-def _fixed(lab: Lab, task: str) -> list[History]:
+def fixed_of(lab: Lab, task: str, adaptive: Method | None = None) -> list[History]:
+    """The rates from the adaptive runs' first epochs, seed by seed."""
     return [
-        lab.arm(task, lab.fixed(task, seed), seed).history()
+        lab.arm(task, lab.fixed(task, seed, adaptive), seed).history()
         for seed in range(lab.plans[task].seeds)
     ]
 
@@ -284,7 +285,7 @@ def mnist(lab: Lab) -> Result:
 
 def cifar10_fixed(lab: Lab) -> Result:
     """Figure 3: CIFAR-10 with a rate from the K_z of one epoch."""
-    found = _fixed(lab, "cifar10")
+    found = fixed_of(lab, "cifar10")
     result = _result(lab, "cifar10", {"fixed": found})
     rates = [history[0].get("rate", np.nan) for history in found]
     result.notes.append(

@@ -55,7 +55,8 @@ class Method:
     @property
     def measured(self) -> bool:
         """Whether K_z is measured by passes: where it is the rate, or compared."""
-        return self.feed in ("train", "inference") or self.name in ("adaptive", "free")
+        compared = ("adaptive", "adaptive_decay", "adaptive_steady", "free")
+        return self.feed in ("train", "inference") or self.name in compared
 
     @property
     def held(self) -> bool:

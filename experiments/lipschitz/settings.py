@@ -211,13 +211,21 @@ class Lab:
             return adaptive
         return dataclasses.replace(adaptive, name="free", feed="free")
 
-    def fixed(self, task: str, seed: int) -> Method:
+    def decayed_otherwise(self, task: str) -> Method:
+        """The adaptive rate with the time decay that the preset lacks, or without."""
+        adaptive = self.adaptive(task)
+        if adaptive.time_decay:
+            return dataclasses.replace(adaptive, name="adaptive_steady", time_decay=0.0)
+        decay = TIME_DECAY[self.plans[task].dataset]
+        return dataclasses.replace(adaptive, name="adaptive_decay", time_decay=decay)
+
+    def fixed(self, task: str, seed: int, adaptive: Method | None = None) -> Method:
         """The rate from the K_z of one epoch, the adaptive one's first.
 
         K_z and the largest norm among the weights, with which the rate is made, are
         those at that epoch's end.
         """
-        adaptive = self.adaptive(task)
+        adaptive = adaptive or self.adaptive(task)
         before, row = self.arm(task, adaptive, seed).history()[:2]
         own = "activation_norm" if adaptive.feed == "free" else f"{adaptive.feed}_norm"
         mode = "_all" if adaptive.feed == "inference" else ""
@@ -225,7 +233,8 @@ class Lab:
         if "diverged" in row:
             row, own = before, f"{adaptive.feed}_norm".replace("free", "train")
         return dataclasses.replace(
-            adaptive, name="fixed", feed="fixed", weight_norm=row[f"weight_norm{mode}"],
+            adaptive, name=adaptive.name.replace("adaptive", "fixed"), feed="fixed",
+            weight_norm=row[f"weight_norm{mode}"],
             activation_norm=row[own],
         )  # fmt: skip
 
