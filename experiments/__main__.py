@@ -8,7 +8,7 @@ from pathlib import Path
 # Shared code, not experiments.
 PARTS = {
     "__init__", "__main__", "arguments", "arms", "loop", "paper", "signals",
-    "statistics", "train",
+    "statistics", "train", "verdicts",
 }  # fmt: skip
 
 

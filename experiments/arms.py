@@ -12,22 +12,26 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from experiments.signals import Signals
 from lrscape import data as data_
 from lrscape import models, training
+from lrscape.data.sources import data_directory, prepared
 from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.records import Records
 from lrscape.runs import Snapshots, save_snapshot
 from lrscape.training.checkpoint import Checkpoints
+from lrscape.training.step import DeviceData
 
 HISTORY = "history"
 
@@ -169,6 +173,24 @@ class Arm(abc.ABC):
         ):
             return self._train(rows, checkpoints, signals)
 
+    def failed(self) -> bool:
+        """Whether its loss stopped being finite; trains it if it was not."""
+        return "diverged" in self.history()[-1]
+
+    def examples(self, part: str, count: int | None, start: int = 0):
+        """Images as the model sees them, not augmented, and labels.
+
+        Args:
+            part: ``'train'``, ``'validation'`` or ``'test'``.
+            count: how many, or fewer where there are no more; None is all.
+            start: how many to pass over.
+        """
+        held = len(getattr(self.data, part))
+        at = np.arange(start, held if count is None else min(start + count, held))
+        placed = DeviceData.of(self.data, part, self.config.normalize, at)
+        images = placed.normalize(jnp.asarray(placed.image))
+        return images, jnp.asarray(placed.label)
+
     def _rows(self) -> list[Row]:
         file = self.records.path / "results" / f"{HISTORY}.json"
         return json.loads(file.read_text("utf-8")) if file.exists() else []
@@ -247,6 +269,35 @@ class Arm(abc.ABC):
 
     def _save(self, rows: list[Row]) -> None:
         self.records.save_result_summary(HISTORY, rows)
+
+
+def dataset_or_stand_in(
+    wanted: str, data_dir: Path | None, others: Sequence[str] = ()
+) -> str:
+    """A data set, or where it is not prepared the first of others, then digits."""
+    there = set(prepared(data_directory(data_dir)))
+    return next((name for name in (wanted, *others) if name in there), "digits")
+
+
+def column(
+    histories: Sequence[list[Row]], name: str, *, worst: float = np.nan
+) -> np.ndarray:
+    """What rows hold of several networks, side by side.
+
+    Args:
+        histories: see `Arm.history`.
+        name: of a value in their rows.
+        worst: stands for it from where a run failed on.
+
+    Returns:
+        (networks, rows); NaN where a row lacks it.
+    """
+    length = max(map(len, histories))
+    filled = np.full((len(histories), length), worst)
+    for values, history in zip(filled, histories, strict=True):
+        for i, row in enumerate(history):
+            values[i] = row.get(name, worst if "diverged" in row else np.nan)
+    return filled
 
 
 @functools.lru_cache(maxsize=4)

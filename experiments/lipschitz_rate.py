@@ -30,9 +30,12 @@ import tyro
 
 from experiments.lipschitz.items import ITEMS, TASKS
 from experiments.lipschitz.settings import DATASETS, PRESETS, Lab
-from experiments.paper import guarded, make
-from lrscape.errors import InputError, unknown_name
+from experiments.paper import check_flags, command_line, make
+from lrscape.errors import InputError
 from lrscape.transforms.lipschitz import FORMS
+
+# Where K_z may come from.
+FEEDS = ("free", "train", "inference")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,21 +77,10 @@ def lab_of(arguments: Arguments) -> Lab:
     Raises:
         InputError: an unknown name, or a number that cannot work.
     """
-    if arguments.item != "all" and arguments.item not in ITEMS:
-        raise unknown_name("item", arguments.item, [*ITEMS, "all"])
-    if arguments.preset not in PRESETS:
-        raise unknown_name("preset", arguments.preset, PRESETS)
-    if arguments.dataset is not None and arguments.dataset not in DATASETS:
-        raise unknown_name("dataset", arguments.dataset, DATASETS)
-    feeds = ("free", "train", "inference")
-    if arguments.feed is not None and arguments.feed not in feeds:
-        raise unknown_name("feed", arguments.feed, feeds)
-    if arguments.form is not None and arguments.form not in FORMS:
-        raise unknown_name("form", arguments.form, FORMS)
-    for field, lowest in {"epochs": 1, "seeds": 1, "examples": 0}.items():
-        value = getattr(arguments, field)
-        if value is not None and value < lowest:
-            raise InputError(f"{field}={value} must be {lowest} or more")
+    least = {"epochs": 1, "seeds": 1, "examples": 0}
+    check_flags(
+        arguments, ITEMS, PRESETS, least, dataset=DATASETS, feed=FEEDS, form=FORMS
+    )
     plans = {}
     for task, plan in PRESETS[arguments.preset].items():
         changes: dict[str, Any] = {
@@ -121,14 +113,7 @@ def run(arguments: Arguments) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    arguments = tyro.cli(
-        Arguments,
-        prog="python -m experiments.lipschitz_rate",
-        description=__doc__.strip(),
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return guarded(lambda: run(arguments), debug=arguments.debug)
+    return command_line("lipschitz_rate", Arguments, __doc__, run, argv)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from typing import Any
 
 import tyro
 
-from experiments.paper import guarded, make
+from experiments.paper import check_flags, command_line, make
 from experiments.peaks.items import ITEMS, tasks_of
 from experiments.peaks.settings import DATASETS, PRESETS, Lab
-from lrscape.errors import InputError, unknown_name
+from lrscape.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,17 +69,8 @@ def lab_of(arguments: Arguments) -> Lab:
     Raises:
         InputError: an unknown name, or a number that cannot work.
     """
-    if arguments.item != "all" and arguments.item not in ITEMS:
-        raise unknown_name("item", arguments.item, [*ITEMS, "all"])
-    if arguments.preset not in PRESETS:
-        raise unknown_name("preset", arguments.preset, PRESETS)
-    if arguments.dataset is not None and arguments.dataset not in DATASETS:
-        raise unknown_name("dataset", arguments.dataset, DATASETS)
     least = {"epochs": 1, "seeds": 1, "examples": 0, "ensemble": 1}
-    for field, lowest in least.items():
-        value = getattr(arguments, field)
-        if value is not None and value < lowest:
-            raise InputError(f"{field}={value} must be {lowest} or more")
+    check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS)
     settings = PRESETS[arguments.preset]
     looked_at = list(ITEMS) if arguments.item == "all" else [arguments.item]
     touched = {task for item in looked_at for task in tasks_of(item)}
@@ -137,14 +128,7 @@ def run(arguments: Arguments) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    arguments = tyro.cli(
-        Arguments,
-        prog="python -m experiments.nonmonotonic",
-        description=__doc__.strip(),
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return guarded(lambda: run(arguments), debug=arguments.debug)
+    return command_line("nonmonotonic", Arguments, __doc__, run, argv)
 
 
 if __name__ == "__main__":

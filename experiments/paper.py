@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tyro
 import xarray as xr
 
 from lrscape.environment import describe
-from lrscape.errors import InputError
+from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
 from lrscape.training import NonFiniteLossError
 from lrscape.training.checkpoint import CorruptCheckpointError
@@ -38,6 +39,66 @@ class Result:
     dataset: xr.Dataset
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def command_line(
+    name: str,
+    arguments: type,
+    docstring: str,
+    run: Callable[[Any], None],
+    argv: list[str] | None,
+) -> int:
+    """Runs a paper's experiment from its command line.
+
+    Args:
+        name: of the experiment.
+        arguments: a dataclass of its flags, ``debug`` among them.
+        docstring: of its file, shown by ``--help``.
+        run: makes what was asked for.
+        argv: the command line; None is the process's own.
+
+    Returns:
+        The exit status, see `guarded`.
+    """
+    given: Any = tyro.cli(
+        arguments,
+        prog=f"python -m experiments.{name}",
+        description=docstring.strip(),
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return guarded(lambda: run(given), debug=given.debug)
+
+
+def check_flags(
+    arguments: Any,
+    items: Iterable[str],
+    presets: Iterable[str],
+    least: Mapping[str, int],
+    **choices: Iterable[str],
+) -> None:
+    """Checks what all papers' command lines have in common.
+
+    Args:
+        arguments: with ``item``, ``preset`` and the fields below.
+        items: that can be made, besides ``all``.
+        presets: that can be followed.
+        least: numbers' names -> the least that they may be; None is from the preset.
+        **choices: other fields' names -> what they may be, or None.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    if arguments.item != "all" and arguments.item not in items:
+        raise unknown_name("item", arguments.item, [*items, "all"])
+    for field, known in {"preset": presets, **choices}.items():
+        value = getattr(arguments, field)
+        if value is not None and value not in known:
+            raise unknown_name(field, value, known)
+    for field, lowest in least.items():
+        value = getattr(arguments, field)
+        if value is not None and value < lowest:
+            raise InputError(f"{field}={value} must be {lowest} or more")
 
 
 def make(
@@ -105,6 +166,11 @@ def save(
         written.append(records.save_figure(file, figure))
     summary = {"rows": found.rows, "notes": found.notes, "settings": settings}
     return [*written, records.save_result_summary(item, summary)]
+
+
+def shown(value: float | None) -> str:
+    """A number of the paper, or a dash where it has none."""
+    return "-" if value is None else f"{value:g}"
 
 
 def as_text(rows: list[dict[str, Any]]) -> str:

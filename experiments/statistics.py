@@ -79,6 +79,18 @@ class Condition(NamedTuple):
         return f"{self.name} {self.shown or mean_and_interval(self.values)}"
 
 
+def above(name: str, values: Any, limit: float = 0.0) -> Condition:
+    """That a quantity, one value a seed, is larger than a limit."""
+    values = np.asarray(values, float)
+    return Condition(name, values - limit, f"{mean_and_interval(values)} > {limit:g}")
+
+
+def below(name: str, values: Any, limit: float = 0.0) -> Condition:
+    """That a quantity, one value a seed, is smaller than a limit."""
+    values = np.asarray(values, float)
+    return Condition(name, limit - values, f"{mean_and_interval(values)} < {limit:g}")
+
+
 class Claim(NamedTuple):
     """A claim: all that has to lie above zero for it to hold.
 

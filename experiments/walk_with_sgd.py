@@ -28,7 +28,7 @@ from typing import Any
 
 import tyro
 
-from experiments.paper import guarded, make
+from experiments.paper import check_flags, command_line, make
 from experiments.walking.items import ITEMS
 from experiments.walking.settings import DATASETS, PRESETS, Lab
 from lrscape.errors import InputError, unknown_name
@@ -77,20 +77,13 @@ def lab_of(arguments: Arguments) -> Lab:
     Raises:
         InputError: an unknown name, or a number that cannot work.
     """
-    if arguments.item != "all" and arguments.item not in ITEMS:
-        raise unknown_name("item", arguments.item, [*ITEMS, "all"])
-    if arguments.preset not in PRESETS:
-        raise unknown_name("preset", arguments.preset, PRESETS)
+    least = {"updates": 0, "examples": 0, "seeds": 1, "trained": 1}
+    check_flags(arguments, ITEMS, PRESETS, least)
     if arguments.models is not None and not arguments.models:
         raise InputError(f"models: name at least one of {', '.join(DATASETS)}")
     for model in arguments.models or ():
         if model not in DATASETS:
             raise unknown_name("models", model, DATASETS)
-    least = {"updates": 0, "examples": 0, "seeds": 1, "trained": 1}
-    for field, lowest in least.items():
-        value = getattr(arguments, field)
-        if value is not None and value < lowest:
-            raise InputError(f"{field}={value} must be {lowest} or more")
     if arguments.epochs is not None and not (
         arguments.epochs and all(epoch >= 1 for epoch in arguments.epochs)
     ):
@@ -139,14 +132,7 @@ def run(arguments: Arguments) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    arguments = tyro.cli(
-        Arguments,
-        prog="python -m experiments.walk_with_sgd",
-        description=__doc__.strip(),
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return guarded(lambda: run(arguments), debug=arguments.debug)
+    return command_line("walk_with_sgd", Arguments, __doc__, run, argv)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import xarray as xr
 from scipy import stats
 
 from experiments.lipschitz import curves, premise, stability, variants
 from experiments.lipschitz.settings import Lab
 from experiments.paper import Result
-from experiments.statistics import Claim, Condition, judge, mean_and_interval
+from experiments.statistics import Claim, above, below, mean_and_interval
+from experiments.verdicts import verdicts
 from lrscape.transforms import lipschitz_constant
 
 # Times the limit of stability, of a run that failed: at least this.
@@ -22,18 +22,6 @@ REACHED = {"mnist": (99.5, None, 0.2), "cifar100": (75.99, 73.26, 1.0)}
 PAPER_EPOCHS = {"mnist": 20, "cifar100": 300}
 
 
-def _above(name: str, values, limit: float = 0.0) -> Condition:
-    values = np.asarray(values, float)
-    shown = f"{mean_and_interval(values)} > {limit:g}"
-    return Condition(name, values - limit, shown)
-
-
-def _below(name: str, values, limit: float) -> Condition:
-    values = np.asarray(values, float)
-    shown = f"{mean_and_interval(values)} < {limit:g}"
-    return Condition(name, limit - values, shown)
-
-
 def first_part(lab: Lab) -> list[Claim]:
     """Claims 5.1 to 5.3: the premise, the constants, the paper's numbers."""
     shares, bounds = [], []
@@ -42,7 +30,7 @@ def first_part(lab: Lab) -> list[Claim]:
         steps = [premise.steps_of(lab, task, seed) for seed in seeds]
         hostile = [premise.adversarial_of(lab, task, seed) for seed in seeds]
         shares.append(
-            _above(f"{task}: share", [premise.share_of(s) for s in steps], 0.95)
+            above(f"{task}: share", [premise.share_of(s) for s in steps], 0.95)
         )
         for norm in ("frobenius", "max"):
             form = f"bound, {norm}"
@@ -51,7 +39,7 @@ def first_part(lab: Lab) -> list[Claim]:
                     *(h[f"{kind}: {form}"] for kind in premise.BATCHES))
                 for s, h in zip(steps, hostile, strict=True)
             ]  # fmt: skip
-            bounds.append(_below(f"{task}: gradient / {form}", worst, 1))
+            bounds.append(below(f"{task}: gradient / {form}", worst, 1))
     constant = lipschitz_constant(
         206.695, num_classes=10, batch_size=128, weight_decay=1e-3, weight_norm=43.257
     )
@@ -61,7 +49,7 @@ def first_part(lab: Lab) -> list[Claim]:
         Claim("5.2", "the constants, as true bounds, bound its gradient", bounds),
         Claim(
             "5.3", "the stated numbers give the rate 0.668",
-            [_below("distance from it", [off], 5e-4)], least=1,
+            [below("distance from it", [off], 5e-4)], least=1,
         ),
     ]  # fmt: skip
 
@@ -90,19 +78,19 @@ def adaptive_against_fixed(lab: Lab) -> list[Claim]:
         Claim(
             "5.4", "recomputed each epoch, the rate beats a fixed one",
             [
-                _above("test accuracy minus fixed (points)",
+                above("test accuracy minus fixed (points)",
                        last["adaptive"] - last["fixed"]),
-                _below("gap to training minus fixed's", gap["adaptive"] - gap["fixed"],
+                below("gap to training minus fixed's", gap["adaptive"] - gap["fixed"],
                        0),
             ],
         ),
         Claim(
             "5.4", f"and so with time decay {decay}, in both",
-            [_above("test accuracy minus fixed (points)", beside[0] - beside[1])],
+            [above("test accuracy minus fixed (points)", beside[0] - beside[1])],
         ),
         Claim(
             "5.4 (added)", "and a tuned constant one",
-            [_above("test accuracy minus tuned (points)",
+            [above("test accuracy minus tuned (points)",
                     last["adaptive"] - last[tuned])],
         ),
     ]  # fmt: skip
@@ -117,8 +105,8 @@ def rates(lab: Lab) -> list[Claim]:
         for mode in ("inference", "train")
     }
     conditions = [
-        _below("first rate, inference mode", first["inference"], 0.1),
-        _above("largest rate", largest, 0.5),
+        below("first rate, inference mode", first["inference"], 0.1),
+        above("largest rate", largest, 0.5),
     ]
     missing = ""
     if lab.plans["cifar10"].epochs > SETTLED + 2:
@@ -126,7 +114,7 @@ def rates(lab: Lab) -> list[Claim]:
             [row["rate"] for row in h[SETTLED:] if "rate" in row] for h in histories
         ]
         trends = [stats.spearmanr(np.arange(len(r)), r).statistic for r in later]
-        conditions.append(_below(f"trend after epoch {SETTLED}", trends, 0))
+        conditions.append(below(f"trend after epoch {SETTLED}", trends, 0))
     else:
         missing = f"the trend needs more than {SETTLED + 2} epochs"
     said = f"; in train mode the first rate is {mean_and_interval(first['train'])}"
@@ -151,10 +139,10 @@ def accuracies(lab: Lab) -> list[Claim]:
             continue
         found = curves.accuracy(lab.histories(task, lab.adaptive(task)), "test")
         distance = np.abs(found[:, 1:].max(axis=1) - best)
-        conditions = [_below(f"best epoch's distance from {best:g}", distance, near)]
+        conditions = [below(f"best epoch's distance from {best:g}", distance, near)]
         if last is not None:
             distance = np.abs(found[:, -1] - last)
-            conditions.append(_below(f"last epoch's from {last:g}", distance, near))
+            conditions.append(below(f"last epoch's from {last:g}", distance, near))
         constant = lab.tuned(task)
         tuned = curves.accuracy(lab.histories(task, constant), "test")[:, -1]
         sentence += (
@@ -186,14 +174,14 @@ def costs(lab: Lab) -> list[Claim]:
             "5.7", "a pass each epoch is cheap; the rate works with dropout, batch "
             "norm and L2",
             [
-                _below("seconds of a pass / of an epoch", overhead, 0.15),
-                _above("minus tuned constant (points)", against("adaptive"), -1),
-                _above("with L2", against("adaptive, L2"), -1),
+                below("seconds of a pass / of an epoch", overhead, 0.15),
+                above("minus tuned constant (points)", against("adaptive"), -1),
+                above("with L2", against("adaptive, L2"), -1),
             ],
         ),
         Claim(
             "5.7", "and it does not work with momentum",
-            [_below("minus tuned constant (points)", momentum, -1)],
+            [below("minus tuned constant (points)", momentum, -1)],
         ),
     ]  # fmt: skip
 
@@ -205,7 +193,7 @@ def safe(lab: Lab) -> list[Claim]:
         plan = lab.plans[task]
         seeds = range(min(plan.curvature[1], plan.seeds))
         largest = [_least_stable(lab, task, seed) for seed in seeds]
-        conditions.append(_below(f"{task}: largest eigenvalue / 2K", largest, 1))
+        conditions.append(below(f"{task}: largest eigenvalue / 2K", largest, 1))
     return [Claim("5.8", "(added) 1/K is a stable rate throughout", conditions)]
 
 
@@ -220,31 +208,10 @@ PARTS = (first_part, adaptive_against_fixed, rates, accuracies, costs, safe)
 def claims(lab: Lab) -> Result:
     """Claims 5.1 to 5.8, each with its criterion, over seeds."""
     found = [claim for part in PARTS for claim in part(lab)]
-    rows = []
-    for claim, judged in zip(found, judge(found), strict=True):
-        p = f"{judged.p_value:.2g}" if np.isfinite(judged.p_value) else "-"
-        measured = "; ".join(map(str, claim.conditions))
-        rows.append(
-            {
-                "claim": claim.name,
-                "sentence": claim.sentence,
-                "verdict": judged.verdict,
-                "p": p,
-                "measured": "; ".join(filter(None, [measured, claim.missing])) or "-",
-            }
-        )
     notes = [
-        (
-            "intervals: 95 %, bootstrap over seeds, which with five and fewer are too "
-            "narrow; p: one-sided, after Holm's correction over the claims of the paper"
-        ),
         (
             "accuracies after the last epoch, in points of a percent; a failed "
             f"run counts as 0 %, and as {FAILED:g} times the limit of stability"
         ),
     ]
-    variables = {
-        "supported": ("claim", [row["verdict"] == "supported" for row in rows])
-    }
-    names = ("claim", [row["claim"] for row in rows])
-    return Result(rows, xr.Dataset(variables, {"claim": names}), {}, notes)
+    return verdicts(found, notes)

@@ -11,9 +11,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.arms import column
 from experiments.lipschitz.methods import Method
 from experiments.lipschitz.settings import Lab
-from experiments.paper import Result
+from experiments.paper import Result, shown
 from experiments.statistics import mean_and_interval
 from lrscape.figures.style import COLORS, CYCLE, tidy
 from lrscape.transforms import lipschitz_constant
@@ -32,19 +33,9 @@ PAPER = {
 FIRST_RATE = {"cifar10": 8e-3, "cifar100": 1e-8}
 
 
-def column(histories: Sequence[History], name: str, *, worst: float = 1.0):
-    """(seeds, epochs) of what rows hold; what a failed run lacks is `worst`."""
-    length = max(map(len, histories))
-    filled = np.full((len(histories), length), worst)
-    for values, history in zip(filled, histories, strict=True):
-        for i, row in enumerate(history):
-            values[i] = row.get(name, np.nan if "diverged" not in row else worst)
-    return filled
-
-
 def accuracy(histories: Sequence[History], part: str) -> np.ndarray:
     """(seeds, epochs) in percent; of a failed run 0."""
-    return 100 * (1 - column(histories, f"{part}_error"))
+    return 100 * (1 - column(histories, f"{part}_error", worst=1.0))
 
 
 def row_of(lab: Lab, task: str, name: str, histories: Sequence[History]) -> dict:
@@ -52,7 +43,7 @@ def row_of(lab: Lab, task: str, name: str, histories: Sequence[History]) -> dict
     train, test = (accuracy(histories, part) for part in ("train", "test"))
     failed = sum("diverged" in history[-1] for history in histories)
     paper = PAPER.get((task, name), (None, None, None))
-    seconds = np.nanmedian(column(histories, "seconds", worst=np.nan)[:, 1:])
+    seconds = np.nanmedian(column(histories, "seconds")[:, 1:])
     return {
         "method": name,
         "data": lab.dataset_of(task),
@@ -64,15 +55,10 @@ def row_of(lab: Lab, task: str, name: str, histories: Sequence[History]) -> dict
         "test %, last epoch": mean_and_interval(test[:, -1]),
         "paper, test": shown(paper[2]),
         "first rate": mean_and_interval([h[0].get("rate", np.nan) for h in histories]),
-        "last rate": mean_and_interval(column(histories, "rate", worst=np.nan)[:, -1]),
+        "last rate": mean_and_interval(column(histories, "rate")[:, -1]),
         "failed": failed,
         "s/epoch": f"{seconds:.3g}",
     }
-
-
-def shown(value: float | None) -> str:
-    """A number of the paper, or a dash where it has none."""
-    return "-" if value is None else f"{value:g}"
 
 
 def _result(lab: Lab, task: str, found: Mapping[str, list[History]]):
@@ -82,7 +68,7 @@ def _result(lab: Lab, task: str, found: Mapping[str, list[History]]):
         label = name.replace(" ", "_").replace(",", "")
         for part in ("train_error", "test_error", "train_loss", "rate"):
             unit = {"rate": "1", "train_loss": "nat"}.get(part, "fraction")
-            values = column(histories, part, worst=np.nan)
+            values = column(histories, part)
             variables[f"{label}_{part}"] = (
                 (f"{label}_seed", f"{label}_epoch"), values, {"units": unit}
             )  # fmt: skip
@@ -196,7 +182,7 @@ def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
                     epochs, values.min(axis=0), values.max(axis=0), alpha=0.15,
                     color=COLORS[part] if one else color, linewidth=0,
                 )  # fmt: skip
-        losses = column(histories, "train_loss", worst=np.nan)[:, 1:]
+        losses = column(histories, "train_loss")[:, 1:]
         lower.plot(
             np.arange(1, 1 + losses.shape[1]), losses.mean(axis=0), "--",
             marker="." if losses.shape[1] < 50 else None,
@@ -225,7 +211,7 @@ def beside(axes: Any, entries: int) -> None:
 
 def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
     """The rate over epochs; of many, from epoch 2 on as well."""
-    every = {n: column(h, "rate", worst=np.nan) for n, h in found.items()}
+    every = {n: column(h, "rate") for n, h in found.items()}
     starts = [0, 2] if max(r.shape[1] for r in every.values()) > 5 else [0]
     wide = 8.4 if len(found) > 3 else 6.4
     figure = Figure(figsize=(wide, 1 + 2.5 * len(starts)), layout="constrained")

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from experiments.arms import dataset_or_stand_in
 from experiments.lipschitz.arms import Arm, ArmConfig
 from experiments.lipschitz.methods import Method
-from lrscape.data.sources import data_directory, prepared
 from lrscape.errors import unknown_name
 
 # What stands in for a data set that is not prepared, in this order; then digits.
@@ -151,11 +151,8 @@ class Lab:
             raise unknown_name("dataset", wanted, DATASETS)
         if self.dataset or self.preset != "quick":
             return wanted  # reading it says what is missing
-        there = set(prepared(data_directory(self.data_dir)))
-        for name in (wanted, *STAND_INS.get(wanted, ())):
-            if name in there:
-                return name
-        return "digits"
+        others = STAND_INS.get(wanted, ())
+        return dataset_or_stand_in(wanted, self.data_dir, others)
 
     def arm(self, task: str, method: Method, seed: int) -> Arm:
         """A network, opened once."""

@@ -6,7 +6,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -19,7 +18,6 @@ from experiments.paper import Result
 from experiments.statistics import mean_and_interval
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
-from lrscape.training.step import DeviceData
 
 TASKS = ("variants", "cifar10")
 TOLERANCE = 1e-2
@@ -47,20 +45,17 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
 
 
 def _largest(arm: Arm, name: str, count: int) -> dict[str, Any]:
-    data, config = arm.data, arm.config
-    count = min(count, len(data.train))
-    held = DeviceData.of(data, "train", config.normalize, np.arange(count))
-    images = np.asarray(held.normalize(jnp.asarray(held.image)))
+    count = min(count, len(arm.data.train))
     objective = landscape.flax_objective(
-        arm.model, (images, held.label), norm="train",
-        batch_size=min(config.batch_size, count),
+        arm.model, arm.examples("train", count), norm="train",
+        batch_size=min(arm.config.batch_size, count),
     )  # fmt: skip
     found = landscape.top_eigenpairs(
         objective, arm.snapshots[name].params, 1, key=jax.random.key(0),
         tolerance=TOLERANCE,
     )  # fmt: skip
     # The L2 term adds its factor to every eigenvalue.
-    value = float(found.eigenvalues[0]) + config.weight_decay
+    value = float(found.eigenvalues[0]) + arm.config.weight_decay
     return {
         "largest": value, "residual": float(found.residuals[0]), "examples": count
     }  # fmt: skip
@@ -68,8 +63,7 @@ def _largest(arm: Arm, name: str, count: int) -> dict[str, Any]:
 
 def failed(lab: Lab, task: str, seed: int) -> bool:
     """Whether the adaptive run's loss stopped being finite."""
-    history = lab.arm(task, lab.adaptive(task), seed).history()
-    return "diverged" in history[-1]
+    return lab.arm(task, lab.adaptive(task), seed).failed()
 
 
 def ratios_of(rows: list[dict[str, Any]]) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from experiments.arms import column
 from experiments.lipschitz.curves import (
     History,
     accuracy,
-    column,
     curves_figure,
     rates_figure,
 )
@@ -68,7 +68,7 @@ def variants(lab: Lab) -> Result:
         difference = last_accuracy(histories) - last_accuracy(
             found[compared_with(name)]
         )  # fmt: skip
-        rates = column(histories, "rate", worst=np.nan)
+        rates = column(histories, "rate")
         rows.append(
             {
                 "method": name,
@@ -88,7 +88,7 @@ def variants(lab: Lab) -> Result:
             unit = "1" if part == "rate" else "fraction"
             variables[f"{label}_{part}"] = (
                 (f"{label}_seed", f"{label}_epoch"),
-                column(histories, part, worst=np.nan), {"units": unit},
+                column(histories, part), {"units": unit},
             )  # fmt: skip
     plan = lab.plans[TASK]
     title = f"{plan.model} on {lab.dataset_of(TASK)}"

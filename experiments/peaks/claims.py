@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import xarray as xr
 from scipy import stats
 
 from experiments.paper import Result
 from experiments.peaks import bounds, curves, lines, scatter, sweeps, tables
 from experiments.peaks.settings import Lab
-from experiments.statistics import (
-    LEAST,
-    Claim,
-    Condition,
-    bootstrap,
-    judge,
-    mean_and_interval,
-)
+from experiments.statistics import LEAST, Claim, Condition, above, below, bootstrap
+from experiments.verdicts import verdicts
 
 # A share of the epochs is the initial phase.
 INITIAL = 0.1
@@ -30,18 +23,6 @@ UNSTABLE = 2.0
 NETWORKS = 10
 # Of a rank correlation.
 POINTS = 4
-
-
-def above(name: str, values, limit: float = 0.0) -> Condition:
-    """That a quantity is larger than a limit."""
-    values = np.asarray(values, float)
-    return Condition(name, values - limit, f"{mean_and_interval(values)} > {limit:g}")
-
-
-def below(name: str, values, limit: float = 0.0) -> Condition:
-    """That a quantity is smaller than a limit."""
-    values = np.asarray(values, float)
-    return Condition(name, limit - values, f"{mean_and_interval(values)} < {limit:g}")
 
 
 def theory(lab: Lab) -> list[Claim]:
@@ -279,19 +260,6 @@ PARTS = (theory, flatness, accuracy, gradients, sweeping, ensembles)
 def claims(lab: Lab) -> Result:
     """Claims 1.1 to 1.10 and 1.12, each with its criterion, over seeds."""
     found = [claim for part in PARTS for claim in part(lab)]
-    rows = []
-    for claim, judged in zip(found, judge(found), strict=True):
-        p = f"{judged.p_value:.2g}" if np.isfinite(judged.p_value) else "-"
-        measured = "; ".join(map(str, claim.conditions))
-        rows.append(
-            {
-                "claim": claim.name,
-                "sentence": claim.sentence,
-                "verdict": judged.verdict,
-                "p": p,
-                "measured": "; ".join(filter(None, [measured, claim.missing])) or "-",
-            }
-        )
     small = lab.plans["small"]
     notes = [
         (
@@ -300,18 +268,10 @@ def claims(lab: Lab) -> Result:
             "batch norm; the training sample of each figure; last epoch unless said"
         ),
         (
-            "intervals: 95 %, bootstrap over seeds, which with five and fewer are too "
-            "narrow; p: one-sided, after Holm's correction over the claims of the paper"
-        ),
-        (
             f"claim 1.2's descent has to stay below 1.1, one that failed counts as "
             f"{UNSTABLE:g}; in claim 1.10 more than {max(tables.SIZES)} networks count "
             f"as {max(tables.SIZES) + 1}; claim 1.11 is table 3's and 4's; that an "
             "interval excludes a quarter of the paper's effect is not judged"
         ),
     ]
-    variables = {
-        "supported": ("claim", [row["verdict"] == "supported" for row in rows])
-    }
-    names = ("claim", [row["claim"] for row in rows])
-    return Result(rows, xr.Dataset(variables, {"claim": names}), {}, notes)
+    return verdicts(found, notes)

@@ -10,8 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.arms import Row
-from experiments.paper import Result
+from experiments.arms import Row, column
+from experiments.paper import Result, shown
 from experiments.peaks.settings import RATIONAL_DECAY, RMSPROP, RULES, Lab
 from experiments.statistics import mean_and_interval
 from lrscape.figures.style import CYCLE, tidy
@@ -25,16 +25,6 @@ PAPER = {
 }  # fmt: skip
 # Percent, last epoch, of 360: Table 1.
 PAPER_LAST = {("small", "gaussian"): 16.91}
-
-
-def column(histories: Sequence[History], name: str, *, worst: float = np.nan):
-    """(seeds, epochs) of what rows hold; of a failed run `worst` from there on."""
-    length = max(map(len, histories))
-    filled = np.full((len(histories), length), worst)
-    for values, history in zip(filled, histories, strict=True):
-        for i, row in enumerate(history):
-            values[i] = row.get(name, worst if "diverged" in row else np.nan)
-    return filled
 
 
 def errors_of(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
@@ -125,11 +115,6 @@ def fig5(lab: Lab) -> Result:
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
-
-
-def shown(value: float | None) -> str:
-    """A number of the paper, or a dash where it has none."""
-    return "-" if value is None else f"{value:g}"
 
 
 def _largest_at(history: History) -> int:

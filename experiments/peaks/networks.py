@@ -17,8 +17,7 @@ from experiments.peaks.rules import Rule, optimizer_of
 from lrscape import landscape, models, training
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.runs import Snapshot
-from lrscape.training.step import DeviceData
+from lrscape.runs import Snapshot, peak_step
 
 PEAK = "peak"
 # Points on the way there whose weights are kept, ``step_0`` and on.
@@ -91,7 +90,7 @@ class Network(arms.Arm):
         if rule is not None:
             total = self.config.total_steps(self.data)
             rates = rule.make(total, self.steps_per_epoch)
-            step = total - 1 - int(np.argmax(rates[::-1]))
+            step = peak_step(lambda count: jnp.asarray(rates)[count], total)
             kept[step] = (*kept.get(step, ()), PEAK)
             for early in np.unique(np.linspace(0, step, EARLY).astype(int)).tolist():
                 kept[early] = (*kept.get(early, ()), f"step_{early}")
@@ -119,18 +118,6 @@ class Network(arms.Arm):
                 "finite before; lower its rates, or look at other seeds"
             )
         return self.snapshots[name]
-
-    def failed(self) -> bool:
-        """Whether its loss stopped being finite."""
-        return "diverged" in self.history()[-1]
-
-    def examples(self, part: str, count: int | None, start: int = 0):
-        """Images as the model sees them, not augmented, and labels; the first ones."""
-        held = len(getattr(self.data, part))
-        at = np.arange(start, held if count is None else min(start + count, held))
-        placed = DeviceData.of(self.data, part, self.config.normalize, at)
-        images = placed.normalize(jnp.asarray(placed.image))
-        return images, jnp.asarray(placed.label)
 
     def objective(
         self, count: int | None, *, part: str = "train", start: int = 0,

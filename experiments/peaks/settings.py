@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.arms import dataset_or_stand_in
 from experiments.peaks.networks import Network, NetworkConfig
 from experiments.peaks.rules import Rule
-from lrscape.data.sources import data_directory, prepared
 from lrscape.errors import InputError, unknown_name
 
 DATASETS = ("cifar10", "mnist", "digits")
@@ -262,8 +262,7 @@ class Lab:
             raise unknown_name("dataset", wanted, DATASETS)
         if self.dataset or self.preset != "quick":
             return wanted  # reading it says what is missing
-        there = set(prepared(data_directory(self.data_dir)))
-        return wanted if wanted in there else "digits"
+        return dataset_or_stand_in(wanted, self.data_dir)
 
     def rule(self, task: str, name: str) -> Rule:
         """A rule with the task's rates."""

@@ -12,8 +12,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.paper import Result
-from experiments.peaks.curves import errors_of, shown
+from experiments.paper import Result, shown
+from experiments.peaks.curves import errors_of
 from experiments.peaks.networks import Network
 from experiments.peaks.rules import Rule
 from experiments.peaks.settings import Lab

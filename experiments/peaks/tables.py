@@ -10,8 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.paper import Result
-from experiments.peaks.curves import errors_of, shown
+from experiments.paper import Result, shown
+from experiments.peaks.curves import errors_of
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape.errors import InputError

@@ -11,7 +11,14 @@ import xarray as xr
 from scipy import stats
 
 from experiments.paper import Result
-from experiments.statistics import Claim, Condition, judge, mean_and_interval
+from experiments.statistics import (
+    Claim,
+    Condition,
+    above,
+    below,
+    judge,
+    mean_and_interval,
+)
 from experiments.walking import (
     angles,
     curvature,
@@ -29,16 +36,6 @@ FEW = 0.01
 STAYS = 0.1
 
 
-def _above(name: str, values, limit: float) -> Condition:
-    values = np.asarray(values, float)
-    return Condition(name, values - limit, f"{mean_and_interval(values)} > {limit:g}")
-
-
-def _below(name: str, values, limit: float) -> Condition:
-    values = np.asarray(values, float)
-    return Condition(name, limit - values, f"{mean_and_interval(values)} < {limit:g}")
-
-
 def barriers(lab: Lab, model: str) -> list[Claim]:
     """Claims 3.1 and 3.2, on table 1's walks."""
     rate, plan = RATES[model][0], lab.plan(model)
@@ -47,7 +44,7 @@ def barriers(lab: Lab, model: str) -> list[Claim]:
         walks = tables.walks_of(lab, model, rate, epoch)
         if epoch <= 10:
             shares = [tables.on_both(walk).mean() for walk in walks]
-            few.append(_below(f"epoch {epoch}: share of updates", shares, FEW))
+            few.append(below(f"epoch {epoch}: share of updates", shares, FEW))
         heights.append([tables.relative_heights([walk]) for walk in walks])
     # Of a seed, over all epochs.
     pooled = [np.concatenate(one) for one in zip(*heights, strict=True)]
@@ -57,7 +54,7 @@ def barriers(lab: Lab, model: str) -> list[Claim]:
               missing="" if few else "no epoch up to 10 was walked over"),
         Claim(
             "3.2", "what it crosses is far lower than the loss",
-            [_below("95th percentile of height / loss", percentiles, 0.01)],
+            [below("95th percentile of height / loss", percentiles, 0.01)],
             missing="" if percentiles else "no barrier was crossed",
         ),
     ]  # fmt: skip
@@ -87,15 +84,15 @@ def trajectory(lab: Lab, model: str) -> list[Claim]:
     rises = [trajectories.floor_rises(walk) for walk in late_sgd]
     return [
         Claim("3.3", "GD bounces between walls, and the floor falls", [
-            _above("with a floor", [trajectories.floor_share(w) for w in late], 0.9),
-            _below("cosine", [trajectories.mean_cosine(w) for w in late], -0.8),
-            _above("floor falls", [trajectories.floor_falls(w) for w in late], 0.95),
+            above("with a floor", [trajectories.floor_share(w) for w in late], 0.9),
+            below("cosine", [trajectories.mean_cosine(w) for w in late], -0.8),
+            above("floor falls", [trajectories.floor_falls(w) for w in late], 0.95),
         ], missing=missing),
         Claim("3.4", "SGD's cosine is less negative, it moves farther, its floor rises "
               "and falls", [
-            _above("cosine, SGD - GD", cosines, 0),
-            _above("distance, SGD - GD", distances, 0),
-            _above("floor rises", rises, 0.2),
+            above("cosine, SGD - GD", cosines, 0),
+            above("distance, SGD - GD", distances, 0),
+            above("floor rises", rises, 0.2),
         ], least=5, missing=missing),
     ]  # fmt: skip
 
@@ -123,7 +120,7 @@ def height(lab: Lab, model: str) -> list[Claim]:
         for rate in (large, small):
             falls = means[rate, first] - means[rate, then]
             name = f"rate {rate:g}: epoch {first} - epoch {then}"
-            conditions.append(_above(name, falls, 0))
+            conditions.append(above(name, falls, 0))
     sentence = "height above the floor falls with the rate and with training"
     missing = "" if len(plan.epochs) > 1 else "a single epoch was walked over"
     return [Claim("3.5", sentence, conditions, missing=missing)]
@@ -142,13 +139,13 @@ def angle(lab: Lab, model: str) -> list[Claim]:
         name = f"batch {small} - {large}"
         cosines = [of(angles.late_cosine, size, usual) for size in (small, large)]
         distances = [of(angles.end_distance, size, usual) for size in (small, large)]
-        conditions.append(_above(f"{name}: cosine", cosines[0] - cosines[1], 0))
-        conditions.append(_above(f"{name}: distance", distances[0] - distances[1], 0))
+        conditions.append(above(f"{name}: cosine", cosines[0] - cosines[1], 0))
+        conditions.append(above(f"{name}: distance", distances[0] - distances[1], 0))
     for low, high in itertools.pairwise(plan.rates):
         first, then = (of(angles.late_cosine, BATCH_SIZE, r) for r in (low, high))
         name = f"rate {high:g} - {low:g}: cosine"
-        conditions.append(_below(name, then - first, 0.05))
-        conditions.append(_above(name, then - first, -0.05))
+        conditions.append(below(name, then - first, 0.05))
+        conditions.append(above(name, then - first, -0.05))
     sentence = "batch size changes the cosine and the distance, the rate not the cosine"
     return [Claim("3.6", sentence, conditions)]
 
@@ -169,12 +166,12 @@ def spectral(lab: Lab, model: str) -> list[Claim]:
     inverse = [curvature.rank_correlation(history) for history in histories]
     return [
         Claim("3.7 falls", "the spectral norm falls in training, inversely to accuracy",
-              [_below("rank correlation with the epoch", falls, 0),
-               _below("with the validation accuracy", inverse, 0)]),
+              [below("rank correlation with the epoch", falls, 0),
+               below("with the validation accuracy", inverse, 0)]),
         Claim("3.7 rises", "it rises at the end",
-              [_above("log of its growth over the last third", rises, 0)]),
+              [above("log of its growth over the last third", rises, 0)]),
         Claim("3.7 modes", "it is much larger in eval mode",
-              [_above("eval / train mode", ratios, 2)]),
+              [above("eval / train mode", ratios, 2)]),
     ]  # fmt: skip
 
 
@@ -192,7 +189,7 @@ def noisy(lab: Lab, model: str) -> list[Claim]:
     claims = []
     for kind in (noise.STUCK, f"deviation {noise.SHARES[0]:g}", "matched"):
         conditions = [
-            _above(f"{name} - GD's", [m(s[kind]) - m(s["GD"]) for s in seeds], 0)
+            above(f"{name} - GD's", [m(s[kind]) - m(s["GD"]) for s in seeds], 0)
             for name, m in measures.items()
         ]
         sentence = f"isotropic noise ({kind}) ends worse, larger and farther than GD"
@@ -204,8 +201,8 @@ def noisy(lab: Lab, model: str) -> list[Claim]:
         if name.startswith("then")
     }
     claims.append(Claim("3.8 freed", "SGD alone frees what noise has stuck", [
-        _above("share of the loss that goes, then SGD", taken.pop("then SGD"), STAYS),
-        *(_below(name, shares, STAYS) for name, shares in taken.items()),
+        above("share of the loss that goes, then SGD", taken.pop("then SGD"), STAYS),
+        *(below(name, shares, STAYS) for name, shares in taken.items()),
     ]))  # fmt: skip
     return claims
 
@@ -218,15 +215,15 @@ def decomposition(lab: Lab, model: str) -> list[Claim]:
     ]
     first = [identity.ratio(one[1]) for one in found]
     last = [identity.ratio(one[-1]) for one in found]
-    conditions = [_below("residual / Hessian at the end", last, 0.2)]
+    conditions = [below("residual / Hessian at the end", last, 0.2)]
     if len(found[0]) > 2:
         conditions.append(
-            _below("its change since the first epoch", np.subtract(last, first), 0)
+            below("its change since the first epoch", np.subtract(last, first), 0)
         )
     errors = [max(row["identity_error"] for row in one) for one in found]
     return [
         Claim("3.9 identity", "Hessian = second moment + residual",
-              [_below("error", errors, 1e-9)]),
+              [below("error", errors, 1e-9)]),
         Claim("3.9 minima", "the two nearly agree near minima", conditions,
               missing="" if len(found[0]) > 2 else "a single epoch"),
     ]  # fmt: skip
@@ -245,10 +242,10 @@ def schedules(lab: Lab, model: str) -> list[Claim]:
     rising = (accuracy["trapezoid"] + cycles) / 2
     return [
         Claim("3.10 cycles", "cycles are redundant: a trapezoid does as well", [
-            _above("trapezoid - cycles (points)", accuracy["trapezoid"] - cycles, -0.3),
+            above("trapezoid - cycles (points)", accuracy["trapezoid"] - cycles, -0.3),
         ]),
         Claim("3.10 rising", "rising rates do better than steps", [
-            _above("rising - steps (points)", rising - steps, 0),
+            above("rising - steps (points)", rising - steps, 0),
         ]),
     ]  # fmt: skip
 
@@ -265,7 +262,7 @@ def small_rate(lab: Lab, model: str) -> list[Claim]:
             for rate in (usual / tables.SMALL, usual)
         ]  # fmt: skip
         name = f"epoch {epoch}: share of updates, beyond the usual rate's"
-        conditions.append(_below(name, shares[0] - shares[1], FEW))
+        conditions.append(below(name, shares[0] - shares[1], FEW))
     sentence = "a small rate does not cross the floor's barriers either"
     return [Claim("3.11", sentence, conditions)]
 

@@ -250,9 +250,9 @@ def scale_by_lipschitz(
         raise InputError(f"window={window!r} must be a whole number, 1 or more")
     if not (max_rate > 0 and math.isfinite(max_rate)):
         raise InputError(f"max_rate={max_rate!r} must be positive and finite")
-    for field, value in (("b1", b1), ("b2", b2)):
-        if value is not None and not 0 <= value < 1:
-            raise InputError(f"{field}={value!r} must lie in [0, 1)")
+    check_decay("b1", b1)
+    if b2 is not None:
+        check_decay("b2", b2)
     _check_norms(activation_norm, weight_norm)
     if activation_norm is None and weight_norm is not None:
         raise InputError(
@@ -348,6 +348,12 @@ def _averaged(constant, moments, count, b1: float, b2: float | None):
         return moments, mean
     root = jnp.sqrt(square)
     return moments, mean / jnp.where(root > 0, root, 1.0)
+
+
+def check_decay(field: str, value: float) -> None:
+    """Raises InputError unless a running average can decay so."""
+    if not 0 <= value < 1:
+        raise InputError(f"{field}={value!r} must lie in [0, 1)")
 
 
 def _check_norms(activation_norm: float | None, weight_norm: float | None) -> None:

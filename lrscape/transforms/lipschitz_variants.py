@@ -11,8 +11,7 @@ from typing import Any
 import jax
 import optax
 
-from lrscape.errors import InputError
-from lrscape.transforms.lipschitz import scale_by_lipschitz
+from lrscape.transforms.lipschitz import check_decay, scale_by_lipschitz
 
 
 def lipschitz_momentum(
@@ -51,7 +50,7 @@ def lipschitz_momentum(
         Yedida, Saha and Prashanth, `LipschitzLR: Using theoretically computed adaptive
         learning rates for fast convergence <https://arxiv.org/abs/1902.07399>`_, 2020
     """
-    _check_decay("momentum", momentum)
+    check_decay("momentum", momentum)
     return _chained(optax.ema(momentum), weight_decay, b1=momentum, **options)
 
 
@@ -92,7 +91,7 @@ def lipschitz_rmsprop(
         Yedida, Saha and Prashanth, `LipschitzLR: Using theoretically computed adaptive
         learning rates for fast convergence <https://arxiv.org/abs/1902.07399>`_, 2020
     """
-    _check_decay("decay", decay)
+    check_decay("decay", decay)
     scale = optax.scale_by_rms(decay=decay, eps=eps, bias_correction=True)
     return _chained(scale, weight_decay, b2=decay, **options)
 
@@ -137,11 +136,6 @@ def lipschitz_adam(
     """
     scale = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
     return _chained(scale, weight_decay, b1=b1, b2=b2, **options)
-
-
-def _check_decay(field: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise InputError(f"{field}={value!r} must lie in [0, 1)")
 
 
 def _chained(scale, weight_decay: float, **options: Any):
