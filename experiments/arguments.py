@@ -31,9 +31,20 @@ class Arguments:
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
         debug: show a traceback with an error.
-        dataset: any prepared TFDS set of labelled images.
+        dataset: any prepared TFDS set of labelled images; with --stream=True also
+            folder, a directory --data-dir of train/CLASS/*.jpeg and val/CLASS/*.jpeg.
         validation: how many training examples to hold out.
-        split_seed: which examples are held out; for digits, which are test examples.
+        split_seed: which examples are held out or left out; for digits, which are test
+            examples.
+        examples: how many training examples to keep; default: all.
+        test_examples: how many test examples to keep; default: all.
+        stream: read images as they are needed, of any size, rather than hold them in
+            memory.
+        image_size: with --stream: the side of a view, in pixels.
+        crop: with --stream: random_resized (a random patch, scaled and mirrored, to
+            train on; the middle to measure on) or none (the whole image, scaled).
+        min_area: with --stream: the least share of an image that a patch takes.
+        top5: report the labels beyond the five largest logits too.
         model: mlp, cnn, small, large, nin, nin_mnist, vgg11, resnet20 ... resnet110, or
             preresnet20 ... preresnet164.
         compute_dtype: float32, bfloat16 or float64, of models that offer it: the
@@ -87,6 +98,13 @@ class Arguments:
     dataset: str | None = None
     validation: int | None = None
     split_seed: int | None = None
+    examples: int | None = None
+    test_examples: int | None = None
+    stream: bool | None = None
+    image_size: int | None = None
+    crop: str | None = None
+    min_area: float | None = None
+    top5: bool | None = None
     model: str | None = None
     compute_dtype: str | None = None
     epochs: int | None = None

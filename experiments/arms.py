@@ -31,7 +31,7 @@ from lrscape.errors import InputError
 from lrscape.records import Records
 from lrscape.runs import Snapshots, save_snapshot
 from lrscape.training.checkpoint import Checkpoints
-from lrscape.training.step import DeviceData
+from lrscape.training.device_data import DeviceData
 
 HISTORY = "history"
 
@@ -50,6 +50,9 @@ class ArmConfig(training.Config):
         test: test examples that errors are measured on; None is all.
         model: see `lrscape.models.create`.
         looked_at: epochs whose weights are kept.
+        image_size: the side of a view, of data that is streamed; None: it is held in
+            memory.
+        top5: whether labels beyond the five largest logits are counted too.
     """
 
     task: str
@@ -59,6 +62,8 @@ class ArmConfig(training.Config):
     test: int | None
     model: str
     looked_at: tuple[int, ...]
+    image_size: int | None = None
+    top5: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""
@@ -92,8 +97,9 @@ class Arm(abc.ABC):
     def __init__(self, config: Any, path: Path, data_dir: str | None):
         self.config, self.records = config, Records(path)
         self.data = _load(
-            config.dataset, data_dir, config.examples, config.validation, config.test
-        )
+            config.dataset, data_dir, config.examples, config.validation, config.test,
+            config.image_size,
+        )  # fmt: skip
         self.model: nn.Module = config.make_model(self.data.num_classes)
         devices = jax.local_devices()
         if not self.records.exists():
@@ -307,8 +313,14 @@ def _load(
     examples: int | None,
     validation: int,
     test: int | None,
-) -> data_.Dataset:
+    image_size: int | None,
+) -> data_.Dataset | data_.StreamedDataset:
     """A data set, or a part of it drawn at random."""
+    if image_size is not None:
+        return data_.open_stream(
+            name, image_size=image_size, data_dir=data_dir, validation=validation,
+            examples=examples, test_examples=test,
+        )  # fmt: skip
     data = data_.load(name, data_dir=data_dir)
     if examples is not None and examples < len(data.train):
         left_over = len(data.train) - examples

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from lrscape.data import Dataset, StreamedDataset
 from lrscape.records import Records
 from lrscape.runs import RunConfig, save_snapshot
 from lrscape.training import (
@@ -19,6 +20,7 @@ from lrscape.training import (
     learning_rate,
 )
 from lrscape.training.checkpoint import Checkpoints
+from lrscape.training.feed import position
 from lrscape.training.fit import raise_if_not_finite
 
 
@@ -37,6 +39,7 @@ class Loop:
         config: RunConfig,
         evaluate: Callable[..., dict[str, float]],
         parts: tuple[str, ...],
+        data: Dataset | StreamedDataset,
         steps_per_epoch: int,
         total_steps: int,
         snapshot_steps: dict[int, list[str]],
@@ -50,6 +53,9 @@ class Loop:
         self.checkpoint_every = config.checkpoint_every or steps_per_epoch
         self.evaluate = evaluate
         self.parts = parts
+        self.data = data
+        self.gauge = data.train.gauge if isinstance(data, StreamedDataset) else None
+        self.waited_before = 0.0
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = total_steps
         self.snapshot_steps = snapshot_steps
@@ -155,12 +161,20 @@ class Loop:
                 for name, value in self.evaluate(state, part).items():
                     line[f"{part}_{name}"] = value
         line["gradient_norm"] = train["gradient_norm"]
+        if self.gauge is not None:
+            line["seconds_waited"] = round(self.gauge.waited - self.waited_before, 3)
+            self.waited_before = self.gauge.waited
         line["seconds"] = round(self.seconds, 3)
         self.records.append_metrics(line)
         if evaluates:
             measured = "  ".join(
                 f"{part} loss {line[part + '_loss']:.4f} "
                 f"error {100 * line[part + '_error']:.2f} %"
+                + (
+                    f" (top 5: {100 * line[part + '_top5_error']:.2f} %)"
+                    if f"{part}_top5_error" in line
+                    else ""
+                )
                 for part in ("train", *self.parts)
             )
             tqdm.write(
@@ -177,12 +191,28 @@ class Loop:
         """Saves a checkpoint, once a step."""
         if self.saved_step != step:
             raise_if_not_finite(state.first_bad_step)
-            notes = {
+            notes: dict[str, Any] = {
                 "metrics_bytes": self.records.metrics_length(),
                 "seconds": self.seconds,
             }
+            if isinstance(self.data, StreamedDataset):
+                notes["stream"] = position(self.data, state.key, step, self.batch_size)
             self.checkpoints.save(state, notes)
             self.saved_step = step
+
+    @property
+    def pipeline(self) -> dict[str, float]:
+        """Of a stream: what its threads could read a second, and how often it lacked.
+
+        ``pipeline_images_per_second`` and ``seconds_waited`` of this stretch of the
+        run; nothing where data lies in memory.
+        """
+        if self.gauge is None or (rate := self.gauge.images_per_second) is None:
+            return {}
+        return {
+            "pipeline_images_per_second": round(rate, 1),
+            "seconds_waited": round(self.gauge.waited, 3),
+        }
 
     @property
     def images_per_second(self) -> float | None:

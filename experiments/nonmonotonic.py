@@ -5,7 +5,8 @@
 Items: fig3 (the loss towards the peak's weights, in noise, towards test images), fig4
 (perturbed weights), fig5 (rate, gradient and errors over epochs), fig6 (Gaussian and
 Laplacian, continuous and per epoch), fig7 (largest rates and epochs), slow-start,
-table1 (ensembles), table2 (MNIST, NIN), eq13 (the limit of stability), eq15 (the bound
+table1 (ensembles), table2 (MNIST, NIN), table3 (CIFAR, deep networks), table4
+(ImageNet), eq13 (the limit of stability), eq15 (the bound
 on the largest gradient), lemma1, claims (what all of it says of the paper's claims),
 all.
 
@@ -25,9 +26,10 @@ from typing import Any
 import tyro
 
 from experiments.paper import check_flags, command_line, make
+from experiments.peaks.deep import TABLES
 from experiments.peaks.items import ITEMS, tasks_of
 from experiments.peaks.settings import DATASETS, PRESETS, Lab
-from lrscape.errors import InputError
+from lrscape.errors import InputError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,9 @@ class Arguments:
         examples: trained on, but by figures 6 and 7 and the slow start; 0: all of
             them.
         ensemble: networks by each rule that table 1 draws from.
-        dataset: instead of each task's own: cifar10, mnist or digits.
+        dataset: instead of each task's own: cifar10, cifar100, mnist, imagenet2012,
+            folder (streamed images, of table 4) or digits.
+        rows: of tables 3 and 4, such as resnet110_cifar10; default: all of the preset.
         run_dir: where networks and results are kept; default:
             runs/nonmonotonic-PRESET.
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
@@ -58,6 +62,7 @@ class Arguments:
     examples: int | None = None
     ensemble: int | None = None
     dataset: str | None = None
+    rows: tuple[str, ...] | None = None
     run_dir: Path | None = None
     data_dir: Path | None = None
     debug: bool = False
@@ -105,8 +110,20 @@ def lab_of(arguments: Arguments) -> Lab:
         sweep=sweep,
         ensemble=arguments.ensemble or settings.ensemble,
     )
+    rows = arguments.rows or ()
+    known = [row.task for table in TABLES.values() for row in table]
+    for row in rows:
+        if row not in known:
+            raise unknown_name("rows", row, known)
+        if row not in settings.plans:
+            raise InputError(
+                f"rows={row!r} is not in preset={arguments.preset!r}, which has "
+                f"{', '.join(name for name in known if name in settings.plans)}"
+            )
     root = arguments.run_dir or Path("runs") / f"nonmonotonic-{arguments.preset}"
-    return Lab(arguments.preset, settings, root, arguments.data_dir, arguments.dataset)
+    return Lab(
+        arguments.preset, settings, root, arguments.data_dir, arguments.dataset, rows
+    )
 
 
 def run(arguments: Arguments) -> None:
@@ -116,7 +133,9 @@ def run(arguments: Arguments) -> None:
 
     def about(item: str) -> dict[str, Any]:
         return {
-            "plans": {task: lab.about(task) for task in tasks_of(item)},
+            "plans": {
+                task: lab.about(task) for task in tasks_of(item) if task in lab.plans
+            },
             "survey": dataclasses.asdict(lab.settings.survey),
             "sweep": dataclasses.asdict(lab.settings.sweep),
             "ensemble": lab.settings.ensemble,

@@ -28,6 +28,7 @@ from experiments.arguments import Arguments, Preset, parse, resolve
 from experiments.loop import Loop, StorageError
 from experiments.signals import Signals
 from lrscape import figures
+from lrscape.data import Dataset, StreamedDataset
 from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.records import Records, best
@@ -41,13 +42,20 @@ from lrscape.training import (
 )
 from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
 from lrscape.training.devices import choose_devices, replicate
+from lrscape.training.feed import position
 from lrscape.training.fit import scan_steps
 
 # What a run may be resumed with another value of, at the price of bit-for-bit equality.
 CHANGEABLE = ("data_dir", "num_devices")
 
 # Of what is neither a loss nor an error.
-UNITS = {"seconds": "s", "learning_rate": "1", "gradient_norm": "1", "epoch": "epoch"}
+UNITS = {
+    "seconds": "s",
+    "seconds_waited": "s",
+    "learning_rate": "1",
+    "gradient_norm": "1",
+    "epoch": "epoch",
+}
 
 
 def main(
@@ -116,15 +124,22 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
             print(f"run directory: {records.path}")
         with Checkpoints(records.path / "checkpoints") as checkpoints:
             state = replicate(initial_state(model, data, tx, config.seed), devices)
-            state, seconds = _restore(records, checkpoints, state, devices)
+            state, seconds = _restore(
+                records, checkpoints, state, devices, data, config.batch_size
+            )
             loop = Loop(
                 records=records,
                 checkpoints=checkpoints,
                 config=config,
                 evaluate=make_evaluate(
-                    model, data, config, batch_size=config.eval_batch_size
+                    model,
+                    data,
+                    config,
+                    batch_size=config.eval_batch_size,
+                    top5=config.top5,
                 ),
                 parts=("test",) if data.validation is None else ("validation", "test"),
+                data=data,
                 steps_per_epoch=steps_per_epoch,
                 total_steps=total_steps,
                 snapshot_steps=_snapshot_steps(
@@ -170,8 +185,14 @@ def _restore(
     checkpoints: Checkpoints,
     state: TrainState,
     devices: list[jax.Device],
+    data: Dataset | StreamedDataset,
+    batch_size: int,
 ) -> tuple[TrainState, float]:
-    """The last good state and the seconds it took, or the initial one and none."""
+    """The last good state and the seconds it took, or the initial one and none.
+
+    Raises:
+        InputError: a stream that would not go on at the example that comes next.
+    """
     restored = checkpoints.restore(state)
     if restored is None:
         if records.metrics_length():
@@ -180,6 +201,15 @@ def _restore(
     state, notes, problems = restored
     for problem in problems:
         print(f"warning: {problem}; fell back to an older checkpoint")
+    if isinstance(data, StreamedDataset):
+        before = notes.get("stream")
+        now = position(data, state.key, int(state.step), batch_size)
+        if before != now:
+            raise InputError(
+                f"dataset={data.name!r} is not what {records.path} was trained on: the "
+                f"next example was {before}, and would be {now}; bring the data back "
+                "as it was, or start another run"
+            )
     records.truncate_metrics(notes["metrics_bytes"])
     for difference in differences(records.config(), devices):
         print(
@@ -217,9 +247,15 @@ def _finish(loop: Loop, parameters: int) -> None:
             "parameters": parameters,
             "seconds": round(loop.seconds, 3),
             "images_per_second": speed and round(speed, 1),
+            **loop.pipeline,
         }
     )
     fast = f", {speed:,.0f} images/s" if speed else ""
+    if read := loop.pipeline:
+        fast += (
+            f" (the pipeline alone: up to {read['pipeline_images_per_second']:,.0f}; "
+            f"waited for it {read['seconds_waited']:.1f} s)"
+        )
     print(
         f"test error {100 * last['test_error']:.2f} % after the last epoch (least "
         f"{part} error {100 * least[part + '_error']:.2f} % after epoch "

@@ -22,9 +22,9 @@ from lrscape.errors import InputError, unknown_name
 from lrscape.records import NAME, Records
 from lrscape.training.checkpoint import load_tree, save_tree
 from lrscape.training.config import Config
+from lrscape.training.device_data import DeviceData
 from lrscape.training.optimizers import create_optimizer
 from lrscape.training.state import TrainState
-from lrscape.training.step import DeviceData
 
 # Cycles in a run, for a cyclical schedule that is told no length.
 DEFAULT_CYCLES = 4
@@ -38,7 +38,11 @@ class RunConfig(Config):
         experiment: the name of the experiment that started it.
         preset: the preset that its fields came from.
         dataset: see `lrscape.data.load`; likewise `data_dir`, `validation` and
-            `split_seed`.
+            `split_seed`, `examples` and `test_examples`.
+        stream: whether it is read as it is needed, see `lrscape.data.open_stream`,
+            rather than held in memory; likewise `image_size`, `crop` and `min_area`.
+        top5: whether the labels that are not among the five largest logits are counted
+            beside those that are not the largest.
         model: see `lrscape.models.create`.
         model_options: the model's other fields.
         schedule: see `lrscape.schedules.create`.
@@ -58,6 +62,13 @@ class RunConfig(Config):
     data_dir: str | None = None
     validation: int = 0
     split_seed: int = 0
+    examples: int | None = None
+    test_examples: int | None = None
+    stream: bool = False
+    image_size: int | None = None
+    crop: str | None = None
+    min_area: float | None = None
+    top5: bool = False
     model: str
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     schedule: str
@@ -78,6 +89,14 @@ class RunConfig(Config):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"{field}={value!r} must be 1 or more")
+        for field in ("image_size", "crop", "min_area"):
+            if not self.stream and (value := getattr(self, field)) is not None:
+                raise InputError(
+                    f"{field}={value!r} is of data that is streamed; add "
+                    "--stream=True, or leave it out"
+                )
+        if self.stream and self.image_size is None:
+            raise InputError("stream=True needs image_size, the side of a view")
         if self.validation < 0:
             raise InputError(f"validation={self.validation!r} must not be negative")
         for epoch in self.snapshot_epochs:
@@ -112,13 +131,22 @@ class RunConfig(Config):
         except TypeError as error:
             raise InputError(f"config: {error}") from error
 
-    def load_data(self) -> data_.Dataset:
-        """Reads the data set."""
-        return data_.load(
-            self.dataset,
-            data_dir=self.data_dir,
-            validation=self.validation,
-            split_seed=self.split_seed,
+    def load_data(self) -> data_.Dataset | data_.StreamedDataset:
+        """Reads the data set, or opens it to be streamed."""
+        parts: dict[str, Any] = {
+            "data_dir": self.data_dir,
+            "validation": self.validation,
+            "split_seed": self.split_seed,
+            "examples": self.examples,
+            "test_examples": self.test_examples,
+        }
+        if not self.stream:
+            return data_.load(self.dataset, **parts)
+        views: dict[str, Any] = {"crop": self.crop, "min_area": self.min_area}
+        views = {name: value for name, value in views.items() if value is not None}
+        assert self.image_size is not None
+        return data_.open_stream(
+            self.dataset, image_size=self.image_size, **views, **parts
         )
 
     def make_model(self, num_classes: int) -> nn.Module:
@@ -256,7 +284,7 @@ class Run:
         self.snapshots = Snapshots(self.path / "snapshots")
 
     @functools.cached_property
-    def data(self) -> data_.Dataset:
+    def data(self) -> data_.Dataset | data_.StreamedDataset:
         """Its data, read when first asked for."""
         return self.config.load_data()
 

@@ -16,8 +16,8 @@ from lrscape.training import (
     learning_rate,
     make_largest_activations,
 )
-from lrscape.training.fit import epoch_order
-from lrscape.training.step import DeviceData
+from lrscape.training.device_data import DeviceData
+from lrscape.training.feed import epoch_order
 from lrscape.transforms import (
     activation_norms,
     hold_norms,

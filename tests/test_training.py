@@ -21,7 +21,7 @@ from lrscape.training import (
     make_evaluate,
     optimizers,
 )
-from lrscape.training.fit import epoch_order
+from lrscape.training.feed import epoch_order
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from lrscape import data as data_
 from lrscape import landscape, models
 from lrscape.errors import InputError
 from lrscape.records import Records
-from lrscape.training.step import DeviceData
+from lrscape.training.device_data import DeviceData
 from tests.points import linear_point, regression
 
 SAMPLE = Sample(examples=120, batch_size=60)

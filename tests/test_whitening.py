@@ -16,8 +16,8 @@ from lrscape.errors import InputError
 from lrscape.records import Records
 from lrscape.runs import RunConfig, open_run
 from lrscape.training import Config, fit
+from lrscape.training.device_data import DeviceData
 from lrscape.training.evaluate import make_evaluate
-from lrscape.training.step import DeviceData
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ from experiments.paper import Result
 from experiments.statistics import mean_and_interval
 from lrscape import training, transforms
 from lrscape.figures.style import CYCLE, tidy
-from lrscape.training.step import DeviceData, penultimate
+from lrscape.training.device_data import DeviceData
+from lrscape.training.step import penultimate
 from lrscape.transforms import activation_norms, lipschitz_constant
 
 TASKS = ("variants", "cifar10")
@@ -151,12 +152,12 @@ def _batches(arm: Arm) -> dict[str, tuple[jax.Array, jax.Array]]:
     """A batch of each kind, normalised; a class that is too small is repeated."""
     data, count = arm.data, arm.config.batch_size
     placed = DeviceData.of(data, "train", arm.config.normalize)
-    of_one = np.flatnonzero(data.train.label == 0)
+    of_one = np.flatnonzero(placed.label == 0)
     chosen = {"data": np.arange(count), "one class": np.resize(of_one, count)}
     found = {}
     for kind, indices in chosen.items():
         images = placed.normalize(jnp.asarray(placed.image[indices]))
-        found[kind] = (images, jnp.asarray(data.train.label[indices]))
+        found[kind] = (images, jnp.asarray(placed.label[indices]))
     images, labels = found["one class"]
     found["one class, labelled wrongly"] = (images, labels + 1)
     return found

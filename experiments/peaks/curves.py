@@ -27,12 +27,14 @@ PAPER = {
 PAPER_LAST = {("small", "gaussian"): 16.91}
 
 
-def errors_of(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
+def errors_of(
+    histories: Sequence[History], name: str = "test_error"
+) -> tuple[np.ndarray, np.ndarray]:
     """(seeds,) test errors in percent at the best and after the last epoch.
 
     Of a failed run 100, whatever it had reached before.
     """
-    found = 100 * column(histories, "test_error", worst=1.0)[:, 1:]
+    found = 100 * column(histories, name, worst=1.0)[:, 1:]
     failed = np.array(["diverged" in history[-1] for history in histories])
     best, last = np.nanmin(found, axis=1), found[:, -1]
     return np.where(failed, 100.0, best), np.where(failed, 100.0, last)

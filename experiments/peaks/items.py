@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from experiments.paper import Result
+from experiments.peaks import deep
 from experiments.peaks.bounds import eq13, eq15, lemma1
 from experiments.peaks.claims import claims
 from experiments.peaks.curves import fig5
@@ -23,6 +24,8 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
     "slow-start": slow_start,
     "table1": table1,
     "table2": table2,
+    "table3": deep.table3,
+    "table4": deep.table4,
     "eq13": eq13,
     "eq15": eq15,
     "lemma1": lemma1,
@@ -35,6 +38,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "table2": ("nin",),
     "eq13": ("small", "descent"),
     "claims": ("small", "large", "descent"),
+    **{item: tuple(row.task for row in rows) for item, rows in deep.TABLES.items()},
 }
 
 

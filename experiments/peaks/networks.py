@@ -151,7 +151,9 @@ class _Watch:
 
     def __init__(self, network: Network):
         self._network, config = network, network.config
-        self._evaluate = training.make_evaluate(network.model, network.data, config)
+        self._evaluate = training.make_evaluate(
+            network.model, network.data, config, top5=bool(config.top5)
+        )
         self._objective: Any = None
         if config.gradient_examples:
             count = min(config.gradient_examples, len(network.data.train))

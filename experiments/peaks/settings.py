@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from experiments.arms import dataset_or_stand_in
+from experiments.peaks import deep_plans
 from experiments.peaks.networks import Network, NetworkConfig
+from experiments.peaks.plans import Plan, Settings, Survey, Sweep
 from experiments.peaks.rules import Rule
 from lrscape.errors import InputError, unknown_name
 
-DATASETS = ("cifar10", "mnist", "digits")
+DATASETS = ("cifar10", "cifar100", "mnist", "imagenet2012", "folder", "digits")
+# What takes a set's place in quick where it is not prepared; after them digits do.
+STAND_INS = {"cifar100": ("cifar10",), "imagenet2012": ("cifar10",)}
 
 # Fractions of the run at which the published rates fall ten-fold: cuda-convnet's after
 # 120 and 10 more of 140 epochs, All-CNN-C's at 200, 250 and 300 of 350.
@@ -27,125 +31,6 @@ NIN_STEPS = (0.5, 0.75)
 RATIONAL_DECAY = 99.0
 # Not in the paper: RMSprop's rate as a share of SGD's.
 RMSPROP = 0.1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a task's networks are trained.
-
-    Attributes:
-        model: see `lrscape.models.create`.
-        dataset: its own, see `DATASETS`.
-        model_options: the model's own fields.
-        examples: trained on; None is all.
-        validation: of those left over, how many choose the tuned rate.
-        test: test examples; None is all.
-        batch_size: examples an update.
-        epochs: passes over the training examples.
-        seeds: networks that differ by their seed alone.
-        start: the rate the nonmonotonic rules and the baselines start at.
-        peak: the largest rate of the nonmonotonic rules, and full-batch descent's.
-        variance: of the Gaussian, see `Rule`; None: its start says how slow it is.
-        rates: starts of the step rule that its tuned one is chosen from.
-        milestones: of the step rule, fractions of the run.
-        momentum: of SGD.
-        weight_decay: of an L2 term on weights.
-        dense_decay: of dense layers' weights instead; None is the same.
-        bias_rate: how many times the rate biases take.
-        augment: see `lrscape.data.AUGMENTATIONS`.
-        normalize: see `lrscape.data.NORMALIZATIONS`.
-        gradient_examples: of the full gradient after each epoch.
-        looked_at: epochs whose weights are kept, beside the first and the last.
-    """
-
-    model: str
-    dataset: str = "cifar10"
-    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    examples: int | None = None
-    validation: int = 0
-    test: int | None = None
-    batch_size: int = 128
-    epochs: int
-    seeds: int
-    start: float
-    peak: float
-    variance: float | None = None
-    rates: tuple[float, ...] = ()
-    milestones: tuple[float, ...]
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    dense_decay: float | None = None
-    bias_rate: float = 1.0
-    augment: tuple[str, ...] = ()
-    normalize: str = "standardize"
-    gradient_examples: int = 0
-    looked_at: tuple[int, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Survey:
-    """How the ground is looked at.
-
-    Attributes:
-        examples: training examples that losses are measured on.
-        points: of each curve.
-        directions: random ones a network.
-        noise: the longest perturbation of an input, in units of normalised pixels.
-        weights: the length of a raw perturbation of the weights.
-        relative: of one that is normalised filter by filter.
-        fooling: examples sets that fool, a direction each.
-        curvature: examples of the Hessian.
-    """
-
-    examples: int
-    points: int
-    directions: int
-    noise: float
-    weights: float
-    relative: float
-    fooling: int
-    curvature: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """Many short runs of the small model.
-
-    Attributes:
-        examples: trained on; None is the plan's.
-        seeds: of each cell.
-        totals: epochs, of figures 6 and 7.
-        starts: rates at the start, of the slow start.
-        peaks: largest rates, of figure 7; step's rates are tuned over them too.
-        epochs: of the slow start.
-    """
-
-    examples: int | None
-    seeds: int
-    totals: tuple[int, ...]
-    starts: tuple[float, ...]
-    peaks: tuple[float, ...]
-    epochs: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A preset.
-
-    Attributes:
-        plans: by task: small, large, nin (on MNIST), descent (the small model, by
-            full-batch gradient descent).
-        survey: how the ground is looked at.
-        sweep: the short runs.
-        ensemble: networks by each rule that ensembles are drawn from.
-        draws: of Lemma 1.
-    """
-
-    plans: dict[str, Plan]
-    survey: Survey
-    sweep: Sweep
-    ensemble: int
-    draws: int
 
 
 # The published ReLU on the logits shuts off every output for good at such rates.
@@ -180,6 +65,7 @@ PRESETS: dict[str, Settings] = {
                 milestones=NIN_STEPS, weight_decay=5e-4,
             ),
             "descent": _QUICK_DESCENT,
+            **deep_plans.QUICK,
         },
         survey=Survey(
             examples=512, points=7, directions=5, noise=20.0, weights=1.0, relative=0.3,
@@ -214,6 +100,7 @@ PRESETS: dict[str, Settings] = {
                 _QUICK_DESCENT, examples=5000, epochs=1000,
                 looked_at=tuple(range(100, 1000, 100)),
             ),
+            **deep_plans.PAPER,
         },
         survey=Survey(
             examples=10_000, points=21, directions=20, noise=2000.0, weights=1.0,
@@ -240,6 +127,7 @@ class Lab:
         root: the directory that all commands of a preset share.
         data_dir: the TFDS data directory, or None.
         dataset: replaces each task's own data set, or None.
+        rows: of tables 3 and 4, by their tasks' names; empty: all of them.
         networks: those that were opened, by name.
     """
 
@@ -248,6 +136,7 @@ class Lab:
     root: Path
     data_dir: Path | None
     dataset: str | None
+    rows: tuple[str, ...] = ()
     networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -262,7 +151,8 @@ class Lab:
             raise unknown_name("dataset", wanted, DATASETS)
         if self.dataset or self.preset != "quick":
             return wanted  # reading it says what is missing
-        return dataset_or_stand_in(wanted, self.data_dir)
+        others = STAND_INS.get(wanted, ())
+        return dataset_or_stand_in(wanted, self.data_dir, others)
 
     def rule(self, task: str, name: str) -> Rule:
         """A rule with the task's rates."""
@@ -316,7 +206,8 @@ class Lab:
             bias_rate=plan.bias_rate,
             peak_of=None if short else self.rule(task, "gaussian"),
             gradient_examples=0 if short else plan.gradient_examples,
-            each_epoch=not short,
+            each_epoch=not short, image_size=plan.image_size,
+            top5=plan.top5 or None,
         )  # fmt: skip
         kind = f"{task}-short_{examples or 'all'}" if short else task
         name = f"{kind}-{dataset}-epochs_{plan.epochs}-{rule.name}-seed_{seed}"

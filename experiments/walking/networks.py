@@ -32,8 +32,8 @@ from lrscape.landscape import tree
 from lrscape.records import Records
 from lrscape.runs import Run, RunConfig, save_snapshot
 from lrscape.training.checkpoint import Checkpoints
+from lrscape.training.device_data import DeviceData
 from lrscape.training.fit import raise_if_not_finite
-from lrscape.training.step import DeviceData
 
 # Updates between two savings.
 STRETCH = 25

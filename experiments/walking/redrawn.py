@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from lrscape.data import augment_batch
 from lrscape.errors import InputError
 from lrscape.landscape import barrier_height, crosses_barrier
-from lrscape.training.step import DeviceData
+from lrscape.training.device_data import DeviceData
 
 # Their points of a segment: its beginning and nine within; its end is the next one's
 # beginning.

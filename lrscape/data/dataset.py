@@ -135,6 +135,47 @@ def hold_out(examples: Examples, count: int, seed: int) -> tuple[Examples, Examp
             f"validation={count!r} must leave examples on both sides; there are "
             f"{len(examples)}"
         )
-    order = np.random.default_rng(seed).permutation(len(examples))
-    stay, held = np.sort(order[count:]), np.sort(order[:count])
+    stay, held = choose(len(examples), count, None, seed)
     return examples.take(stay), examples.take(held)
+
+
+def choose(
+    count: int,
+    validation: int,
+    examples: int | None,
+    seed: int,
+    *,
+    field: str = "examples",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which examples to keep and which to hold out, the same for the same seed.
+
+    Args:
+        count: how many there are.
+        validation: how many to hold out.
+        examples: how many of the others to keep; None is all of them.
+        seed: of the draw.
+        field: what an error calls `examples`.
+
+    Returns:
+        The positions of those that are kept and of those held out, each in order.
+
+    Raises:
+        InputError: nothing to keep, or more than there is.
+
+    Example:
+        >>> choose(6, 2, 3, seed=0)
+        (array([0, 4, 5]), array([2, 3]))
+    """
+    left = count - validation
+    if not 0 <= validation < count:
+        raise InputError(
+            f"validation={validation!r} must leave examples on both sides; there are "
+            f"{count}"
+        )
+    if examples is not None and not 0 < examples <= left:
+        raise InputError(
+            f"{field}={examples!r} must lie between 1 and the {left} that there are"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    kept = order[validation:][:examples]
+    return np.sort(kept), np.sort(order[:validation])

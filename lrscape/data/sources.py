@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lrscape.data import tiny_imagenet
-from lrscape.data.dataset import Dataset, Examples, hold_out
+from lrscape.data.dataset import Dataset, Examples, choose, hold_out
 from lrscape.errors import InputError, MissingDatasetError
 
 # What TFDS itself takes when neither an argument nor TFDS_DATA_DIR says otherwise.
@@ -28,6 +30,8 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     validation: int = 0,
     split_seed: int = 0,
+    examples: int | None = None,
+    test_examples: int | None = None,
 ) -> Dataset:
     """Reads a data set of labelled images into memory.
 
@@ -42,7 +46,9 @@ def load(
             ``TFDS_DATA_DIR``, or else ``~/tensorflow_datasets``. It holds the folder
             ``tiny-imagenet-200``, or is that folder.
         validation: how many training examples to hold out.
-        split_seed: of what is held out, and of the test set of digits.
+        split_seed: of what is held out or left out, and of the test set of digits.
+        examples: how many training examples to keep, drawn at random; None is all.
+        test_examples: likewise of the test part.
 
     Returns:
         The data set; its test part is TFDS's ``test`` (``validation`` where there is
@@ -52,7 +58,8 @@ def load(
         MissingDatasetError: the set is not prepared; says where it was looked for and
             the command that prepares it, or where to download it.
         InputError: features other than images with labels, files of Tiny ImageNet that
-            are missing or cannot be read, or nothing left to train on.
+            are missing or cannot be read, nothing left to train on, or more examples
+            than there are.
 
     Example:
         >>> digits = load('digits', validation=100)
@@ -68,11 +75,18 @@ def load(
         dataset = tiny_imagenet.read(data_directory(directory))
     else:
         dataset = _tfds_images(name, directory)
-    if validation:
-        train, held = hold_out(dataset.train, validation, split_seed)
-        parts = {"train": train, "validation": held}
-        return Dataset(**{**vars(dataset), **parts})
-    return dataset
+    parts: dict[str, Any] = {}
+    if validation or examples is not None:
+        stay, held = choose(len(dataset.train), validation, examples, split_seed)
+        parts["train"] = dataset.train.take(stay)
+        if validation:
+            parts["validation"] = dataset.train.take(held)
+    if test_examples is not None:
+        kept, _ = choose(
+            len(dataset.test), 0, test_examples, split_seed, field="test_examples"
+        )
+        parts["test"] = dataset.test.take(kept)
+    return dataclasses.replace(dataset, **parts) if parts else dataset
 
 
 def _digits(split_seed: int) -> Dataset:
@@ -93,7 +107,13 @@ def data_directory(data_dir: Path | None = None) -> Path:
     return data_dir.expanduser()
 
 
-def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
+def prepared_directory(name: str, data_dir: Path | None) -> Path:
+    """The folder of the newest version of a prepared TFDS set.
+
+    Raises:
+        InputError: what cannot be a name.
+        MissingDatasetError: no version of it is there.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?", name) or ".." in name:
         raise InputError(
             f"dataset={name!r} is not a name of a data set; use 'digits', "
@@ -111,12 +131,17 @@ def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
             "`pip install 'lrscape[prepare]'`), or set TFDS_DATA_DIR or --data-dir to "
             "where it is."
         )
+    return directory
+
+
+def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
+    directory = prepared_directory(name, data_dir)
     # Three seconds of imports that only this needs.
     import tensorflow_datasets as tfds
 
-    with _quiet_absl():
+    with quiet_absl():
         builder = tfds.builder_from_directory(str(directory))
-        _check_features(name, builder.info.features)
+        check_features(name, builder.info.features)
         test = "test" if "test" in builder.info.splits else "validation"
         for split in ("train", test):
             if split not in builder.info.splits:
@@ -146,17 +171,25 @@ def _newest_version(directory: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def _check_features(name: str, features) -> None:
+def check_features(name: str, features: Any, *, any_size: bool = False) -> None:
+    """Raises InputError for a TFDS set other than of images with labels.
+
+    Args:
+        name: of the set.
+        features: its builder's.
+        any_size: whether images may differ in size.
+    """
     kinds = {key: type(feature).__name__ for key, feature in features.items()}
     if kinds.get("image") != "Image" or kinds.get("label") != "ClassLabel":
         raise InputError(
             f"dataset={name!r} holds {kinds}, not the features image (Image) and label "
             "(ClassLabel) of an image classification set"
         )
-    if None in features["image"].shape:
+    if None in features["image"].shape and not any_size:
         raise InputError(
             f"dataset={name!r} holds images of different sizes, "
-            f"{features['image'].shape}; only sets of one size are read into memory"
+            f"{features['image'].shape}; only sets of one size are read into memory: "
+            "stream it, with --stream=True or lrscape.data.open_stream"
         )
 
 
@@ -177,7 +210,7 @@ def _read(builder, split: str) -> Examples:
     return Examples(images, labels)
 
 
-class _quiet_absl:  # noqa: N801
+class quiet_absl:  # noqa: N801
     """TFDS recommends OpenCV by a warning at every start; Pillow does."""
 
     def __enter__(self) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax import lax
 
-from lrscape.data import Dataset
+from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError, unknown_name
 from lrscape.training.config import Config
+from lrscape.training.device_data import DeviceData, Passing
 from lrscape.training.devices import (
     AXIS,
     choose_devices,
     map_over_devices,
     replicate,
-    split,
 )
+from lrscape.training.feed import make_feed
 from lrscape.training.state import DROPOUT, TrainState
-from lrscape.training.step import DeviceData, batches_of, penultimate, synchronized
+from lrscape.training.step import batches_of, penultimate, synchronized
 from lrscape.transforms.lipschitz import activation_norms
 
 MODES = ("train", "inference")
@@ -28,7 +30,7 @@ MODES = ("train", "inference")
 
 def make_largest_activations(
     model: nn.Module,
-    data: Dataset,
+    data: Dataset | StreamedDataset,
     config: Config,
     *,
     mode: str = "train",
@@ -83,17 +85,18 @@ def make_largest_activations(
     devices = choose_devices(config.num_devices, config.batch_size)
     batches = batches_of(len(data.train), config.batch_size)
     batches = batches[: config.steps_per_epoch(data)][:num_batches]
-    dataset = replicate(DeviceData.of(data, "train", config.normalize), devices)
+    feed = make_feed(data, "train", config.normalize, devices)
 
-    def step(of_state, dataset: DeviceData, indices: jax.Array):
+    def step(of_state, dataset: DeviceData | Passing, batch: Any):
         variables, key = of_state
+        images, _, indices = dataset.take(batch)
         key = jax.random.fold_in(jax.random.fold_in(key, indices[0]), DROPOUT)
         network = model
         if mode == "train" and "batch_stats" in variables:
             network = synchronized(model, config, len(devices))
         _, sown = network.apply(
             variables,
-            dataset.normalize(dataset.image[indices]),
+            dataset.normalize(images),
             train=mode == "train",
             mutable=["batch_stats", "intermediates"],
             rngs={"dropout": jax.random.fold_in(key, lax.axis_index(AXIS))},
@@ -111,8 +114,8 @@ def make_largest_activations(
     def measure(state: TrainState) -> dict[str, float]:
         of_state = replicate((state.variables, state.key), devices)
         largest: dict[str, float] = {}
-        for indices in batches:
-            found, _ = mapped(of_state, dataset, split(indices, devices))
+        for batch in feed.batches(batches.__getitem__, range(len(batches))):
+            found, _ = mapped(of_state, feed.dataset, batch)
             for name, value in found.items():
                 # Unlike max, it keeps NaN.
                 largest[name] = float(np.maximum(largest.get(name, 0.0), value))

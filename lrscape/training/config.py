@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from lrscape.data import NORMALIZATIONS, Dataset
+from lrscape.data import NORMALIZATIONS, Dataset, StreamedDataset
 from lrscape.data.augment import check_names
 from lrscape.errors import InputError, unknown_name
 
@@ -31,6 +31,7 @@ class Config:
         scan_steps: updates in one compiled loop, at the most. None is 1 on CPU, where a
             convolution's weight gradient runs many times slower within a compiled loop,
             and 100 on an accelerator, which would wait for the host between updates.
+            Of data that is streamed it is 1.
 
     Raises:
         InputError: a value that cannot work, before anything is compiled.
@@ -62,7 +63,7 @@ class Config:
             raise unknown_name("normalize", self.normalize, NORMALIZATIONS)
         check_names(self.augment, self.normalize)
 
-    def steps_per_epoch(self, data: Dataset) -> int:
+    def steps_per_epoch(self, data: Dataset | StreamedDataset) -> int:
         """Updates an epoch: the whole batches in the training examples.
 
         Raises:
@@ -75,7 +76,7 @@ class Config:
             )
         return len(data.train) // self.batch_size
 
-    def total_steps(self, data: Dataset) -> int:
+    def total_steps(self, data: Dataset | StreamedDataset) -> int:
         """Updates in the whole run."""
         return self.epochs * self.steps_per_epoch(data)
 

@@ -6,31 +6,44 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
-from lrscape.data import Dataset
+from lrscape.data import Dataset, StreamedDataset
+from lrscape.errors import InputError
 from lrscape.training.config import Config, pad_to_multiple
-from lrscape.training.devices import choose_devices, map_over_devices, replicate, split
+from lrscape.training.devices import choose_devices, map_over_devices, replicate
+from lrscape.training.feed import Resident, Streamed, make_feed
 from lrscape.training.state import TrainState
-from lrscape.training.step import DeviceData, batches_of, make_evaluation_step
+from lrscape.training.step import batches_of, make_evaluation_step
 
 
 def make_evaluate(
-    model: nn.Module, data: Dataset, config: Config, *, batch_size: int = 500
+    model: nn.Module,
+    data: Dataset | StreamedDataset,
+    config: Config,
+    *,
+    batch_size: int = 500,
+    top5: bool = False,
 ) -> Callable[..., dict[str, float]]:
     """Makes a function that measures a state on a part of the data.
 
     The model runs in inference mode, on images that are normalised and not augmented.
-    A part goes to the devices when it is first measured, and stays there.
+    A part goes to the devices when it is first measured, and stays there; one that is
+    streamed is read anew each time.
 
     Args:
         model: the model that is trained.
         data: its data.
         config: how it is trained; devices and normalisation are taken from it.
         batch_size: examples a call; it changes the result by rounding only.
+        top5: whether to count labels that are not among the five largest logits.
 
     Returns:
         ``evaluate(state, part='test')`` -> ``{'loss': ..., 'error': ...}``: the mean
         cross-entropy in nats and the fraction of wrong labels, each example counted
-        once; part is ``'train'``, ``'validation'`` or ``'test'``.
+        once, and with `top5` ``'top5_error'``; part is ``'train'``, ``'validation'`` or
+        ``'test'``.
+
+    Raises:
+        InputError: `top5` of five classes or fewer.
 
     Example:
         >>> import optax
@@ -43,26 +56,27 @@ def make_evaluate(
         >>> round(measured['error'] * len(digits.test)) <= 360
         True
     """
+    if top5 and data.num_classes <= 5:
+        raise InputError(
+            f"top5=True says nothing of {data.num_classes} classes; leave it out"
+        )
     devices = choose_devices(config.num_devices, config.batch_size)
-    step = map_over_devices(make_evaluation_step(model), devices)
+    step = map_over_devices(make_evaluation_step(model, top5=top5), devices)
     batch_size = pad_to_multiple(batch_size, len(devices))
-    on_device: dict[str, DeviceData] = {}
+    feeds: dict[str, Resident | Streamed] = {}
 
     def evaluate(state: TrainState, part: str = "test") -> dict[str, float]:
-        examples = getattr(data, part)
-        if part not in on_device:
-            placed = DeviceData.of(data, part, config.normalize)
-            on_device[part] = replicate(placed, devices)
+        count = len(getattr(data, part))
+        if part not in feeds:
+            feeds[part] = make_feed(data, part, config.normalize, devices)
         variables = replicate(state.variables, devices)
+        indices = batches_of(count, batch_size)
         sums = []
-        for indices in batches_of(len(examples), batch_size):
-            sums.append(step(variables, on_device[part], split(indices, devices))[0])
+        for batch in feeds[part].batches(indices.__getitem__, range(len(indices))):
+            sums.append(step(variables, feeds[part].dataset, batch)[0])
             if len(devices) > 1:  # see `fit`: one program in flight on virtual devices
                 sums[-1]["loss"].block_until_ready()
         # Added up in double precision on the host.
-        return {
-            name: sum(float(batch[name]) for batch in sums) / len(examples)
-            for name in ("loss", "error")
-        }
+        return {name: sum(float(s[name]) for s in sums) / count for name in sums[0]}
 
     return evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 
@@ -11,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrscape.data import Dataset
+from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.training.config import Config
 from lrscape.training.devices import (
     choose_devices,
     map_over_devices,
     replicate,
-    split,
     split_many,
 )
-from lrscape.training.state import ORDER, TrainState, initial_state
-from lrscape.training.step import DeviceData, make_loop, make_step, synchronized
+from lrscape.training.feed import epoch_order, make_feed
+from lrscape.training.state import VIEW, TrainState, initial_state
+from lrscape.training.step import make_loop, make_step, synchronized
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -42,7 +43,7 @@ class NonFiniteLossError(ArithmeticError):
 
 def fit(
     model: nn.Module,
-    data: Dataset,
+    data: Dataset | StreamedDataset,
     tx: optax.GradientTransformation,
     config: Config,
     *,
@@ -57,7 +58,9 @@ def fit(
         model: a Linen module called as ``model(x, train=...)``, x of shape (n, height,
             width, channels); with batch norm and more than one device it needs a field
             ``axis_name``.
-        data: trained on ``data.train``, which is put on the devices once.
+        data: trained on ``data.train``, which is put on the devices once, or streamed
+            to them. What is streamed goes on at the same example from any state: the
+            order and each random view are functions of the seed and the step.
         tx: any Optax transformation; it is handed the loss as ``value=``, and of a
             model that sows ``penultimate`` the norms of those activations over the
             batch, ``activation_norm=`` and ``activation_max=``.
@@ -113,7 +116,9 @@ def fit(
     if jax.tree.leaves(state.batch_stats):
         model = synchronized(model, config, len(devices))
     step = make_step(model, tx, config, steps_per_epoch)
-    length = min(scan_steps(config, devices), yield_every)
+    # What is streamed arrives a batch at a time.
+    streamed = isinstance(data, StreamedDataset)
+    length = 1 if streamed else min(scan_steps(config, devices), yield_every)
     mapped = map_over_devices(
         step if length == 1 else make_loop(step),
         devices,
@@ -123,7 +128,7 @@ def fit(
     if donate:
         # The caller's own state is not ours to give away.
         placed = jax.tree.map(jnp.copy, placed)
-    dataset = replicate(DeviceData.of(data, "train", config.normalize), devices)
+    feed = make_feed(data, "train", config.normalize, devices)
 
     @functools.lru_cache(maxsize=1)
     def order_of(epoch: int) -> np.ndarray:
@@ -141,22 +146,25 @@ def fit(
         # On virtual CPU devices two programs in flight may wait for each other.
         one_at_a_time = devices[0].platform == "cpu" and len(devices) > 1
         running: jax.Array | int = int(state.first_bad_step)
-        for steps in _stretches(start, total_steps, length, due):
-            batches = [batch_at(n) for n in steps]
-            indices = (
-                split(batches[0], devices)
-                if length == 1
-                else split_many(batches, devices, length)
-            )
-            finished = running
-            state, metrics = mapped(state, dataset, indices)
-            running = metrics["first_bad_step"]
-            if one_at_a_time:
-                jax.block_until_ready(running)
-            # Looked at while the next call runs, so that nothing waits.
-            raise_if_not_finite(finished)
-            if due(steps.stop) and (sent := (yield state)) is not None:
-                state = replicate(sent, devices)
+        views = jax.random.fold_in(key, VIEW)
+        with contextlib.closing(
+            feed.batches(batch_at, range(start, total_steps), views)
+        ) as upcoming:
+            for steps in _stretches(start, total_steps, length, due):
+                batch = (
+                    next(upcoming)
+                    if length == 1
+                    else split_many([batch_at(n) for n in steps], devices, length)
+                )
+                finished = running
+                state, metrics = mapped(state, feed.dataset, batch)
+                running = metrics["first_bad_step"]
+                if one_at_a_time:
+                    jax.block_until_ready(running)
+                # Looked at while the next call runs, so that nothing waits.
+                raise_if_not_finite(finished)
+                if due(steps.stop) and (sent := (yield state)) is not None:
+                    state = replicate(sent, devices)
         raise_if_not_finite(running)
 
     return states(placed)
@@ -196,26 +204,6 @@ def scan_steps(config: Config, devices: Sequence[jax.Device]) -> int:
     if config.scan_steps is not None:
         return config.scan_steps
     return 1 if devices[0].platform == "cpu" else 100
-
-
-def epoch_order(key: jax.Array, epoch: int, num_examples: int) -> np.ndarray:
-    """The order of the examples in an epoch, shuffled on the device.
-
-    Args:
-        key: the run's key, ``state.key``.
-        epoch: counted from 0.
-        num_examples: the size of the training set.
-
-    Returns:
-        (num_examples,), a permutation as int32.
-    """
-    return np.asarray(_permutation(key, np.uint32(epoch), num_examples), np.int32)
-
-
-@functools.partial(jax.jit, static_argnames="num_examples")
-def _permutation(key, epoch, num_examples):
-    key = jax.random.fold_in(jax.random.fold_in(key, ORDER), epoch)
-    return jax.random.permutation(key, num_examples)
 
 
 def raise_if_not_finite(first_bad_step: jax.Array | int) -> None:

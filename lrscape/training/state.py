@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrscape.data import Dataset
+from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 
 # What the run's key is folded with, so that no two uses share random numbers.
-_INIT, ORDER, AUGMENT, DROPOUT = range(4)
+_INIT, ORDER, AUGMENT, DROPOUT, VIEW = range(5)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -55,7 +55,10 @@ def no_metrics() -> dict[str, jax.Array]:
 
 
 def initial_state(
-    model: nn.Module, data: Dataset, tx: optax.GradientTransformation, seed: int
+    model: nn.Module,
+    data: Dataset | StreamedDataset,
+    tx: optax.GradientTransformation,
+    seed: int,
 ) -> TrainState:
     """The state before the first update.
 

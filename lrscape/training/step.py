@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,63 +12,13 @@ import numpy as np
 import optax
 from jax import lax
 
-from lrscape.data import Dataset, Examples, augment_batch
+from lrscape.data import augment_batch
 from lrscape.errors import InputError
 from lrscape.training.config import Config
+from lrscape.training.device_data import DeviceData, Passing
 from lrscape.training.devices import AXIS
 from lrscape.training.state import AUGMENT, DROPOUT, TrainState
 from lrscape.transforms.lipschitz import activation_norms
-
-
-class DeviceData(NamedTuple):
-    """A whole set of examples on the device, and how to normalise it.
-
-    Attributes:
-        image: (n, height, width, channels), uint8; float32 if they are whitened.
-        label: (n,), int32.
-        mean: subtracted from pixels; broadcasts against an image.
-        scale: divides them.
-        max_value: the largest value of a pixel before it is normalised.
-    """
-
-    image: Any
-    label: Any
-    mean: Any
-    scale: Any
-    max_value: Any
-
-    @classmethod
-    def of(
-        cls, data: Dataset, part: str, normalize: str, at: np.ndarray | None = None
-    ) -> DeviceData:
-        """A part of a data set with its `lrscape.data.Dataset.normalization`.
-
-        Args:
-            data: the data set.
-            part: ``'train'``, ``'validation'`` or ``'test'``.
-            normalize: of `lrscape.data.NORMALIZATIONS`. With ``'whiten'`` the images
-                are whitened here, and mean and scale are 0 and 1.
-            at: the positions of the examples to take; None is all of them.
-
-        Returns:
-            The examples, still on the host.
-        """
-        examples: Examples = getattr(data, part)
-        if at is not None:
-            examples = examples.take(at)
-        image = examples.image
-        if normalize == "whiten":
-            image = data.whitening.apply(image)
-            mean = np.zeros((1, 1, image.shape[-1]), np.float32)
-            scale = np.ones_like(mean)
-        else:
-            mean, scale = data.normalization(normalize)
-        return cls(image, examples.label, mean, scale, np.float32(data.max_value))
-
-    def normalize(self, images: jax.Array) -> jax.Array:
-        """Turns pixels as they are held into the float32 that a model sees."""
-        images = images.astype(jnp.float32)
-        return (images - self.mean[None]) / self.scale[None]
 
 
 def synchronized(model: nn.Module, config: Config, num_devices: int) -> nn.Module:
@@ -96,25 +46,28 @@ def make_step(
     tx: optax.GradientTransformation,
     config: Config,
     steps_per_epoch: int,
-) -> Callable[[TrainState, DeviceData, jax.Array], tuple[TrainState, dict[str, Any]]]:
-    """Makes the update ``step(state, dataset, indices) -> (state, metrics)``.
+) -> Callable[
+    [TrainState, DeviceData | Passing, Any], tuple[TrainState, dict[str, Any]]
+]:
+    """Makes the update ``step(state, dataset, batch) -> (state, metrics)``.
 
-    It runs on each device with that device's share of the batch, and averages over
-    all of them what must be the same on each.
+    It runs on each device with that device's share of the batch, as the dataset's
+    ``take`` has it, and averages over all of them what must be the same on each.
     """
     extended_tx = optax.with_extra_args_support(tx)
     log_every = config.log_every or steps_per_epoch
 
-    def step(state: TrainState, dataset: DeviceData, indices: jax.Array):
+    def step(state: TrainState, dataset: DeviceData | Passing, batch: Any):
+        images, labels, indices = dataset.take(batch)
         images = augment_batch(
             jax.random.fold_in(state.key, AUGMENT),
             state.step // steps_per_epoch,
             indices,
-            dataset.image[indices],
+            images,
             config.augment,
             dataset.max_value,
         )
-        inputs, labels = dataset.normalize(images), dataset.label[indices]
+        inputs = dataset.normalize(images)
         dropout = jax.random.fold_in(
             jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step),
             lax.axis_index(AXIS),
@@ -205,18 +158,17 @@ def make_loop(step):
     return loop
 
 
-def make_evaluation_step(model: nn.Module):
-    """Makes ``step(variables, dataset, indices) -> (sums, None)``.
+def make_evaluation_step(model: nn.Module, *, top5: bool = False):
+    """Makes ``step(variables, dataset, batch) -> (sums, None)``.
 
-    An index of -1 stands for no example, so that a ragged last batch is exact.
+    An index of -1 stands for no example, so that a ragged last batch is exact. With
+    `top5` the sums count labels that are not among the five largest logits too.
     """
 
-    def step(variables: dict[str, Any], dataset: DeviceData, indices: jax.Array):
+    def step(variables: dict[str, Any], dataset: DeviceData | Passing, batch: Any):
+        images, labels, indices = dataset.take(batch)
         present = indices >= 0
-        inputs, labels = (
-            dataset.normalize(dataset.image[indices]),
-            dataset.label[indices],
-        )
+        inputs = dataset.normalize(images)
         logits = jnp.asarray(model.apply(variables, inputs, train=False), jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         wrong = jnp.argmax(logits, axis=-1) != labels
@@ -225,9 +177,37 @@ def make_evaluation_step(model: nn.Module):
             "loss": jnp.where(present, losses, 0.0).sum(),
             "error": jnp.where(present, wrong, False).sum(),
         }
+        if top5:
+            missed = ~in_top(5, logits, labels)
+            sums["top5_error"] = jnp.where(present, missed, False).sum()
         return lax.psum(sums, AXIS), None
 
     return step
+
+
+def in_top(k: int, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether each label is among the k largest logits.
+
+    Of equal logits the earlier class comes first; where the label's own is not a
+    number, it is not among them.
+
+    Args:
+        k: how many count.
+        logits: (n, num_classes).
+        labels: (n,).
+
+    Returns:
+        (n,), booleans.
+
+    Example:
+        >>> logits = jnp.array([[3.0, 1.0, 2.0], [1.0, 1.0, 1.0]])
+        >>> in_top(2, logits, jnp.array([2, 2])).tolist()
+        [True, False]
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = jnp.arange(logits.shape[-1])[None] < labels[:, None]
+    before = (logits > own) | ((logits == own) & earlier)
+    return (before.sum(axis=-1) < k) & ~jnp.isnan(own[:, 0])
 
 
 def batches_of(count: int, batch_size: int) -> list[np.ndarray]:

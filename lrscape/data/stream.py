@@ -1,0 +1,373 @@
+"""Data sets larger than memory: decoded as they are needed, by grain."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lrscape.data.dataset import NORMALIZATIONS, Examples, choose
+from lrscape.data.encoded import Encoded, find
+from lrscape.data.views import MIN_AREA, middle_view, random_view, whole_view
+from lrscape.errors import InputError, unknown_name
+
+CROPS = ("random_resized", "none")
+# Whose pixels stand for all where mean and deviation are asked for.
+SAMPLE = 1000
+
+
+class Batch(NamedTuple):
+    """Examples on their way to a device.
+
+    Attributes:
+        image: (n, side, side, channels), uint8.
+        label: (n,), int32.
+        index: (n,), int32, positions in the part; -1 is no example.
+    """
+
+    image: Any
+    label: Any
+    index: Any
+
+
+class Gauge:
+    """How fast examples can be read, and how long they were waited for.
+
+    Attributes:
+        decoded: examples that were read.
+        seconds: that reading them took, added up over threads.
+        waited: seconds in which whoever asked for a batch stood still.
+        threads: that read side by side.
+    """
+
+    def __init__(self, threads: int):
+        self.threads = threads
+        self.decoded, self.seconds, self.waited = 0, 0.0, 0.0
+        self._lock = threading.Lock()
+
+    def add(self, seconds: float) -> None:
+        """Counts one example."""
+        with self._lock:
+            self.decoded += 1
+            self.seconds += seconds
+
+    @property
+    def images_per_second(self) -> float | None:
+        """What all threads together read while nothing holds them up."""
+        return self.threads * self.decoded / self.seconds if self.seconds else None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+    """A part of a data set that is read as it is needed.
+
+    Attributes:
+        encoded: its images as they lie on disk.
+        at: the positions in `encoded` that belong to it.
+        side: of every view, in pixels.
+        channels: 3 or 1.
+        crop: of `CROPS`, see `open_stream`; likewise `min_area`.
+        min_area: the least share of an image that a random view shows.
+        gauge: how fast it is read.
+    """
+
+    encoded: Encoded
+    at: np.ndarray
+    side: int
+    channels: int
+    crop: str
+    min_area: float
+    gauge: Gauge = dataclasses.field(default_factory=lambda: Gauge(_cores()))
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def name_of(self, index: int) -> str:
+        """What an example is called, wherever the data set lies."""
+        return self.encoded.name_of(int(self.at[index]))
+
+    def read(
+        self, index: int, random: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, int]:
+        """One example.
+
+        Args:
+            index: its position.
+            random: draws a view to train on; None takes the view to measure on.
+
+        Returns:
+            (side, side, channels), uint8, and the label.
+
+        Raises:
+            InputError: a file that cannot be decoded; names it.
+        """
+        started = time.perf_counter()
+        where = int(self.at[index])
+        try:
+            encoded, label = self.encoded[where]
+            if self.crop == "none":
+                view = whole_view(encoded, self.side, self.channels)
+            elif random is None:
+                view = middle_view(encoded, self.side, self.channels)
+            else:
+                view = random_view(
+                    encoded, self.side, self.channels, random, self.min_area
+                )
+        # Pillow says what is wrong with a file in these ways.
+        except (
+            OSError, SyntaxError, ValueError, Image.DecompressionBombError,
+        ) as error:  # fmt: skip
+            raise InputError(
+                f"{self.encoded.name_of(where)} in {self.encoded.root} cannot be "
+                f"decoded ({error}); replace it, or take it out of the data set and "
+                "start a new run"
+            ) from error
+        self.gauge.add(time.perf_counter() - started)
+        return view, label
+
+    def take(self, indices: np.ndarray) -> Examples:
+        """The examples at `indices`, in that order, in the view to measure on."""
+        images = np.empty((len(indices), self.side, self.side, self.channels), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+
+        def read(place: int) -> None:
+            images[place], labels[place] = self.read(int(indices[place]))
+
+        with ThreadPoolExecutor(self.gauge.threads) as pool:
+            list(pool.map(read, range(len(indices))))
+        return Examples(images, labels)
+
+    def batches(
+        self,
+        indices_of: Callable[[int], np.ndarray],
+        steps: range,
+        *,
+        random_of: Callable[[int, int], np.random.Generator] | None = None,
+        put: Callable[[Batch], Any] = lambda batch: batch,
+    ) -> Generator[Any]:
+        """Batches one after another, read ahead in threads of their own.
+
+        Args:
+            indices_of: step -> (n,), the examples of its batch, the same number at
+                each step; -1 is no example and gives zeros.
+            steps: whose batches are wanted.
+            random_of: (step, index) -> the source of randomness of a view to train
+                on; None takes views to measure on.
+            put: what is done with each batch before it is asked for, such as sending
+                it to a device.
+
+        Returns:
+            What `put` makes of each `Batch`.
+
+        Raises:
+            InputError: while iterating, an example that cannot be decoded.
+        """
+        # Half a second of imports that only this needs.
+        import grain
+
+        size = len(indices_of(steps.start)) if len(steps) else 1
+        rows = _Rows(indices_of, size)
+
+        def read(position: int) -> tuple[np.ndarray, int, int]:
+            step, index = rows(steps.start * size + position)
+            if index < 0:
+                empty = np.zeros((self.side, self.side, self.channels), np.uint8)
+                return empty, 0, -1
+            random = random_of(step, index) if random_of else None
+            return *self.read(index, random), index
+
+        ahead = grain.ReadOptions(
+            num_threads=self.gauge.threads, prefetch_buffer_size=max(2 * size, 16)
+        )
+        pipeline = grain.MapDataset.range(len(steps) * size).map(read)
+        batches = pipeline.to_iter_dataset(ahead).batch(size, batch_fn=_stack).map(put)
+        batches = grain.experimental.ThreadPrefetchIterDataset(
+            batches, prefetch_buffer_size=2
+        )
+        iterator = iter(batches)
+        try:
+            for _ in steps:
+                started = time.perf_counter()
+                batch = next(iterator)
+                self.gauge.waited += time.perf_counter() - started
+                yield batch
+        finally:
+            iterator.close()
+
+
+class _Rows:
+    """The example at a position of the whole stream; remembers the last few batches."""
+
+    def __init__(self, indices_of: Callable[[int], np.ndarray], size: int):
+        self._size = size
+        # Threads may compute one twice, which is harmless.
+        self._indices_of = functools.lru_cache(maxsize=8)(indices_of)
+
+    def __call__(self, position: int) -> tuple[int, int]:
+        step, slot = divmod(position, self._size)
+        return step, int(self._indices_of(step)[slot])
+
+
+def _stack(rows: list[tuple[np.ndarray, int, int]]) -> Batch:
+    images, labels, indices = zip(*rows, strict=True)
+    return Batch(
+        np.stack(images), np.array(labels, np.int32), np.array(indices, np.int32)
+    )
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamedDataset:
+    """A set of labelled images that is never held in memory.
+
+    It stands where a `lrscape.data.Dataset` does: its parts have lengths, and are read
+    by `Stream.batches` and `Stream.take`.
+
+    Attributes:
+        name: the name it was opened by.
+        num_classes: labels lie below it.
+        train: the examples to train on.
+        test: the examples to report errors on.
+        validation: examples held out of the training set, or None.
+        max_value: the largest value of a pixel.
+    """
+
+    name: str
+    num_classes: int
+    train: Stream
+    test: Stream
+    validation: Stream | None = None
+    max_value: int = 255
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of a view."""
+        return (self.train.side, self.train.side, self.train.channels)
+
+    @functools.cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of each channel, over a thousand training examples."""
+        count = min(SAMPLE, len(self.train))
+        at = np.linspace(0, len(self.train) - 1, count).round().astype(int)
+        pixels = self.train.take(at).image.astype(np.float64)
+        return pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2))
+
+    def normalization(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """The mean to subtract from pixels and the scale to divide by.
+
+        Args:
+            kind: as `lrscape.data.Dataset.normalization` has them, with one mean a
+                channel rather than a mean image; estimated from a thousand training
+                examples, evenly spaced. ``'whiten'`` is not offered.
+
+        Returns:
+            Two float32 arrays (1, 1, channels): mean and scale.
+
+        Raises:
+            InputError: another kind.
+        """
+        if kind == "whiten":
+            raise InputError(
+                "normalize='whiten' is fitted to a whole data set in memory, and "
+                f"dataset={self.name!r} is streamed; use 'standardize'"
+            )
+        if kind not in NORMALIZATIONS:
+            raise unknown_name("normalize", kind, NORMALIZATIONS)
+        zeros = np.zeros(self.train.channels)
+        mean = zeros if kind == "scale" else self._moments[0]
+        if kind == "standardize":
+            deviation = self._moments[1]
+            scale = np.where(deviation > 0, deviation, 1.0)
+        else:
+            scale = zeros + (1 if kind == "center" else self.max_value)
+        return (
+            mean.astype(np.float32).reshape(1, 1, -1),
+            scale.astype(np.float32).reshape(1, 1, -1),
+        )
+
+
+def open_stream(
+    name: str,
+    *,
+    image_size: int,
+    data_dir: str | os.PathLike[str] | None = None,
+    validation: int = 0,
+    split_seed: int = 0,
+    examples: int | None = None,
+    test_examples: int | None = None,
+    crop: str = "random_resized",
+    min_area: float = MIN_AREA,
+) -> StreamedDataset:
+    """Opens a data set of labelled images of any size, to be read as it is needed.
+
+    Args:
+        name: a prepared TFDS set with the features ``image`` (of any shape) and
+            ``label``, such as ``'imagenet2012'``, written as array_record, as
+            ``python -m lrscape.data prepare`` does; ``'folder'``; or ``'digits'``,
+            which are embedded.
+        image_size: the side of every view, in pixels.
+        data_dir: the TFDS data directory (None is the environment variable
+            ``TFDS_DATA_DIR``, or else ``~/tensorflow_datasets``); of ``'folder'`` the
+            directory of ``train/CLASS/*`` and ``val/CLASS/*``, JPEG or PNG.
+        validation: how many training examples to hold out.
+        split_seed: of what is held out or left out.
+        examples: how many training examples to keep, drawn at random; None is all.
+        test_examples: likewise of the test part.
+        crop: ``'random_resized'``: trains on a random patch of the image, scaled and
+            mirrored, and measures on its middle, 224 / 256 of the shorter side;
+            ``'none'``: scales the whole image in either case.
+        min_area: the least share of the image that a random patch takes.
+
+    Returns:
+        The data set; its test part is TFDS's ``test``, and ``validation`` of ImageNet,
+        whose ``test`` has no labels, or where there is no other.
+
+    Raises:
+        MissingDatasetError: it is not there; says where it was looked for.
+        InputError: a set of something else, or numbers that leave nothing to train on.
+
+    Example:
+        >>> digits = open_stream('digits', image_size=32)
+        >>> digits.image_shape, len(digits.train)
+        ((32, 32, 1), 1437)
+        >>> digits.train.take(np.arange(5)).image.shape
+        (5, 32, 32, 1)
+    """
+    if isinstance(image_size, bool) or not 1 <= image_size <= 4096:
+        raise InputError(f"image_size={image_size!r} must lie between 1 and 4096")
+    if crop not in CROPS:
+        raise unknown_name("crop", crop, CROPS)
+    if not 0 < min_area <= 1:
+        raise InputError(f"min_area={min_area!r} must lie in (0, 1]")
+    parts = find(name, Path(data_dir) if data_dir else None)
+    stay, held = choose(len(parts.train), validation, examples, split_seed)
+    tested, _ = choose(
+        len(parts.test), 0, test_examples, split_seed, field="test_examples"
+    )
+
+    def stream(encoded: Encoded, at: np.ndarray) -> Stream:
+        return Stream(encoded, at, image_size, parts.channels, crop, min_area)
+
+    return StreamedDataset(
+        name=name,
+        num_classes=parts.num_classes,
+        train=stream(parts.train, stay),
+        test=stream(parts.test, tested),
+        validation=stream(parts.train, held) if validation else None,
+    )
