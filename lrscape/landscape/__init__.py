@@ -74,6 +74,7 @@ from lrscape.landscape.products import ggnvp as ggnvp
 from lrscape.landscape.products import hvp as hvp
 from lrscape.landscape.products import residual_product as residual_product
 from lrscape.landscape.products import second_moment_product as second_moment_product
+from lrscape.landscape.recalibration import recalibrate as recalibrate
 from lrscape.landscape.segment import barrier_height as barrier_height
 from lrscape.landscape.segment import crosses_barrier as crosses_barrier
 from lrscape.landscape.segment import has_floor as has_floor
