@@ -388,10 +388,12 @@ def test_the_best_shift_of_a_shifted_copy():
     # Without a shift: largest at l = -1, where 5 (1 - 0.36).
     np.testing.assert_allclose(found.gaps[7], 5 * (1 - 0.36), rtol=1e-5)
     assert found.ratios[7] == 1 and found.ratios.argmin() == 3
-    np.testing.assert_allclose(found.train_distances[[0, -1]], [-1, 1])
-    np.testing.assert_allclose(found.test_distances[[0, -1]], [-1.7, 1.7])
+    np.testing.assert_allclose(found.distances[[0, -1]], [-1.7, 1.7])
+    np.testing.assert_allclose(found.train_losses.min(), 0, atol=1e-6)
     np.testing.assert_allclose(found.test_losses.min(), 2, atol=1e-6)
-    # One that fits already is not shifted, and has no ratio.
+    # One that fits already is not shifted, and has no ratio; wherever its minimum is.
+    downhill = best_shift(jnp.sum, jnp.sum, point, direction, radius=1.0, max_shift=0.5)
+    assert downhill.shift == 0 and downhill.gaps[20] == 0
     same = best_shift(loss, loss, point, direction, radius=1.0, max_shift=0.5)
     assert same.shift == 0 and np.isnan(same.ratio)
 

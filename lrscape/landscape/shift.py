@@ -130,7 +130,8 @@ def shift_gap_search(
         num_steps: steps up, and as many down, two gradients each.
         train_min: the least training loss; None takes the least that the search met.
             At a minimum with its own shift that is exact; otherwise pass it if it is
-            known, since the gap depends on it.
+            known, since the gap depends on it. To compare the gaps of several shifts,
+            pass the same to all.
         test_min: likewise, of the test loss.
 
     Returns:
@@ -223,19 +224,18 @@ class LineShift(NamedTuple):
         ratio: its gap over that without a shift; NaN where both are 0.
         shifts: (m,), those that were tried, evenly spaced around 0.
         gaps: (m,), the gap of each.
-        train_distances: (k,), where the training loss was measured.
+        distances: (k,), where both losses were measured: as far as radius and largest
+            shift together, on both sides.
         train_losses: (k,).
-        test_distances: (n,), where the test loss was: farther on both sides.
-        test_losses: (n,).
+        test_losses: (k,).
     """
 
     shift: float
     ratio: float
     shifts: np.ndarray
     gaps: np.ndarray
-    train_distances: np.ndarray
+    distances: np.ndarray
     train_losses: np.ndarray
-    test_distances: np.ndarray
     test_losses: np.ndarray
 
     @property
@@ -263,9 +263,10 @@ def best_shift(
         \xi_\delta = \max_{|l| \le R} |L'(w + (l + \delta) u) - \hat L(w + l u)|,
         \qquad \xi_{\delta^*} / \xi_0 = \min_\delta \xi_\delta / \xi_0
 
-    with the minima of the two losses taken along the line. Losses are measured at
-    evenly spaced points, and shifts are multiples of their spacing, so that nothing is
-    interpolated.
+    with the minima of both losses taken over the same stretch of the line, as far as
+    radius and largest shift together: if one of them has none there, the gaps mean
+    little. Losses are measured at evenly spaced points, and shifts are multiples of
+    their spacing, so that nothing is interpolated.
 
     Args:
         train_objective: :math:`\hat L`, an objective, or a function of a point; of a
@@ -306,24 +307,25 @@ def best_shift(
         )
     most = int(max_shift / spacing * (1 + 1e-9))
     way = unit_ray(point, direction)
-    train_at = spacing * np.arange(-num_points, num_points + 1)
-    test_at = spacing * np.arange(-num_points - most, num_points + most + 1)
+    distances = spacing * np.arange(-num_points - most, num_points + most + 1)
     train, test = (
         losses["loss"] if isinstance(losses, dict) else losses
         for losses in (
-            evaluate(train_objective, way, train_at, progress=progress),
-            evaluate(test_objective, way, test_at, progress=progress),
+            evaluate(objective, way, distances, progress=progress)
+            for objective in (train_objective, test_objective)
         )
     )
     level = test - test.min() + train.min()
+    size = 2 * num_points + 1
+    inner = train[most : most + size]
     gaps = np.array([
-        np.abs(level[k : k + len(train)] - train).max() for k in range(2 * most + 1)
+        np.abs(level[k : k + size] - inner).max() for k in range(2 * most + 1)
     ])  # fmt: skip
     shifts = spacing * np.arange(-most, most + 1)
     # Of equal gaps the shortest shift's; NaN is worse than any.
     order = np.lexsort((np.abs(shifts), gaps))
     found = LineShift(
-        float(shifts[order[0]]), math.nan, shifts, gaps, train_at, train, test_at, test
+        float(shifts[order[0]]), math.nan, shifts, gaps, distances, train, test
     )
     return found._replace(ratio=float(found.ratios[order[0]]))
 
