@@ -26,6 +26,9 @@ def fed(tx):
 
 # Each as an optimizer that converges on a parabola in STEPS updates.
 TRANSFORMATIONS = {
+    "average_weights": lambda: optax.chain(
+        transforms.scale_by_rate(lambda count: 0.1), transforms.average_weights(3)
+    ),
     "keep_gradient": lambda: optax.chain(
         transforms.keep_gradient(), transforms.scale_by_rate(lambda count: 0.1)
     ),
@@ -84,7 +87,7 @@ def test_every_transformation_is_in_the_matrix():
         n for n in transforms.__all__ if inspect.isfunction(getattr(transforms, n))
     }
     # Of numbers and states, not of updates.
-    public -= {"activation_norms", "hold_norms", "lipschitz_constant"}
+    public -= {"activation_norms", "averaged", "hold_norms", "lipschitz_constant"}
     assert public == set(TRANSFORMATIONS)
     aliases = {f"scale_by_{name}" for name in schedules.NAMES}
     assert aliases == {n for n in public if hasattr(schedules, n[len("scale_by_") :])}
@@ -123,7 +126,7 @@ def test_does_not_recompile_on_the_second_call(tx):
     def update(gradient, state):
         nonlocal compilations
         compilations += 1
-        return tx.update(gradient, state)
+        return tx.update(gradient, state, PARAMS)
 
     state = tx.init(PARAMS)
     for _ in range(3):
@@ -136,7 +139,8 @@ def test_state_holds_the_rate_that_was_used(tx):
     state = chained.init(PARAMS)
     for count in range(4):
         gradient = {"a": jnp.array([1.0, 0.0]), "b": {"c": jnp.array(0.0)}}
-        updates, state = tx.update(gradient, state[1] if count == 0 else state)
+        past = state[1] if count == 0 else state
+        updates, state = tx.update(gradient, past, PARAMS)
         counts = [int(n) for _, n in optax.tree.get_all_with_path(state, "count")]
         assert set(counts) <= {count + 1}
         rate = learning_rate(state)

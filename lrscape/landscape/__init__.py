@@ -9,6 +9,9 @@ will do too.
 from lrscape.landscape.accumulate import accumulate as accumulate
 from lrscape.landscape.accumulate import batch_losses as batch_losses
 from lrscape.landscape.accumulate import gradient as gradient
+from lrscape.landscape.asymmetry import Asymmetry as Asymmetry
+from lrscape.landscape.asymmetry import asymmetry as asymmetry
+from lrscape.landscape.asymmetry import is_asymmetric as is_asymmetric
 from lrscape.landscape.curvature import Eigenpairs as Eigenpairs
 from lrscape.landscape.curvature import SpectralNorm as SpectralNorm
 from lrscape.landscape.curvature import layer_shares as layer_shares
@@ -22,9 +25,11 @@ from lrscape.landscape.density import default_broadening as default_broadening
 from lrscape.landscape.density import spectral_density as spectral_density
 from lrscape.landscape.density import spectral_quadrature as spectral_quadrature
 from lrscape.landscape.direction import difference as difference
+from lrscape.landscape.direction import flipped_direction as flipped_direction
 from lrscape.landscape.direction import fooling_direction as fooling_direction
 from lrscape.landscape.direction import gaussian_direction as gaussian_direction
 from lrscape.landscape.direction import normalized as normalized
+from lrscape.landscape.direction import ones_direction as ones_direction
 from lrscape.landscape.direction import uniform_direction as uniform_direction
 from lrscape.landscape.distance import Estimate as Estimate
 from lrscape.landscape.distance import disagreement as disagreement
@@ -48,8 +53,10 @@ from lrscape.landscape.inputs import input_losses as input_losses
 from lrscape.landscape.inputs import neighbor_moves as neighbor_moves
 from lrscape.landscape.inputs import noise_moves as noise_moves
 from lrscape.landscape.mask import all_but as all_but
+from lrscape.landscape.mask import as_many_others as as_many_others
 from lrscape.landscape.mask import as_mask as as_mask
 from lrscape.landscape.mask import batch_norm_only as batch_norm_only
+from lrscape.landscape.mask import batch_norm_scales as batch_norm_scales
 from lrscape.landscape.mask import first_layer as first_layer
 from lrscape.landscape.mask import layer_only as layer_only
 from lrscape.landscape.moments import Estimated as Estimated
@@ -67,12 +74,21 @@ from lrscape.landscape.products import ggnvp as ggnvp
 from lrscape.landscape.products import hvp as hvp
 from lrscape.landscape.products import residual_product as residual_product
 from lrscape.landscape.products import second_moment_product as second_moment_product
+from lrscape.landscape.recalibration import recalibrate as recalibrate
 from lrscape.landscape.segment import barrier_height as barrier_height
 from lrscape.landscape.segment import crosses_barrier as crosses_barrier
 from lrscape.landscape.segment import has_floor as has_floor
 from lrscape.landscape.segment import height as height
 from lrscape.landscape.segment import segment_losses as segment_losses
 from lrscape.landscape.segment import valley_floor as valley_floor
+from lrscape.landscape.shift import LineShift as LineShift
+from lrscape.landscape.shift import ShiftGap as ShiftGap
+from lrscape.landscape.shift import best_shift as best_shift
+from lrscape.landscape.shift import shift_gap as shift_gap
+from lrscape.landscape.shift import shift_gap_search as shift_gap_search
+from lrscape.landscape.slopes import SlopeProfile as SlopeProfile
+from lrscape.landscape.slopes import slope_objective as slope_objective
+from lrscape.landscape.slopes import slope_profile as slope_profile
 from lrscape.landscape.subspace import Subspace as Subspace
 from lrscape.landscape.subspace import barycentric as barycentric
 from lrscape.landscape.subspace import bilinear as bilinear
@@ -87,4 +103,10 @@ from lrscape.landscape.surface import measure as measure
 from lrscape.landscape.tracking import CurvatureTrack as CurvatureTrack
 from lrscape.landscape.trajectory import PCAPlane as PCAPlane
 from lrscape.landscape.trajectory import pca_plane as pca_plane
+from lrscape.landscape.valleys import DirectionSearch as DirectionSearch
+from lrscape.landscape.valleys import Neighborhood as Neighborhood
+from lrscape.landscape.valleys import (
+    find_asymmetric_direction as find_asymmetric_direction,
+)
+from lrscape.landscape.valleys import nearby_asymmetry as nearby_asymmetry
 from lrscape.landscape.walk import Walk as Walk

@@ -114,6 +114,58 @@ def uniform_direction(
     return _random(key, point, draw, normalize, mask, keep_vectors)
 
 
+def ones_direction(
+    point: Point, *, normalize: str | None = "global", mask: Mask = None
+) -> Point:
+    """The direction whose entries are all 1: what uniform ones in (0, 1) lie near.
+
+    Args:
+        point: gives structure and shapes.
+        normalize: see `normalized`; by default the whole direction has norm 1.
+        mask: what may move.
+
+    Returns:
+        A tree like the point.
+
+    Raises:
+        InputError: as `gaussian_direction`.
+
+    Example:
+        >>> print(ones_direction(jnp.zeros(4)))
+        [0.5 0.5 0.5 0.5]
+    """
+    check_point("point", point)
+    ones = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), leaf_dtype(leaf)), point)
+    return _finished(ones, point, normalize, mask, keep_vectors=True)
+
+
+def flipped_direction(key: jax.Array, direction: Point) -> Point:
+    """A direction whose entries keep their sizes and have their signs drawn anew.
+
+    What a direction shows because all its entries point the same way, this one does
+    not show. Of uniform entries in (0, 1) it makes uniform ones in (-1, 1).
+
+    Args:
+        key: a PRNG key.
+        direction: any direction.
+
+    Returns:
+        A tree like the direction, of the same norm.
+
+    Example:
+        >>> print(jnp.abs(flipped_direction(jax.random.key(0), jnp.arange(1.0, 4.0))))
+        [1. 2. 3.]
+    """
+    check_point("direction", direction)
+    leaves, structure = jax.tree.flatten(direction)
+    keys = jax.random.split(key, len(leaves))
+    flipped = [
+        jnp.abs(leaf) * jax.random.rademacher(k, jnp.shape(leaf), leaf_dtype(leaf))
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, flipped)
+
+
 def difference(
     a: Point, b: Point, *, normalize: str | None = None, mask: Mask = None
 ) -> Point:

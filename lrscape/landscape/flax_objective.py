@@ -136,9 +136,26 @@ class FlaxObjective(SampleObjective):
         """
         if self.norm != "recalibrate":
             return self
-        stats = accumulate(_batch_statistics, self._with(norm="train"), point)
-        stats = jax.lax.stop_gradient(stats)
+        stats = jax.lax.stop_gradient(self._statistics(point))
         return self._with(norm="eval", batch_stats=stats)
+
+    def along(self, point: Any, direction: Any) -> tuple[FlaxObjective, Any, Any]:
+        """Objective, point and direction whose slope is that of the loss on a line.
+
+        With ``norm='recalibrate'`` the statistics, which `at` takes for constants, move
+        with the point: they become part of it, and of the direction.
+        """
+        if self.norm != "recalibrate":
+            return self, point, direction
+        stats, moved = jax.jvp(self._statistics, (point,), (direction,))
+        return (
+            self._with(norm="interpolate"),
+            {"params": point, "batch_stats": stats},
+            {"params": direction, "batch_stats": moved},
+        )
+
+    def _statistics(self, point: Any) -> Any:
+        return accumulate(_batch_statistics, self._with(norm="train"), point)
 
     def relabelled(self, key: jax.Array) -> FlaxObjective:
         """The same objective with a wrong label for every example, drawn at random.

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape.tree import Point, is_concrete, leaf_names, map_named
@@ -92,6 +93,60 @@ def batch_norm_only(path: str) -> bool:
     first, *_ = parts = path.split("/")[:-1] or [""]
     # Of a point that holds running averages too, those are neither.
     return first != "batch_stats" and any(map(_BATCH_NORM.fullmatch, parts))
+
+
+def batch_norm_scales(path: str) -> bool:
+    """A mask: the scales of batch norm without its biases.
+
+    Example:
+        >>> [batch_norm_scales(f'BatchNorm_0/{name}') for name in ('scale', 'bias')]
+        [True, False]
+    """
+    return batch_norm_only(path) and path.rpartition("/")[2] == "scale"
+
+
+def as_many_others(mask: Mask, point: Point, *, key: jax.Array) -> Any:
+    """A mask: as many entries as another one selects, drawn from all that it leaves.
+
+    Args:
+        mask: the other one; see `as_mask`.
+        point: what is masked.
+        key: a PRNG key; another one draws others.
+
+    Returns:
+        A tree of boolean arrays like the point: single entries, wherever they lie.
+
+    Raises:
+        InputError: a mask that selects more than half of the entries, all included.
+
+    Example:
+        >>> point = {'bn': {'scale': jnp.ones(3)}, 'kernel': jnp.ones((4, 5))}
+        >>> chosen = as_many_others(batch_norm_only, point, key=jax.random.key(0))
+        >>> print(chosen['bn']['scale'], chosen['kernel'].sum())
+        [False False False] 3
+    """
+    selected = as_mask(mask, point)
+    leaves, structure = jax.tree.flatten(point if selected is None else selected)
+    sizes = [np.size(leaf) for leaf in leaves]
+    if selected is None:
+        flat = np.ones(sum(sizes), bool)
+    else:
+        flat = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    (others,) = np.nonzero(~flat)
+    if not flat.sum() <= len(others):
+        raise InputError(
+            f"mask selects {flat.sum()} of {flat.size} entries, so that there are only "
+            f"{len(others)} others"
+        )
+    order = np.asarray(jax.random.permutation(key, len(others)))
+    chosen = np.zeros_like(flat)
+    chosen[others[order[: flat.sum()]]] = True
+    parts = np.split(chosen, np.cumsum(sizes)[:-1])
+    shaped = [
+        jnp.asarray(part.reshape(np.shape(leaf)))
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, shaped)
 
 
 def all_but(mask: Callable[[str], bool]) -> Callable[[str], bool]:

@@ -1,10 +1,13 @@
-"""Optax gradient transformations: learning rates, and what is looked at beside them.
+"""Optax gradient transformations: learning rates, and what is kept beside them.
 
 Each `scale_by_NAME` is `scale_by_rate` over the schedule of that name.
 """
 
 from typing import Any
 
+from lrscape.transforms.averaging import AverageWeightsState as AverageWeightsState
+from lrscape.transforms.averaging import average_weights as average_weights
+from lrscape.transforms.averaging import averaged as averaged
 from lrscape.transforms.gradient import KeepGradientState as KeepGradientState
 from lrscape.transforms.gradient import keep_gradient as keep_gradient
 from lrscape.transforms.lipschitz import (
@@ -29,10 +32,13 @@ from lrscape.transforms.rate import scale_by_rate as scale_by_rate
 globals().update(ALIASES)
 
 __all__ = [
+    "AverageWeightsState",
     "KeepGradientState",
     "ScaleByLipschitzState",
     "ScaleByRateState",
     "activation_norms",
+    "average_weights",
+    "averaged",
     "hold_norms",
     "keep_gradient",
     "lipschitz_adam",

@@ -1,0 +1,1 @@
+"""What the experiments on paper 4, "Asymmetric Valleys", are made of."""
