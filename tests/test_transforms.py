@@ -19,7 +19,8 @@ def fed(tx):
     """A transformation that gets what it asks for besides the gradient."""
 
     def update(updates, state, params=None, **extra):
-        return tx.update(updates, state, params, activation_norm=10.0, **extra)
+        given = {"activation_norm": 10.0, "grad_fn": jax.grad(loss), **extra}
+        return tx.update(updates, state, params, **given)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
@@ -41,6 +42,12 @@ TRANSFORMATIONS = {
     ),
     "lipschitz_sgd": lambda: fed(
         transforms.lipschitz_sgd(num_classes=2, batch_size=1, window=4)
+    ),
+    "runge_kutta": lambda: fed(
+        optax.chain(
+            transforms.runge_kutta("heun", 0.1),
+            transforms.scale_by_rate(lambda count: 0.1),
+        )
     ),
     "scale_by_lipschitz": lambda: fed(
         transforms.scale_by_lipschitz(num_classes=2, batch_size=1)
@@ -123,7 +130,7 @@ def test_does_not_recompile_on_the_second_call(tx):
     def update(gradient, state):
         nonlocal compilations
         compilations += 1
-        return tx.update(gradient, state)
+        return tx.update(gradient, state, PARAMS)
 
     state = tx.init(PARAMS)
     for _ in range(3):
@@ -136,7 +143,10 @@ def test_state_holds_the_rate_that_was_used(tx):
     state = chained.init(PARAMS)
     for count in range(4):
         gradient = {"a": jnp.array([1.0, 0.0]), "b": {"c": jnp.array(0.0)}}
-        updates, state = tx.update(gradient, state[1] if count == 0 else state)
+        updates, state = tx.update(
+            gradient, state[1] if count == 0 else state, PARAMS,
+            grad_fn=lambda params, gradient=gradient: gradient,
+        )  # fmt: skip
         counts = [int(n) for _, n in optax.tree.get_all_with_path(state, "count")]
         assert set(counts) <= {count + 1}
         rate = learning_rate(state)

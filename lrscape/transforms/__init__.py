@@ -25,11 +25,14 @@ from lrscape.transforms.lipschitz_variants import (
 from lrscape.transforms.rate import ALIASES
 from lrscape.transforms.rate import ScaleByRateState as ScaleByRateState
 from lrscape.transforms.rate import scale_by_rate as scale_by_rate
+from lrscape.transforms.runge_kutta import RungeKuttaState as RungeKuttaState
+from lrscape.transforms.runge_kutta import runge_kutta as runge_kutta
 
 globals().update(ALIASES)
 
 __all__ = [
     "KeepGradientState",
+    "RungeKuttaState",
     "ScaleByLipschitzState",
     "ScaleByRateState",
     "activation_norms",
@@ -40,6 +43,7 @@ __all__ = [
     "lipschitz_momentum",
     "lipschitz_rmsprop",
     "lipschitz_sgd",
+    "runge_kutta",
     "scale_by_lipschitz",
     "scale_by_rate",
     *ALIASES,
