@@ -68,6 +68,13 @@ TRANSFORMATIONS = {
     "scale_by_swa": lambda: transforms.scale_by_swa(
         0.3, STEPS, swa_value=0.1, start=0.5, end=0.8
     ),
+    "switch": lambda: transforms.switch(
+        [
+            transforms.scale_by_gaussian(0.3, 40, start_value=0.1),
+            optax.chain(optax.trace(0.5), transforms.scale_by_rate(lambda count: 0.1)),
+        ],
+        boundaries=[40],
+    ),
 }
 
 PARAMS = {"a": jnp.array([1.0, -2.0]), "b": {"c": jnp.array(3.0)}}
@@ -148,7 +155,8 @@ def test_state_holds_the_rate_that_was_used(tx):
             grad_fn=lambda params, gradient=gradient: gradient,
         )  # fmt: skip
         counts = [int(n) for _, n in optax.tree.get_all_with_path(state, "count")]
-        assert set(counts) <= {count + 1}
+        # 0 where a switch is still to come.
+        assert set(counts) <= {count + 1, 0} and count + 1 in counts
         rate = learning_rate(state)
         assert rate.shape == () and rate > 0
         np.testing.assert_allclose(updates["a"][0], -rate, rtol=1e-4)

@@ -27,6 +27,8 @@ from lrscape.transforms.rate import ScaleByRateState as ScaleByRateState
 from lrscape.transforms.rate import scale_by_rate as scale_by_rate
 from lrscape.transforms.runge_kutta import RungeKuttaState as RungeKuttaState
 from lrscape.transforms.runge_kutta import runge_kutta as runge_kutta
+from lrscape.transforms.switching import SwitchState as SwitchState
+from lrscape.transforms.switching import switch as switch
 
 globals().update(ALIASES)
 
@@ -35,6 +37,7 @@ __all__ = [
     "RungeKuttaState",
     "ScaleByLipschitzState",
     "ScaleByRateState",
+    "SwitchState",
     "activation_norms",
     "hold_norms",
     "keep_gradient",
@@ -46,6 +49,7 @@ __all__ = [
     "runge_kutta",
     "scale_by_lipschitz",
     "scale_by_rate",
+    "switch",
     *ALIASES,
 ]
 
