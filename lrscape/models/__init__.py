@@ -27,6 +27,7 @@ from lrscape.models.resnet import PreActResNet as PreActResNet
 from lrscape.models.resnet import ResNet as ResNet
 from lrscape.models.small import Small as Small
 from lrscape.models.vgg import VGG as VGG
+from lrscape.models.vgg import DropoutVGG as DropoutVGG
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
@@ -37,6 +38,7 @@ _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     **nin.FACTORIES,
     **resnet.FACTORIES,
     "vgg11": VGG,
+    "vgg": DropoutVGG,
     **densenet.FACTORIES,
 }
 
@@ -94,6 +96,7 @@ __all__ = [
     "VGG",
     "AllCNN",
     "DenseNet",
+    "DropoutVGG",
     "MnistCNN",
     "PreActResNet",
     "ResNet",
