@@ -1,9 +1,9 @@
-"""Real data, held as uint8 and brought to the device once.
+"""Real data: images as uint8, brought to the device once, and text as tokens.
 
 `load` reads a data set by name: the embedded ``digits``, ``tiny_imagenet`` from the
 folder that it is published as, or any prepared TFDS set of labelled images, without
-TensorFlow. ``python -m lrscape.data prepare NAME`` downloads and prepares one (with the
-extra ``[prepare]``).
+TensorFlow; `load_text` reads text. ``python -m lrscape.data prepare NAME`` downloads
+and prepares a TFDS set (with the extra ``[prepare]``).
 """
 
 from lrscape.data.augment import AUGMENTATIONS as AUGMENTATIONS
@@ -12,6 +12,13 @@ from lrscape.data.dataset import NORMALIZATIONS as NORMALIZATIONS
 from lrscape.data.dataset import Dataset as Dataset
 from lrscape.data.dataset import Examples as Examples
 from lrscape.data.sources import load as load
+from lrscape.data.text import Text as Text
+from lrscape.data.text import Windows as Windows
+from lrscape.data.text import load_text as load_text
+from lrscape.data.text import perplexity as perplexity
+from lrscape.data.text import token_streams as token_streams
+from lrscape.data.text import token_windows as token_windows
+from lrscape.data.text import unigram_perplexity as unigram_perplexity
 from lrscape.data.whitening import Whitening as Whitening
 from lrscape.data.whitening import (
     global_contrast_normalize as global_contrast_normalize,
@@ -22,8 +29,15 @@ __all__ = [
     "NORMALIZATIONS",
     "Dataset",
     "Examples",
+    "Text",
     "Whitening",
+    "Windows",
     "augment_batch",
     "global_contrast_normalize",
     "load",
+    "load_text",
+    "perplexity",
+    "token_streams",
+    "token_windows",
+    "unigram_perplexity",
 ]

@@ -99,6 +99,35 @@ def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
             f"dataset={name!r} is not a name of a data set; use 'digits', "
             "'tiny_imagenet', or a TFDS name such as 'cifar10', or 'NAME/CONFIG'"
         )
+    with quiet_absl():
+        builder = prepared_builder(name, data_dir)
+        _check_features(name, builder.info.features)
+        test = "test" if "test" in builder.info.splits else "validation"
+        for split in ("train", test):
+            if split not in builder.info.splits:
+                raise InputError(
+                    f"dataset={name!r} in {builder.data_path} has no part {split!r}; "
+                    f"it has {', '.join(sorted(builder.info.splits))}"
+                )
+        return Dataset(
+            name=name,
+            num_classes=builder.info.features["label"].num_classes,
+            max_value=255,
+            train=_read(builder, "train"),
+            test=_read(builder, test),
+        )
+
+
+def prepared_builder(name: str, data_dir: Path | None):
+    """TFDS's builder of a data set's newest version, read without its code.
+
+    Args:
+        name: ``'NAME'`` or ``'NAME/CONFIG'``.
+        data_dir: see `load`.
+
+    Raises:
+        MissingDatasetError: the set is not prepared.
+    """
     root = data_directory(data_dir)
     directory = _newest_version(root / name)
     if directory is None:
@@ -114,23 +143,7 @@ def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
     # Three seconds of imports that only this needs.
     import tensorflow_datasets as tfds
 
-    with _quiet_absl():
-        builder = tfds.builder_from_directory(str(directory))
-        _check_features(name, builder.info.features)
-        test = "test" if "test" in builder.info.splits else "validation"
-        for split in ("train", test):
-            if split not in builder.info.splits:
-                raise InputError(
-                    f"dataset={name!r} in {directory} has no part {split!r}; it has "
-                    f"{', '.join(sorted(builder.info.splits))}"
-                )
-        return Dataset(
-            name=name,
-            num_classes=builder.info.features["label"].num_classes,
-            max_value=255,
-            train=_read(builder, "train"),
-            test=_read(builder, test),
-        )
+    return tfds.builder_from_directory(str(directory))
 
 
 def _newest_version(directory: Path) -> Path | None:
@@ -177,7 +190,7 @@ def _read(builder, split: str) -> Examples:
     return Examples(images, labels)
 
 
-class _quiet_absl:  # noqa: N801
+class quiet_absl:  # noqa: N801
     """TFDS recommends OpenCV by a warning at every start; Pillow does."""
 
     def __enter__(self) -> None:

@@ -20,6 +20,7 @@ from lrscape.models import densenet, nin, resnet
 from lrscape.models.all_cnn import AllCNN as AllCNN
 from lrscape.models.cnn import CNN as CNN
 from lrscape.models.densenet import DenseNet as DenseNet
+from lrscape.models.lstm import LSTM as LSTM
 from lrscape.models.mlp import MLP as MLP
 from lrscape.models.mnist_cnn import MnistCNN as MnistCNN
 from lrscape.models.nin import NIN as NIN
@@ -40,6 +41,7 @@ _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "vgg11": VGG,
     "vgg": DropoutVGG,
     **densenet.FACTORIES,
+    "lstm": LSTM,
 }
 
 NAMES: tuple[str, ...] = tuple(_FACTORIES)
@@ -90,6 +92,7 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
 
 __all__ = [
     "CNN",
+    "LSTM",
     "MLP",
     "NAMES",
     "NIN",
