@@ -12,13 +12,13 @@ from lrscape.data.dataset import NORMALIZATIONS as NORMALIZATIONS
 from lrscape.data.dataset import Dataset as Dataset
 from lrscape.data.dataset import Examples as Examples
 from lrscape.data.sources import load as load
+from lrscape.data.streams import Windows as Windows
+from lrscape.data.streams import perplexity as perplexity
+from lrscape.data.streams import token_streams as token_streams
+from lrscape.data.streams import token_windows as token_windows
+from lrscape.data.streams import unigram_perplexity as unigram_perplexity
 from lrscape.data.text import Text as Text
-from lrscape.data.text import Windows as Windows
 from lrscape.data.text import load_text as load_text
-from lrscape.data.text import perplexity as perplexity
-from lrscape.data.text import token_streams as token_streams
-from lrscape.data.text import token_windows as token_windows
-from lrscape.data.text import unigram_perplexity as unigram_perplexity
 from lrscape.data.whitening import Whitening as Whitening
 from lrscape.data.whitening import (
     global_contrast_normalize as global_contrast_normalize,
