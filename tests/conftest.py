@@ -79,3 +79,10 @@ def mnist_dir():
     if (found := data_dir("mnist")) is None:
         pytest.skip("TFDS_DATA_DIR does not hold mnist")
     return found
+
+
+@pytest.fixture(scope="session")
+def tiny_shakespeare_dir():
+    if (found := data_dir("tiny_shakespeare")) is None:
+        pytest.skip("TFDS_DATA_DIR does not hold tiny_shakespeare")
+    return found

@@ -65,8 +65,22 @@ SIZES = [
         + (128 * 96 + 96)
         + (96 * 10 + 10),
     ),
+    # The same layers, and two numbers for each of their channels in a norm.
+    ("nin_bn", (32, 32, 3), {}, 966_986 + 2 * (4 * 192 + 160 + 96 + 2 * 192 + 10)),
+    ("nin_bn", (32, 32, 3), {"batch_norm": False}, 966_986),
     # Configuration A: eight convolutions and dense layers of 512, 512 and 10.
     ("vgg11", (32, 32, 3), {}, 9_220_480 + 2 * 2_752 + 2 * 262_656 + 5_130),
+    # Configuration D: thirteen, and dense layers of 512 and 10, with and without norms.
+    (
+        "vgg",
+        (32, 32, 3),
+        {},
+        14_714_688
+        + (512 * 512 + 512)
+        + (512 * 10 + 10)
+        + 2 * (2 * 64 + 2 * 128 + 3 * 256 + 6 * 512 + 512),
+    ),
+    ("vgg", (32, 32, 3), {"batch_norm": False}, 14_714_688 + 262_656 + 5_130),
     # He et al. (2015), Table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million.
     ("resnet20", (32, 32, 3), {}, 269_722),
     ("resnet20", (32, 32, 3), {"shortcut": "B"}, 272_474),
@@ -117,7 +131,8 @@ def test_parameters(name, shape, fields, parameters):
 @pytest.mark.parametrize(
     ("name", "shape", "fields"),
     [size[:3] for size in SIZES if size[0] in SHALLOW]
-    + [("preresnet20", (32, 32, 3), {"block": "bottleneck"})],
+    + [("preresnet20", (32, 32, 3), {"block": "bottleneck"})]
+    + [("vgg", (4, 4, 1), {"stages": ((4, 6),), "dropout": (0.3,), "dense": 8})],
 )
 def test_outputs_and_features(name, shape, fields):
     model = models.create(name, num_classes=10, **fields)
@@ -187,6 +202,114 @@ def test_maps_that_enter_a_last_convolution(name, shape, maps):
     assert (one != two).any() and (one != logits).any()
 
 
+def layers_of(model):
+    """What a training pass goes through, in order, and the sides of its maps."""
+    seen = []
+
+    def note(call, args, kwargs, context):
+        module, size = context.module, args[0].shape[1]
+        kind, fields = type(module).__name__, ()
+        if kind == "Conv":
+            fields = (module.kernel_size[0], module.features, size)
+        elif kind == "Dense":
+            fields = (module.features, size)
+        elif kind == "Dropout":
+            fields = (module.rate, size)
+        elif kind == "BatchNorm":
+            fields = (module.epsilon,)
+        if fields:
+            seen.append((kind, *fields))
+        return call(*args, **kwargs)
+
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    with nn.intercept_methods(note):
+        jax.eval_shape(
+            lambda: model.init_with_output(rngs, jnp.ones((2, 32, 32, 3)), train=True)
+        )
+    return seen
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_layers_of_the_networks_of_cifar_torch(batch_norm):
+    """Im et al. (2016), Sec. 3.4: convolutions are (side, channels, input's side)."""
+
+    def block(*layer):
+        return [layer, ("BatchNorm", 1e-3)] if batch_norm else [layer]
+
+    def conv(*fields):
+        return block("Conv", *fields)
+
+    def nin_stage(size, side, *widths):
+        sizes = [size, 1, 1]
+        return [
+            layer
+            for size, width in zip(sizes, widths, strict=True)
+            for layer in conv(size, width, side)
+        ]
+
+    nin = models.create("nin_bn", num_classes=10, batch_norm=batch_norm)
+    assert layers_of(nin) == [
+        *nin_stage(5, 32, 192, 160, 96), ("Dropout", 0.5, 16),
+        *nin_stage(5, 16, 192, 192, 192), ("Dropout", 0.5, 8),
+        *nin_stage(3, 8, 192, 192, 10),
+    ]  # fmt: skip
+
+    def vgg_stage(channels, count, side, rate):
+        drop = [("Dropout", rate, side)]
+        one = conv(3, channels, side)
+        return one + (count - 1) * (drop + one)
+
+    vgg = models.create("vgg", num_classes=10, batch_norm=batch_norm)
+    assert layers_of(vgg) == [
+        *vgg_stage(64, 2, 32, 0.3), *vgg_stage(128, 2, 16, 0.4),
+        *vgg_stage(256, 3, 8, 0.4), *vgg_stage(512, 3, 4, 0.4),
+        *vgg_stage(512, 3, 2, 0.4), ("Dropout", 0.5, 512),
+        *block("Dense", 512, 512), ("Dropout", 0.5, 512), ("Dense", 10, 512),
+    ]  # fmt: skip
+
+
+def test_last_block_of_nin_with_batch_norm():
+    """Convolution, norm, ReLU, mean: logits are not negative."""
+    stages = ((3, (4,)), (3, (6,)))
+    model = models.create("nin_bn", num_classes=10, stages=stages)
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(0), images
+    )
+    apply = jax.jit(
+        functools.partial(model.apply, mutable=["intermediates", "batch_stats"]),
+        static_argnames="train",
+    )
+    logits, updated = apply(
+        variables, images, train=True, rngs={"dropout": jax.random.key(2)}
+    )
+    (features,) = updated["intermediates"]["penultimate"]
+    last = variables["params"]["Conv_2"]
+    each = np.asarray(features @ last["kernel"][0, 0] + last["bias"][None, None, None])
+    mean, variance = each.mean(axis=(0, 1, 2)), each.var(axis=(0, 1, 2))
+    expected = np.maximum((each - mean) / np.sqrt(variance + 1e-3), 0)
+    np.testing.assert_allclose(logits, expected.mean(axis=(1, 2)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        updated["batch_stats"]["BatchNorm_2"]["mean"], 0.1 * mean, rtol=1e-3, atol=1e-5
+    )
+
+
+def test_initial_weights_of_the_networks_of_cifar_torch():
+    """N(0, 2 / (9 out)) in VGG; its dense layers uniform within 1 / sqrt(in)."""
+    model = models.create("vgg", num_classes=10, stages=((64, 128),), dropout=(0.3,))
+    init = jax.jit(functools.partial(model.init, train=False))
+    params = init(jax.random.key(0), jnp.ones((1, 4, 4, 3)))["params"]
+    for name, layer in params.items():
+        if name.startswith("Conv"):
+            outputs = layer["kernel"].shape[-1]
+            np.testing.assert_allclose(
+                layer["kernel"].std(), np.sqrt(2 / (9 * outputs)), rtol=0.06
+            )
+        if name.startswith("Dense"):
+            largest = np.abs(layer["kernel"]).max()
+            np.testing.assert_allclose(largest, 1 / np.sqrt(512), rtol=0.01)
+
+
 def test_input_dropout_of_all_cnn():
     model = models.create("large", num_classes=10)
     images = jnp.ones((1, 32, 32, 3))
@@ -233,7 +356,8 @@ def test_the_second_pool_of_nin():
 
 
 def test_every_model_has_its_size_tested():
-    assert {name for name, *_ in SIZES} == set(models.NAMES)
+    # The LSTM reads tokens: tests/test_language.py.
+    assert {name for name, *_ in SIZES} | {"lstm"} == set(models.NAMES)
 
 
 def test_batch_norm_of_the_bottleneck_network():
@@ -387,6 +511,7 @@ def test_bad_names_and_fields():
         ("nin", {"initializer": "publish"}, "did you mean 'published'"),
         ("nin", {"second_pool": "mean"}, "second_pool='mean' is unknown"),
         ("large", {"weight_init": "fan"}, "weight_init='fan' is unknown"),
+        ("vgg", {"dropout": (0.3,)}, r"dropout=\(0\.3,\) must have a rate for each of"),
     ):
         with pytest.raises(InputError, match=words):
             net = models.create(name, num_classes=10, **fields)

@@ -332,7 +332,7 @@ def test_parts_do_not_overlap(folders):
 
 # Flags of a run that is killed and resumed.
 FLAGS = [
-    "--dataset=folder", "--stream=True", "--image-size=12", "--epochs=60",
+    "--dataset=folder", "--stream=True", "--image-size=12", "--epochs=20",
     "--batch-size=16", "--model=mlp", "--top5=True", "--checkpoint-every=8",
     "--num-devices=1",
 ]  # fmt: skip
@@ -343,7 +343,7 @@ def test_killed_and_resumed(folders, tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish(start(undisturbed, *flags))
     process = start(killed, *flags)
-    wait_until(lambda: newest_checkpoint(killed) >= 50, process)
+    wait_until(lambda: newest_checkpoint(killed) >= 30, process)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert not (killed / "summary.json").exists()

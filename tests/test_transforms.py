@@ -19,7 +19,8 @@ def fed(tx):
     """A transformation that gets what it asks for besides the gradient."""
 
     def update(updates, state, params=None, **extra):
-        return tx.update(updates, state, params, activation_norm=10.0, **extra)
+        given = {"activation_norm": 10.0, "grad_fn": jax.grad(loss), **extra}
+        return tx.update(updates, state, params, **given)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
@@ -45,6 +46,12 @@ TRANSFORMATIONS = {
     "lipschitz_sgd": lambda: fed(
         transforms.lipschitz_sgd(num_classes=2, batch_size=1, window=4)
     ),
+    "runge_kutta": lambda: fed(
+        optax.chain(
+            transforms.runge_kutta("heun", 0.1),
+            transforms.scale_by_rate(lambda count: 0.1),
+        )
+    ),
     "scale_by_lipschitz": lambda: fed(
         transforms.scale_by_lipschitz(num_classes=2, batch_size=1)
     ),
@@ -63,6 +70,13 @@ TRANSFORMATIONS = {
     ),
     "scale_by_swa": lambda: transforms.scale_by_swa(
         0.3, STEPS, swa_value=0.1, start=0.5, end=0.8
+    ),
+    "switch": lambda: transforms.switch(
+        [
+            transforms.scale_by_gaussian(0.3, 40, start_value=0.1),
+            optax.chain(optax.trace(0.5), transforms.scale_by_rate(lambda count: 0.1)),
+        ],
+        boundaries=[40],
     ),
 }
 
@@ -139,10 +153,13 @@ def test_state_holds_the_rate_that_was_used(tx):
     state = chained.init(PARAMS)
     for count in range(4):
         gradient = {"a": jnp.array([1.0, 0.0]), "b": {"c": jnp.array(0.0)}}
-        past = state[1] if count == 0 else state
-        updates, state = tx.update(gradient, past, PARAMS)
+        updates, state = tx.update(
+            gradient, state[1] if count == 0 else state, PARAMS,
+            grad_fn=lambda params, gradient=gradient: gradient,
+        )  # fmt: skip
         counts = [int(n) for _, n in optax.tree.get_all_with_path(state, "count")]
-        assert set(counts) <= {count + 1}
+        # 0 where a switch is still to come.
+        assert set(counts) <= {count + 1, 0} and count + 1 in counts
         rate = learning_rate(state)
         assert rate.shape == () and rate > 0
         np.testing.assert_allclose(updates["a"][0], -rate, rtol=1e-4)

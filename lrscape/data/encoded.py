@@ -17,10 +17,9 @@ from PIL import Image
 
 from lrscape.data.dataset import Examples
 from lrscape.data.sources import (
-    check_features,
-    data_directory,
+    image_parts,
     load,
-    prepared_directory,
+    prepared_builder,
     quiet_absl,
 )
 from lrscape.errors import InputError, MissingDatasetError
@@ -107,37 +106,23 @@ class _TfdsPart:
 
 
 def _tfds(name: str, data_dir: Path | None) -> Parts:
-    root = data_directory(data_dir)
-    directory = prepared_directory(name, data_dir)
-    # Three seconds of imports that only this needs.
-    import tensorflow_datasets as tfds
-
     with quiet_absl():
-        builder = tfds.builder_from_directory(str(directory))
-        check_features(name, builder.info.features, any_size=True)
-        splits = builder.info.splits
-        test = "test" if "test" in splits else "validation"
-        # ImageNet's test set, as published, has no labels.
-        if name.partition("/")[0].startswith("imagenet") and "validation" in splits:
-            test = "validation"
+        builder = prepared_builder(name, data_dir)
+        from tensorflow_datasets import decode
+
         parts = []
-        for split in ("train", test):
-            if split not in splits:
-                raise InputError(
-                    f"dataset={name!r} in {directory} has no part {split!r}; it has "
-                    f"{', '.join(sorted(splits))}"
-                )
+        for split in image_parts(name, builder, any_size=True):
             try:
                 source = builder.as_data_source(
-                    split, decoders={"image": tfds.decode.SkipDecoding()}
+                    split, decoders={"image": decode.SkipDecoding()}
                 )
             except NotImplementedError as error:
                 raise InputError(
-                    f"dataset={name!r} in {directory} cannot be read record by record: "
-                    f"{error}; prepare it anew with `python -m lrscape.data prepare "
-                    f"{name} --data-dir {root}`, which writes array_record"
+                    f"dataset={name!r} in {builder.data_path} cannot be read record by "
+                    f"record: {error}; prepare it anew with `python -m lrscape.data "
+                    f"prepare {name}`, which writes array_record"
                 ) from error
-            parts.append(_TfdsPart(source, split, str(directory)))
+            parts.append(_TfdsPart(source, split, str(builder.data_path)))
         features = builder.info.features
     channels = 1 if features["image"].shape[-1] == 1 else 3
     return Parts(parts[0], parts[1], features["label"].num_classes, channels)

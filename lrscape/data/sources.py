@@ -107,12 +107,16 @@ def data_directory(data_dir: Path | None = None) -> Path:
     return data_dir.expanduser()
 
 
-def prepared_directory(name: str, data_dir: Path | None) -> Path:
-    """The folder of the newest version of a prepared TFDS set.
+def prepared_builder(name: str, data_dir: Path | None) -> Any:
+    """TFDS's builder of a data set's newest version, read without its code.
+
+    Args:
+        name: ``'NAME'`` or ``'NAME/CONFIG'``.
+        data_dir: see `load`.
 
     Raises:
         InputError: what cannot be a name.
-        MissingDatasetError: no version of it is there.
+        MissingDatasetError: the set is not prepared.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?", name) or ".." in name:
         raise InputError(
@@ -131,29 +135,46 @@ def prepared_directory(name: str, data_dir: Path | None) -> Path:
             "`pip install 'lrscape[prepare]'`), or set TFDS_DATA_DIR or --data-dir to "
             "where it is."
         )
-    return directory
-
-
-def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
-    directory = prepared_directory(name, data_dir)
     # Three seconds of imports that only this needs.
     import tensorflow_datasets as tfds
 
+    return tfds.builder_from_directory(str(directory))
+
+
+def image_parts(name: str, builder: Any, *, any_size: bool = False) -> tuple[str, str]:
+    """The names of a set's parts to train on and to report errors on.
+
+    Args:
+        name: of the set.
+        builder: TFDS's.
+        any_size: whether images may differ in size.
+
+    Raises:
+        InputError: a set other than of images with labels, or without such parts.
+    """
+    _check_features(name, builder.info.features, any_size)
+    splits = builder.info.splits
+    # ImageNet's test set, as published, has no labels.
+    hidden = name.partition("/")[0].startswith("imagenet") and "validation" in splits
+    test = "test" if "test" in splits and not hidden else "validation"
+    for split in ("train", test):
+        if split not in splits:
+            raise InputError(
+                f"dataset={name!r} in {builder.data_path} has no part {split!r}; "
+                f"it has {', '.join(sorted(splits))}"
+            )
+    return "train", test
+
+
+def _tfds_images(name: str, data_dir: Path | None) -> Dataset:
     with quiet_absl():
-        builder = tfds.builder_from_directory(str(directory))
-        check_features(name, builder.info.features)
-        test = "test" if "test" in builder.info.splits else "validation"
-        for split in ("train", test):
-            if split not in builder.info.splits:
-                raise InputError(
-                    f"dataset={name!r} in {directory} has no part {split!r}; it has "
-                    f"{', '.join(sorted(builder.info.splits))}"
-                )
+        builder = prepared_builder(name, data_dir)
+        train, test = image_parts(name, builder)
         return Dataset(
             name=name,
             num_classes=builder.info.features["label"].num_classes,
             max_value=255,
-            train=_read(builder, "train"),
+            train=_read(builder, train),
             test=_read(builder, test),
         )
 
@@ -171,14 +192,7 @@ def _newest_version(directory: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def check_features(name: str, features: Any, *, any_size: bool = False) -> None:
-    """Raises InputError for a TFDS set other than of images with labels.
-
-    Args:
-        name: of the set.
-        features: its builder's.
-        any_size: whether images may differ in size.
-    """
+def _check_features(name: str, features: Any, any_size: bool) -> None:
     kinds = {key: type(feature).__name__ for key, feature in features.items()}
     if kinds.get("image") != "Image" or kinds.get("label") != "ClassLabel":
         raise InputError(

@@ -20,6 +20,7 @@ from lrscape.models import densenet, nin, resnet
 from lrscape.models.all_cnn import AllCNN as AllCNN
 from lrscape.models.cnn import CNN as CNN
 from lrscape.models.densenet import DenseNet as DenseNet
+from lrscape.models.lstm import LSTM as LSTM
 from lrscape.models.mlp import MLP as MLP
 from lrscape.models.mnist_cnn import MnistCNN as MnistCNN
 from lrscape.models.nin import NIN as NIN
@@ -27,6 +28,7 @@ from lrscape.models.resnet import PreActResNet as PreActResNet
 from lrscape.models.resnet import ResNet as ResNet
 from lrscape.models.small import Small as Small
 from lrscape.models.vgg import VGG as VGG
+from lrscape.models.vgg import DropoutVGG as DropoutVGG
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
@@ -37,7 +39,9 @@ _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     **nin.FACTORIES,
     **resnet.FACTORIES,
     "vgg11": VGG,
+    "vgg": DropoutVGG,
     **densenet.FACTORIES,
+    "lstm": LSTM,
 }
 
 NAMES: tuple[str, ...] = tuple(_FACTORIES)
@@ -88,12 +92,14 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
 
 __all__ = [
     "CNN",
+    "LSTM",
     "MLP",
     "NAMES",
     "NIN",
     "VGG",
     "AllCNN",
     "DenseNet",
+    "DropoutVGG",
     "MnistCNN",
     "PreActResNet",
     "ResNet",

@@ -13,6 +13,7 @@ import optax
 
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
+from lrscape.transforms.switching import active_state
 
 # What the run's key is folded with, so that no two uses share random numbers.
 _INIT, ORDER, AUGMENT, DROPOUT, VIEW = range(5)
@@ -113,7 +114,8 @@ def learning_rate(opt_state: optax.OptState) -> jax.Array | None:
 
     Finds the scalar named ``learning_rate`` that `lrscape.transforms.scale_by_rate`
     and `optax.inject_hyperparams` keep, or ``lipschitz_rate``; schedules of that name
-    are passed over.
+    are passed over. Within `lrscape.transforms.switch` it is that of the optimizer that
+    made the last update.
 
     Args:
         opt_state: the state of any Optax transformation.
@@ -131,7 +133,8 @@ def learning_rate(opt_state: optax.OptState) -> jax.Array | None:
         True
     """
     names = ("learning_rate", "lipschitz_rate")
-    found = [one for n in names for one in optax.tree.get_all_with_path(opt_state, n)]
+    state = active_state(opt_state)
+    found = [one for n in names for one in optax.tree.get_all_with_path(state, n)]
     for _, value in found:
         if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
             return jnp.asarray(value)

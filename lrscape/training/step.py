@@ -96,10 +96,19 @@ def make_step(
         loss, error = lax.pmean((loss, error), AXIS)
         batch_stats = lax.pmean(batch_stats, AXIS)
 
+        def gradient_at(params):
+            """This update's gradient at other parameters, as `runge_kutta` needs it."""
+            return lax.pmean(jax.grad(loss_fn, has_aux=True)(params)[0], AXIS)
+
         # Costs nothing where the transformation does not look at them.
         norms = {} if features is None else activation_norms(features, AXIS)
         updates, opt_state = extended_tx.update(
-            gradient, state.opt_state, state.params, value=loss, **norms
+            gradient,
+            state.opt_state,
+            state.params,
+            value=loss,
+            grad_fn=gradient_at,
+            **norms,
         )
         metrics = {
             "loss": loss,

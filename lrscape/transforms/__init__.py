@@ -28,14 +28,20 @@ from lrscape.transforms.lipschitz_variants import (
 from lrscape.transforms.rate import ALIASES
 from lrscape.transforms.rate import ScaleByRateState as ScaleByRateState
 from lrscape.transforms.rate import scale_by_rate as scale_by_rate
+from lrscape.transforms.runge_kutta import RungeKuttaState as RungeKuttaState
+from lrscape.transforms.runge_kutta import runge_kutta as runge_kutta
+from lrscape.transforms.switching import SwitchState as SwitchState
+from lrscape.transforms.switching import switch as switch
 
 globals().update(ALIASES)
 
 __all__ = [
     "AverageWeightsState",
     "KeepGradientState",
+    "RungeKuttaState",
     "ScaleByLipschitzState",
     "ScaleByRateState",
+    "SwitchState",
     "activation_norms",
     "average_weights",
     "averaged",
@@ -46,8 +52,10 @@ __all__ = [
     "lipschitz_momentum",
     "lipschitz_rmsprop",
     "lipschitz_sgd",
+    "runge_kutta",
     "scale_by_lipschitz",
     "scale_by_rate",
+    "switch",
     *ALIASES,
 ]
 

@@ -1,0 +1,113 @@
+"""Tokens in streams and windows, and how well they are predicted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lrscape.errors import InputError
+
+
+class Windows(NamedTuple):
+    """Pieces of a text, and the token that follows each of theirs.
+
+    Attributes:
+        inputs: (..., steps), int32.
+        targets: likewise, one token on.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+
+def token_streams(tokens: np.ndarray, batch_size: int, steps: int) -> Windows:
+    """Cuts a text for truncated backpropagation through time.
+
+    It is cut into `batch_size` streams, one beside the other, and these into pieces:
+    row b of a piece goes on where row b of the piece before it ended. What is left at
+    the end of a stream is left out.
+
+    Args:
+        tokens: (n,).
+        batch_size: how many streams.
+        steps: tokens a piece.
+
+    Returns:
+        Inputs and targets, (pieces, batch_size, steps).
+
+    Raises:
+        InputError: fewer than 1 of them, or a text that is too short for one piece.
+
+    Example:
+        >>> inputs, targets = token_streams(np.arange(9), batch_size=2, steps=2)
+        >>> inputs.tolist()
+        [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+        >>> targets[0].tolist()
+        [[1, 2], [5, 6]]
+    """
+    for field, value in (("batch_size", batch_size), ("steps", steps)):
+        if isinstance(value, bool) or value < 1:
+            raise InputError(f"{field}={value!r} must be 1 or more")
+    length = (len(tokens) - 1) // batch_size  # the last one has no target
+    if length < steps:
+        raise InputError(
+            f"{len(tokens)} tokens are too few for batch_size={batch_size} streams of "
+            f"steps={steps}: that takes {batch_size * steps + 1}"
+        )
+    pieces = np.arange(length // steps)[:, None, None] * steps
+    index = pieces + np.arange(batch_size)[:, None] * length + np.arange(steps)
+    return Windows(tokens[index], tokens[index + 1])
+
+
+def token_windows(tokens: np.ndarray, steps: int) -> Windows:
+    """Cuts a text into windows that follow each other, as examples of an objective.
+
+    Args:
+        tokens: (n,).
+        steps: tokens a window.
+
+    Returns:
+        Inputs and targets, (windows, steps).
+
+    Raises:
+        InputError: no steps, or a text that is too short for one window.
+
+    Example:
+        >>> token_windows(np.arange(6), steps=2).inputs.tolist()
+        [[0, 1], [2, 3]]
+    """
+    inputs, targets = token_streams(tokens, 1, steps)
+    return Windows(inputs[:, 0], targets[:, 0])
+
+
+def perplexity(loss: float | np.ndarray) -> np.ndarray:
+    """The perplexity of a mean cross-entropy, in nats a token.
+
+    Example:
+        >>> print(perplexity(np.log(50)).round(6))
+        50.0
+    """
+    return np.exp(np.asarray(loss, np.float64))
+
+
+def unigram_perplexity(
+    train: np.ndarray, test: np.ndarray, vocabulary_size: int
+) -> float:
+    """The perplexity of the training part's frequencies: what a model must beat.
+
+    Args:
+        train: tokens that are counted, each number of the vocabulary once more than it
+            is there, so that none is impossible.
+        test: tokens that are predicted.
+        vocabulary_size: how many numbers there are.
+
+    Example:
+        Counts of 3 and 1, and one more for each: 4/6 and 2/6.
+
+        >>> round(unigram_perplexity(np.array([0, 0, 0, 1]), np.array([1]), 2), 6)
+        3.0
+    """
+    counts = np.bincount(train, minlength=vocabulary_size) + 1
+    log_frequency = np.log(counts / counts.sum())
+    return float(perplexity(-log_frequency[test].mean()))
