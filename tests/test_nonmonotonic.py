@@ -11,11 +11,20 @@ import optax
 import pytest
 
 from experiments import nonmonotonic
-from experiments.peaks import bounds, claims, curves, lines, scatter, sweeps, tables
+from experiments.peaks import (
+    bounds,
+    claims,
+    curves,
+    deep,
+    lines,
+    scatter,
+    sweeps,
+    tables,
+)
 from experiments.peaks.networks import PEAK
 from experiments.peaks.rules import Rule, optimizer_of, scale_by_rates
 from experiments.peaks.settings import PRESETS, Lab, Plan, Survey, Sweep
-from experiments.statistics import judge
+from experiments.statistics import judge, mean_and_interval
 from lrscape import data, landscape, models, schedules
 from lrscape.errors import InputError
 from lrscape.landscape import tree
@@ -36,6 +45,10 @@ SETTINGS = dataclasses.replace(
         "nin": dataclasses.replace(SMALL, seeds=1, epochs=1),
         "descent": dataclasses.replace(
             SMALL, momentum=0.0, seeds=1, gradient_examples=0
+        ),
+        "resnet110_cifar10": dataclasses.replace(SMALL, gradient_examples=0),
+        "alexnet": dataclasses.replace(
+            SMALL, gradient_examples=0, image_size=12, top5=True, epochs=1
         ),
     },
     survey=Survey(
@@ -298,11 +311,40 @@ def test_gradients_are_looked_at_often_before_the_peak(lab):
     assert norms[2] == pytest.approx(float(tree.norm(slope)), rel=1e-5)
 
 
+def test_table_3_is_what_its_networks_reached(root, lab):
+    assert call(root, "table3", "--rows", "resnet110_cifar10") == 0
+    found = summary(root, "table3")
+    (row,) = found["rows"]
+    assert row["network"] == "ResNet-110, CIFAR-10"
+    assert (row["paper, step"], row["paper, gaussian"]) == ("6.41", "5.34")
+    measured = deep.errors(lab, "resnet110_cifar10")
+    for name in ("step", "gaussian"):
+        for seed, value in enumerate(measured[name]["last"]):
+            network = lab.network(
+                "resnet110_cifar10", lab.rule("resnet110_cifar10", name), seed
+            )
+            assert value == 100 * network.history()[-1]["test_error"]
+    difference = measured["gaussian"]["last"] - measured["step"]["last"]
+    assert row["difference"] == mean_and_interval(difference)
+    assert any("not measured: nin_cifar10" in note for note in found["notes"])
+
+
+def test_table_4_is_streamed_and_of_top_5(root, lab):
+    assert call(root, "table4") == 0
+    (row,) = summary(root, "table4")["rows"]
+    network = lab.network("alexnet", lab.rule("alexnet", "step"), 0)
+    assert isinstance(network.data, data.StreamedDataset)
+    measured = deep.errors(lab, "alexnet")["step"]
+    assert row["step, %"] == mean_and_interval(measured["top5"])
+    assert (measured["top5"] <= measured["last"]).all()
+
+
 @pytest.mark.parametrize("preset", ["quick", "paper"])
 def test_every_plan_can_be_made(preset):
     for plan in ORIGINAL[preset].plans.values():
         assert plan.normalize in data.NORMALIZATIONS
-        shape = (1, 28, 28, 1) if plan.dataset == "mnist" else (1, 32, 32, 3)
+        side = plan.image_size or 32
+        shape = (1, 28, 28, 1) if plan.dataset == "mnist" else (1, side, side, 3)
         model = models.create(plan.model, num_classes=10, **plan.model_options)
         init = functools.partial(model.init, train=False)
         jax.eval_shape(init, jax.random.key(0), jnp.ones(shape))
@@ -412,6 +454,8 @@ BAD = {
     "epochs": (["fig3", "--epochs=0"], "epochs=0"),
     "examples": (["fig3", "--examples=3"], "examples=3"),
     "ensemble": (["table1", "--ensemble=0"], "ensemble=0"),
+    "rows": (["table3", "--rows", "resnet110_cifar"], "resnet110_cifar10"),
+    "rows of paper": (["table3", "--rows", "densenet190_cifar100"], "preset='quick'"),
 }
 
 

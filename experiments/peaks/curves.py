@@ -40,6 +40,30 @@ def errors_of(
     return np.where(failed, 100.0, best), np.where(failed, 100.0, last)
 
 
+def at_chance(errors: Sequence[np.ndarray], num_classes: int) -> list[str]:
+    """A note where no network does better than guessing by more than a tenth.
+
+    Args:
+        errors: of several rules, (seeds,) each, in percent.
+        num_classes: that are guessed among.
+
+    Example:
+        >>> at_chance([np.array([89.0, 90.0]), np.array([88.0])], 10)
+        ['guessing gives 90 %: so short a training says nothing of the rules here']
+        >>> at_chance([np.array([89.0]), np.array([70.0])], 10)
+        []
+    """
+    chance = 100 * (1 - 1 / num_classes)
+    if min(float(np.min(values)) for values in errors) < 0.9 * chance:
+        return []
+    return [
+        (
+            f"guessing gives {chance:g} %: so short a training says nothing of the "
+            "rules here"
+        )
+    ]
+
+
 def histories_of(lab: Lab, task: str) -> dict[str, list[History]]:
     """Of every rule, and of the step rule with its rate tuned."""
     found = {

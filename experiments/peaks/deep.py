@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.paper import Result, shown
-from experiments.peaks.curves import errors_of
+from experiments.peaks.curves import at_chance, errors_of
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 
@@ -98,11 +98,16 @@ def compare(lab: Lab, table: Sequence[Row], notes: list[str]) -> Result:
         rows.append(row)
         options = "".join(f", {k} {v}" for k, v in plan.model_options.items())
         of_size = f" at {plan.image_size} pixels" if plan.image_size else ""
-        published = "" if line.published is None else f"; published: {line.published}"
+        chance = at_chance(
+            [found[name]["last"] for name in RULES],
+            lab.network(line.task, lab.rule(line.task, "step"), 0).data.num_classes,
+        )
+        published = "" if line.published is None else f"published: {line.published}"
         notes.append(
             f"{line.task}: {plan.model}{options} on {lab.dataset_of(line.task)}"
             f"{of_size}, {lab.size_of(line.task)}, {plan.epochs} epochs, rates "
-            f"{plan.start:g} and {plan.peak:g}{published}"
+            f"{plan.start:g} and {plan.peak:g}"
+            + "".join(f"; {note}" for note in (published, *chance) if note)
         )
         for name in RULES:
             for what, values in found[name].items():

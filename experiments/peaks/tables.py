@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.paper import Result, shown
-from experiments.peaks.curves import errors_of
+from experiments.peaks.curves import at_chance, errors_of
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape.errors import InputError
@@ -200,5 +200,6 @@ def table2(lab: Lab) -> Result:
             "the logits; the paper's 0.47 is of Lin et al."
         ),
         f"listed beside it in the paper: {OTHERS}",
+        *at_chance([variables[name][1] for name in variables], 10),
     ]
     return Result(rows, xr.Dataset(variables), {}, notes)
