@@ -44,9 +44,11 @@ class Arguments:
         crop: with --stream: random_resized (a random patch, scaled and mirrored, to
             train on; the middle to measure on) or none (the whole image, scaled).
         min_area: with --stream: the least share of an image that a patch takes.
+        threads: with --stream: that read and decode; default: one a core.
         top5: report the labels beyond the five largest logits too.
-        model: mlp, cnn, small, large, nin, nin_mnist, vgg11, resnet20 ... resnet110, or
-            preresnet20 ... preresnet164.
+        model: mlp, cnn, small, large, nin, nin_mnist, nin_bn, vgg, vgg11, resnet20 ...
+            resnet110, preresnet20 ... preresnet164, densenet40, densenet100,
+            densenet190, wrn28_10, alexnet, googlenet or bn_inception.
         compute_dtype: float32, bfloat16 or float64, of models that offer it: the
             ResNets.
         epochs: passes over the training examples.
@@ -104,6 +106,7 @@ class Arguments:
     image_size: int | None = None
     crop: str | None = None
     min_area: float | None = None
+    threads: int | None = None
     top5: bool | None = None
     model: str | None = None
     compute_dtype: str | None = None
@@ -177,6 +180,9 @@ _SCHEDULE_FLAGS = {
     for argument in inspect.signature(factory).parameters
 } - {"total_steps"}
 
+# Of a stream alone.
+_STREAM = ("image_size", "crop", "min_area")
+
 # What a schedule takes when neither a flag nor the preset says.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "rational": {"decay": 9.0},
@@ -230,6 +236,8 @@ def resolve(
     fields = {**preset.fields, **given}
     if list(fields.get("augment", ())) == ["none"]:
         fields["augment"] = ()
+    if given.get("stream") is False:  # nor what else a preset says of streams
+        fields = {k: v for k, v in fields.items() if k not in _STREAM or k in given}
     schedule = fields.pop("schedule")
     options = schedule_options(schedule, preset.fields, given)
     fields = {k: v for k, v in fields.items() if k not in _SCHEDULE_FLAGS}
@@ -272,6 +280,9 @@ def schedule_options(
     values = _preset_rates(schedule, arguments, preset, given)
     values.update(_DEFAULTS.get(schedule, {}))
     values.update({k: v for k, v in preset.items() if k not in values})
+    # A preset that sets the variance means a Gaussian that is not cut at its start.
+    if preset.get("variance") is not None and schedule == "gaussian":
+        values.pop("start_lr", None)
     # A peak that is changed takes its start along.
     if "peak_lr" in given and "start_lr" not in given and "start_lr" in values:
         values["start_lr"] *= given["peak_lr"] / values["peak_lr"]

@@ -102,10 +102,14 @@ class Arm(abc.ABC):
         )  # fmt: skip
         self.model: nn.Module = config.make_model(self.data.num_classes)
         devices = jax.local_devices()
+        settings = config.to_dict()
+        if isinstance(self.data, data_.StreamedDataset):
+            # A folder's name says nothing of what is in it.
+            settings["data"] = [self.data.train.fingerprint, self.data.test.fingerprint]
         if not self.records.exists():
-            Records.create(path, {**config.to_dict(), **describe(devices)})
+            Records.create(path, {**settings, **describe(devices)})
         kept = self.records.config()
-        if {name: kept.get(name) for name in config.to_dict()} != config.to_dict():
+        if {name: kept.get(name) for name in settings} != settings:
             raise InputError(
                 f"{str(path)!r} holds a network that was trained otherwise; remove it, "
                 "or choose another --run-dir"
@@ -317,9 +321,16 @@ def _load(
 ) -> data_.Dataset | data_.StreamedDataset:
     """A data set, or a part of it drawn at random."""
     if image_size is not None:
+        options: dict[str, Any] = {"image_size": image_size, "data_dir": data_dir}
+        whole = data_.open_stream(name, **options)
+
+        def fewer(wanted: int | None, there: int) -> int | None:
+            return None if wanted is None else min(wanted, there)
+
         return data_.open_stream(
-            name, image_size=image_size, data_dir=data_dir, validation=validation,
-            examples=examples, test_examples=test,
+            name, validation=validation,
+            examples=fewer(examples, len(whole.train) - validation),
+            test_examples=fewer(test, len(whole.test)), **options,
         )  # fmt: skip
     data = data_.load(name, data_dir=data_dir)
     if examples is not None and examples < len(data.train):

@@ -8,18 +8,8 @@ Needs the TFDS set cifar10: ``python -m lrscape.data prepare cifar10``.
 import sys
 
 from experiments.arguments import Preset
+from experiments.peaks.deep_plans import PAPER, fields_of
 from experiments.train import main
-
-_DEEP = {
-    "dataset": "cifar10",
-    "batch_size": 128,
-    "augment": ("crop", "flip"),
-    "schedule": "gaussian",
-    "peak_lr": 0.3,
-    "start_lr": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 1e-4,
-}
 
 PRESETS = {
     "quick": Preset(
@@ -38,38 +28,20 @@ PRESETS = {
         },
         model_options={"initializer": "he"},
     ),
-    # Table 3 of paper 1; with --dataset=cifar100 its other half.
+    # Table 3 of paper 1; ResNet-110's other half is --dataset=cifar100.
     "paper": Preset(
         about="pre-activation ResNet-110, 270 epochs: 5.34 % in paper 1, on a GPU",
-        fields={
-            **_DEEP,
-            "model": "preresnet110",
-            "epochs": 270,
-            "augment": ("crop", "flip", "jitter"),
-        },
-        model_options={"block": "basic"},
+        fields=fields_of(PAPER["resnet110_cifar10"]),
+        model_options=PAPER["resnet110_cifar10"].model_options,
     ),
     "densenet": Preset(
         about="DenseNet-BC (100, 12) on CIFAR-100: 22.17 % in paper 1, on a GPU",
-        fields={
-            **_DEEP,
-            "dataset": "cifar100",
-            "model": "densenet100",
-            "epochs": 300,
-            "batch_size": 64,
-        },
+        fields=fields_of(PAPER["densenet100_cifar100"]),
     ),
     "wrn": Preset(
         about="WRN-28-10 with dropout on CIFAR-100: 18.03 % in paper 1, on a GPU",
-        fields={
-            **_DEEP,
-            "dataset": "cifar100",
-            "model": "wrn28_10",
-            "epochs": 200,
-            "peak_lr": 0.2,
-            "weight_decay": 5e-4,
-        },
-        model_options={"dropout": 0.3},
+        fields=fields_of(PAPER["wrn28_10_cifar100"]),
+        model_options=PAPER["wrn28_10_cifar100"].model_options,
     ),
 }
 

@@ -3,7 +3,8 @@
     python -m experiments.imagenet --preset=paper --data-dir=~/tensorflow_datasets
 
 Needs the TFDS set imagenet2012 (``python -m lrscape.data prepare imagenet2012``, once
-its archives are downloaded by hand), or ``--dataset=folder --data-dir=DIR`` with
+its archives, ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, lie in
+downloads/manual of the data directory), or ``--dataset=folder --data-dir=DIR`` with
 DIR/train/CLASS/*.jpeg and DIR/val/CLASS/*.jpeg. The preset quick streams a part of
 CIFAR-10, enlarged: minutes on two CPU cores.
 """
@@ -11,30 +12,12 @@ CIFAR-10, enlarged: minutes on two CPU cores.
 import sys
 
 from experiments.arguments import Preset
+from experiments.peaks.deep_plans import PAPER, fields_of
 from experiments.train import main
 
-# Paper 1, table 4: the same rates for all three networks.
-_PAPER = {
-    "dataset": "imagenet2012",
-    "stream": True,
-    "image_size": 224,
-    "top5": True,
-    "schedule": "gaussian",
-    "peak_lr": 0.03,
-    "start_lr": 0.01,
-    "momentum": 0.9,
-    "log_every": 100,
-    "checkpoint_every": 1000,
-}
-_ALEXNET = {
-    **_PAPER,
-    "model": "alexnet",
-    "epochs": 90,
-    "batch_size": 128,
-    "weight_decay": 5e-4,
-    # Its weights start small for pixels from 0 to 255.
-    "normalize": "center",
-}
+# Checkpoints come more often than epochs.
+_OFTEN = {"log_every": 100, "checkpoint_every": 1000}
+_ALEXNET = {**fields_of(PAPER["alexnet"]), **_OFTEN}
 
 PRESETS = {
     "quick": Preset(
@@ -57,29 +40,16 @@ PRESETS = {
         fields=_ALEXNET,
     ),
     "naive": Preset(
-        about="AlexNet, 270 epochs without a slow start: 18.89 % in paper 1",
-        fields={**_ALEXNET, "epochs": 270, "variance": 0.0128},
+        about="AlexNet, 270 epochs of an uncut Gaussian: 18.89 % in paper 1",
+        fields={**fields_of(PAPER["alexnet_naive"]), **_OFTEN},
     ),
     "googlenet": Preset(
         about="80 epochs: 10.39 % in paper 1, 10.82 % by steps",
-        fields={
-            **_PAPER,
-            "model": "googlenet",
-            "epochs": 80,
-            "batch_size": 256,
-            "weight_decay": 2e-4,
-            "normalize": "center",
-        },
+        fields={**fields_of(PAPER["googlenet"]), **_OFTEN},
     ),
     "bn_inception": Preset(
         about="80 epochs: 8.68 % in paper 1, 9.05 % by steps",
-        fields={
-            **_PAPER,
-            "model": "bn_inception",
-            "epochs": 80,
-            "batch_size": 256,
-            "weight_decay": 5e-4,
-        },
+        fields={**fields_of(PAPER["bn_inception"]), **_OFTEN},
     ),
 }
 

@@ -164,6 +164,8 @@ class Loop:
         if self.gauge is not None:
             line["seconds_waited"] = round(self.gauge.waited - self.waited_before, 3)
             self.waited_before = self.gauge.waited
+            line["images_per_second"] = self.images_per_second
+            line["pipeline_images_per_second"] = self.gauge.images_per_second
         line["seconds"] = round(self.seconds, 3)
         self.records.append_metrics(line)
         if evaluates:
@@ -180,7 +182,15 @@ class Loop:
             tqdm.write(
                 f"epoch {step // self.steps_per_epoch:>3}  rate "
                 f"{line['learning_rate']:.3g}  {measured}  {self.seconds:.1f} s"
+                + self._speeds()
             )
+
+    def _speeds(self) -> str:
+        """Of a stream: images a second in training, and those that can be read."""
+        if self.gauge is None or (trained := self.images_per_second) is None:
+            return ""
+        read = self.gauge.images_per_second or math.nan
+        return f"  {trained:,.0f} images/s of {read:,.0f} read"
 
     def keep(self, step: int, state: TrainState) -> None:
         """Keeps the snapshots that are due at a step."""
@@ -202,10 +212,11 @@ class Loop:
 
     @property
     def pipeline(self) -> dict[str, float]:
-        """Of a stream: what its threads could read a second, and how often it lacked.
+        """Of a stream: what its threads could read a second, and how long it lacked.
 
-        ``pipeline_images_per_second`` and ``seconds_waited`` of this stretch of the
-        run; nothing where data lies in memory.
+        ``pipeline_images_per_second``, beside training, and at the most
+        ``seconds_waited``, of this stretch of the run; nothing where data lies in
+        memory.
         """
         if self.gauge is None or (rate := self.gauge.images_per_second) is None:
             return {}

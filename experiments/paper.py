@@ -181,6 +181,8 @@ def as_text(rows: list[dict[str, Any]]) -> str:
         a  bc
         1  x
     """
+    if not rows:
+        return "(nothing was measured)"
     cells = [list(rows[0]), *([str(v) for v in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

@@ -46,6 +46,7 @@ PRESETS = {
             "start_lr": 0.1,
             "weight_decay": 1e-4,
         },
+        model_options={"block": "basic"},
     ),
 }
 

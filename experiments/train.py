@@ -46,7 +46,7 @@ from lrscape.training.feed import position
 from lrscape.training.fit import scan_steps
 
 # What a run may be resumed with another value of, at the price of bit-for-bit equality.
-CHANGEABLE = ("data_dir", "num_devices")
+CHANGEABLE = ("data_dir", "num_devices", "threads")
 
 # Of what is neither a loss nor an error.
 UNITS = {
@@ -112,6 +112,11 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
     model = config.make_model(data.num_classes)
     schedule = config.make_schedule(total_steps, steps_per_epoch)
     tx = config.make_optimizer(schedule)
+    evaluate = make_evaluate(
+        model, data, config, batch_size=config.eval_batch_size, top5=config.top5
+    )
+    if isinstance(data, StreamedDataset):
+        data.normalization(config.normalize)  # reads a sample of the images
 
     # All that can be wrong with the input has been looked at: now there is a run.
     with records.lock():
@@ -131,13 +136,7 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
                 records=records,
                 checkpoints=checkpoints,
                 config=config,
-                evaluate=make_evaluate(
-                    model,
-                    data,
-                    config,
-                    batch_size=config.eval_batch_size,
-                    top5=config.top5,
-                ),
+                evaluate=evaluate,
                 parts=("test",) if data.validation is None else ("validation", "test"),
                 data=data,
                 steps_per_epoch=steps_per_epoch,
@@ -152,7 +151,7 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
                 if loop.step == 0:
                     loop.keep(0, state)
                     loop.save(0, state)
-                stride = scan_steps(config, devices)
+                stride = 1 if config.stream else scan_steps(config, devices)
                 states = fit(
                     model,
                     data,
@@ -253,8 +252,8 @@ def _finish(loop: Loop, parameters: int) -> None:
     fast = f", {speed:,.0f} images/s" if speed else ""
     if read := loop.pipeline:
         fast += (
-            f" (the pipeline alone: up to {read['pipeline_images_per_second']:,.0f}; "
-            f"waited for it {read['seconds_waited']:.1f} s)"
+            f" (its stream read up to {read['pipeline_images_per_second']:,.0f} "
+            f"beside it; waited for it {read['seconds_waited']:.1f} s at most)"
         )
     print(
         f"test error {100 * last['test_error']:.2f} % after the last epoch (least "
@@ -338,5 +337,7 @@ def _open(
                 f"{str(run_dir)!r} was started; leave it out to go on, or start "
                 "another run"
             )
-    config = dataclasses.replace(config, num_devices=asked.num_devices)
+    config = dataclasses.replace(
+        config, num_devices=asked.num_devices, threads=asked.threads
+    )
     return config, records, False

@@ -16,7 +16,8 @@ import jax
 
 from lrscape import __version__
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# Pillow decodes what is streamed.
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 # Of what `describe` gives, the part that bits depend on.
 _DECISIVE = ("versions", "device", "device_count", "cores", "machine")
@@ -49,6 +50,9 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
 def differences(stored: Mapping[str, Any], devices: Sequence[jax.Device]) -> list[str]:
     """What has changed since `describe`, of that which a run's bits depend on."""
     now = describe(devices)
+    # A package that was not written down then cannot be said to differ.
+    versions = stored.get("versions", {})
+    now["versions"] = {k: v for k, v in now["versions"].items() if k in versions}
     return [
         f"{name} was {stored.get(name)} and is {now[name]}"
         for name in _DECISIVE

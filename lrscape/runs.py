@@ -40,7 +40,8 @@ class RunConfig(Config):
         dataset: see `lrscape.data.load`; likewise `data_dir`, `validation` and
             `split_seed`, `examples` and `test_examples`.
         stream: whether it is read as it is needed, see `lrscape.data.open_stream`,
-            rather than held in memory; likewise `image_size`, `crop` and `min_area`.
+            rather than held in memory; likewise `image_size`, `crop`, `min_area` and
+            `threads`.
         top5: whether the labels that are not among the five largest logits are counted
             beside those that are not the largest.
         model: see `lrscape.models.create`.
@@ -68,6 +69,7 @@ class RunConfig(Config):
     image_size: int | None = None
     crop: str | None = None
     min_area: float | None = None
+    threads: int | None = None
     top5: bool = False
     model: str
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -89,7 +91,7 @@ class RunConfig(Config):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"{field}={value!r} must be 1 or more")
-        for field in ("image_size", "crop", "min_area"):
+        for field in ("image_size", "crop", "min_area", "threads"):
             if not self.stream and (value := getattr(self, field)) is not None:
                 raise InputError(
                     f"{field}={value!r} is of data that is streamed; add "
@@ -97,6 +99,11 @@ class RunConfig(Config):
                 )
         if self.stream and self.image_size is None:
             raise InputError("stream=True needs image_size, the side of a view")
+        if self.stream and self.normalize == "whiten":
+            raise InputError(
+                "normalize='whiten' is fitted to a whole data set in memory: leave "
+                "stream out, or use normalize='standardize'"
+            )
         if self.validation < 0:
             raise InputError(f"validation={self.validation!r} must not be negative")
         for epoch in self.snapshot_epochs:
@@ -142,7 +149,9 @@ class RunConfig(Config):
         }
         if not self.stream:
             return data_.load(self.dataset, **parts)
-        views: dict[str, Any] = {"crop": self.crop, "min_area": self.min_area}
+        views: dict[str, Any] = {
+            "crop": self.crop, "min_area": self.min_area, "threads": self.threads,
+        }  # fmt: skip
         views = {name: value for name, value in views.items() if value is not None}
         assert self.image_size is not None
         return data_.open_stream(

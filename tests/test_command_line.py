@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import cifar, digits, mnist
+from experiments import cifar, digits, imagenet, mnist, tiny_imagenet
 from experiments.arguments import resolve, schedule_options
 from experiments.train import main
 from lrscape import schedules
@@ -125,7 +125,33 @@ def test_flags_become_a_schedules_arguments():
     assert "variance" not in schedule_options("gaussian", preset, {"end_lr": 1e-4})
 
 
-@pytest.mark.parametrize("experiment", [digits, mnist, cifar])
+@pytest.mark.parametrize(
+    ("preset", "first"), [("paper", 0.01), ("naive", 0.03 * np.exp(-0.25 / 0.0128))]
+)
+def test_imagenets_rates_are_the_papers(preset, first):
+    config = resolve("imagenet", imagenet.PRESETS, preset, {}, None)
+    schedule = config.make_schedule(total_steps=1000, steps_per_epoch=10)
+    assert float(schedule(0)) == pytest.approx(first, rel=1e-3)
+    rates = np.asarray(schedule(np.arange(1001)))
+    assert rates.max() == pytest.approx(0.03, rel=1e-4)
+    if preset == "paper":
+        assert rates[-1] == pytest.approx(3e-6, rel=1e-3)
+
+
+def test_a_preset_that_streams_can_be_held_in_memory():
+    given = {"stream": False, "dataset": "cifar10"}
+    config = resolve("imagenet", imagenet.PRESETS, "paper", given, None)
+    assert (config.stream, config.image_size) == (False, None)
+    with pytest.raises(InputError, match="image_size=32 is of data that is streamed"):
+        resolve("digits", digits.PRESETS, "quick", {"image_size": 32}, None)
+    with pytest.raises(InputError, match="stream=True needs image_size"):
+        resolve("digits", digits.PRESETS, "quick", {"stream": True}, None)
+    both = {"stream": True, "image_size": 8, "normalize": "whiten"}
+    with pytest.raises(InputError, match="normalize='whiten'"):
+        resolve("digits", digits.PRESETS, "quick", both, None)
+
+
+@pytest.mark.parametrize("experiment", [digits, mnist, cifar, imagenet, tiny_imagenet])
 def test_presets_resolve(experiment):
     name = experiment.__name__.split(".")[-1]
     for preset in experiment.PRESETS:

@@ -1,5 +1,6 @@
 """Streams: what they read, in which order, and that training on them is the same."""
 
+import dataclasses
 import io
 import json
 import signal
@@ -142,9 +143,23 @@ def test_tfds_in_imagenets_layout(digits, tmp_path):
     name = write_tfds(tmp_path, digits, SIDES)
     made = data.open_stream(name, image_size=12, data_dir=tmp_path)
     assert (len(made.train), len(made.test), made.num_classes) == (96, 30, 10)
-    # TFDS shuffles what it writes; the images keep their labels.
-    labels = made.train.take(np.arange(96)).label
-    np.testing.assert_array_equal(np.bincount(labels), np.bincount(digits.train.label))
+    # TFDS shuffles what it writes; each image keeps its label.
+    whole = data.open_stream(name, image_size=8, data_dir=tmp_path, crop="none")
+    found = whole.train.take(np.arange(96))
+    likeness = np.corrcoef(
+        found.image.mean(axis=-1).reshape(96, -1), digits.train.image.reshape(96, -1)
+    )[:96, 96:]
+    nearest = likeness.argmax(axis=1)
+    assert sorted(nearest) == list(range(96))
+    np.testing.assert_array_equal(found.label, digits.train.label[nearest])
+    # A record that is damaged on disk is named.
+    (shard,) = (tmp_path / name / "1.0.0").glob("*-train.array_record*")
+    raw = bytearray(shard.read_bytes())
+    raw[len(raw) // 3 : len(raw) // 3 + 4000] = bytes(4000)
+    shard.write_bytes(raw)
+    damaged = data.open_stream(name, image_size=8, data_dir=tmp_path)
+    with pytest.raises(InputError, match="record [0-9]+ of 'train' in .* cannot be"):
+        damaged.train.take(np.arange(96))
     with pytest.raises(InputError, match="images of different sizes.*--stream"):
         data.load(name, data_dir=tmp_path)
 
@@ -352,6 +367,49 @@ def test_killed_and_resumed(folders, tmp_path):
     summary = json.loads((undisturbed / "summary.json").read_text())
     assert summary["pipeline_images_per_second"] > 0
     assert 0 <= summary["last"]["test_top5_error"] <= summary["last"]["test_error"]
+
+
+def test_fingerprints_are_of_the_images(folders, digits, tmp_path):
+    """The same wherever they lie; another where a file, or the choice, is another."""
+
+    def opened(root, **options):
+        return data.open_stream("folder", image_size=12, data_dir=root, **options)
+
+    root = tmp_path / "copy"
+    write_folders(root, digits, SIDES)
+    before = opened(folders)
+    assert opened(root).train.fingerprint == before.train.fingerprint
+    assert opened(root, examples=95).train.fingerprint != before.train.fingerprint
+    file = sorted((root / "val" / "class_1").iterdir())[0]
+    file.write_bytes(file.read_bytes() + b"more")
+    assert opened(root).test.fingerprint != before.test.fingerprint
+    assert opened(root).train.fingerprint == before.train.fingerprint
+
+
+def test_labels_that_are_none(streamed):
+    few = dataclasses.replace(streamed.train, num_classes=9)
+    with pytest.raises(InputError, match=r"class_9/.* has the label 9, .* 9 classes"):
+        few.take(np.arange(96))
+
+
+def test_too_many_at_once(streamed):
+    with pytest.raises(InputError, match="GB of memory at once"):
+        streamed.train.take(np.zeros(10_000_000, int))
+
+
+def test_several_processes_are_refused(streamed, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="one of 2 processes"):
+        make_evaluate(models.create("mlp", num_classes=10), streamed, Config(epochs=1))(
+            None
+        )
+
+
+def test_what_only_one_path_takes(tmp_path):
+    with pytest.raises(InputError, match="'folder' is streamed: add --stream=True"):
+        data.load("folder", data_dir=tmp_path)
+    with pytest.raises(InputError, match="'tiny_imagenet' is read into memory"):
+        data.open_stream("tiny_imagenet", image_size=8)
 
 
 def test_other_data_is_not_gone_on_with(folders, digits, tmp_path):

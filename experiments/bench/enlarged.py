@@ -15,6 +15,8 @@ from lrscape import data
 # ImageNet's images are 500 x 375 and 110 kB in the middle.
 SIDES = (300, 500)
 QUALITY = 90
+# What a sensor adds: without it an enlarged image is smooth, and decodes too fast.
+GRAIN = 10.0  # of 255
 
 
 def encoded(
@@ -33,7 +35,10 @@ def encoded(
         if pixels.shape[-1] == 1:
             pixels = pixels.repeat(3, axis=-1)
         size = tuple(random.integers(sides[0], sides[1] + 1, 2).tolist())
-        large = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+        enlarged = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+        grain = random.normal(0, GRAIN, (size[1], size[0], 1))
+        grainy = np.clip(np.asarray(enlarged) + grain, 0, 255).astype(np.uint8)
+        large = Image.fromarray(grainy)
         file = io.BytesIO()
         large.save(file, "jpeg", quality=QUALITY)
         yield file.getvalue(), int(label)

@@ -105,6 +105,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="alexnet")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(argv)
+    if IMAGES % options.batch_size:
+        parser.error(f"--batch-size={options.batch_size} must divide {IMAGES}")
     source = "cifar10" if "cifar10" in prepared(data_directory()) else "digits"
     real = data.load(source, examples=IMAGES, test_examples=16)
     with tempfile.TemporaryDirectory() as folder:
@@ -119,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
                 options.repeats,
             )
         )
+        sizes = [len(streamed.train.encoded[n][0]) for n in range(IMAGES)]
+        print(f"{np.mean(sizes) / 1000:.0f} kB a file on average")
         show(f"{IMAGES} random views of {SIDE} pixels", read, IMAGES)
         memory = data.Dataset(
             name="memory", num_classes=streamed.num_classes, max_value=255,
@@ -145,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         show(f"{options.updates} updates of {options.model}", trained, work)
         calls = options.repeats + 2
         share = waited / calls / trained["images streamed"]["seconds"]
-        print(f"  waited for the stream: {100 * share:.1f} % of the time")
+        print(f"  waited for the stream: at most {100 * share:.1f} % of the time")
     if options.json:
         found = {
             **describe(jax.local_devices()),
@@ -155,7 +159,8 @@ def main(argv: list[str] | None = None) -> int:
             },
             "views": read,
             "updates": trained,
-            "waited_share": share,
+            "bytes_a_file": float(np.mean(sizes)),
+            "waited_share_at_most": share,
         }
         options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return 0

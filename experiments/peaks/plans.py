@@ -33,6 +33,7 @@ class Plan:
         normalize: see `lrscape.data.NORMALIZATIONS`.
         gradient_examples: of the full gradient after each epoch.
         looked_at: epochs whose weights are kept, beside the first and the last.
+        keeps_peak: whether the weights at the peak and on the way there are kept.
         image_size: the side of a view, of data that is streamed; None: it is held in
             memory.
         top5: whether labels beyond the five largest logits are counted too.
@@ -60,6 +61,7 @@ class Plan:
     normalize: str = "standardize"
     gradient_examples: int = 0
     looked_at: tuple[int, ...] = ()
+    keeps_peak: bool = True
     image_size: int | None = None
     top5: bool = False
 

@@ -204,7 +204,9 @@ class Lab:
             model_options=plan.model_options, rule=rule, momentum=plan.momentum,
             weight_decay=plan.weight_decay, dense_decay=plan.dense_decay,
             bias_rate=plan.bias_rate,
-            peak_of=None if short else self.rule(task, "gaussian"),
+            peak_of=(
+                None if short or not plan.keeps_peak else self.rule(task, "gaussian")
+            ),
             gradient_examples=0 if short else plan.gradient_examples,
             each_epoch=not short, image_size=plan.image_size,
             top5=plan.top5 or None,

@@ -12,6 +12,10 @@ import xarray as xr
 
 from experiments.probes.survey import Found, Survey, about
 from lrscape import figures, landscape
+from lrscape.data import StreamedDataset
+
+# Images of a stream that nearest neighbours are looked for among.
+CANDIDATES = 2000
 
 
 def distance(survey: Survey) -> Found:
@@ -107,7 +111,10 @@ def flatness(survey: Survey) -> Found:
     other = "test" if run.data.validation is None else "validation"
     if other == s.part:  # an image would be its own neighbour
         other = "train"
-    candidates, _ = run.sample(other)
+    # Of a stream only some are held at once.
+    streamed = isinstance(run.data, StreamedDataset)
+    most = min(len(getattr(run.data, other)), CANDIDATES) if streamed else None
+    candidates, _ = run.sample(other, most)
     fractions = np.linspace(0, 1, s.points // 2 + 1)
     noise = landscape.noise_moves(keys[2], inputs, num_directions=s.directions)
     noise_scales = fractions * float(jnp.linalg.norm(inputs[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -86,15 +87,7 @@ class Dataset:
         """
         shape = (1, 1, self.image_shape[-1])
         if kind == "standardize":
-            # Counting each value of uint8 is exact and needs no float copy.
-            values = np.arange(256)
-            counts = np.stack([
-                np.bincount(self.train.image[..., channel].ravel(), minlength=256)
-                for channel in range(shape[-1])
-            ])  # fmt: skip
-            pixels = counts.sum(axis=1)
-            mean = counts @ values / pixels
-            variance = counts @ values**2 / pixels - mean**2
+            mean, variance = moments([self.train.image])
             scale = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 1.0)
         elif kind in ("center", "center_scale"):
             mean = self.train.image.mean(axis=0, dtype=np.float64)
@@ -113,6 +106,35 @@ class Dataset:
             np.reshape(mean, shape).astype(np.float32),
             np.broadcast_to(scale, shape).astype(np.float32),
         )
+
+
+def moments(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the variance of each channel's pixels, exactly.
+
+    Args:
+        chunks: images (n, height, width, channels), uint8, in pieces.
+
+    Returns:
+        (channels,) each.
+
+    Example:
+        >>> mean, variance = moments([np.uint8([[[[1, 7]]]]), np.uint8([[[[3, 7]]]])])
+        >>> mean.tolist(), variance.tolist()
+        ([2.0, 7.0], [1.0, 0.0])
+    """
+    # Counting each value of uint8 needs no float copy.
+    values = np.arange(256)
+    counts = sum(
+        np.stack([
+            np.bincount(chunk[..., channel].ravel(), minlength=256)
+            for channel in range(chunk.shape[-1])
+        ])
+        for chunk in chunks
+    )  # fmt: skip
+    counts = np.asarray(counts)
+    pixels = counts.sum(axis=1)
+    mean = counts @ values / pixels
+    return mean, counts @ values**2 / pixels - mean**2
 
 
 def hold_out(examples: Examples, count: int, seed: int) -> tuple[Examples, Examples]:

@@ -5,16 +5,18 @@ What reads them asks for one record at a time, by its position, and nothing is k
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
+from lrscape.data import tiny_imagenet
 from lrscape.data.dataset import Examples
 from lrscape.data.sources import (
     image_parts,
@@ -26,6 +28,8 @@ from lrscape.errors import InputError, MissingDatasetError
 
 FOLDER = "folder"
 DIGITS = "digits"
+# Files that a process opens besides a data set's.
+SPARE_FILES = 256
 SUFFIXES = (".jpeg", ".jpg", ".png")
 # The parts that errors are reported on, as folders are called.
 _TEST_FOLDERS = ("val", "test", "validation")
@@ -46,6 +50,10 @@ class Encoded(Protocol):
     @property
     def root(self) -> str:
         """Where the data set lies."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same images in the same order, wherever they lie."""
 
 
 class Parts(NamedTuple):
@@ -78,6 +86,11 @@ def find(name: str, data_dir: Path | None) -> Parts:
     """
     if name == DIGITS:
         return _digits()
+    if name == tiny_imagenet.NAME:
+        raise InputError(
+            f"dataset={name!r} is read into memory: leave --stream out, or stream its "
+            "folder of classes as --dataset=folder"
+        )
     if name == FOLDER:
         if data_dir is None:
             raise InputError(
@@ -91,8 +104,9 @@ def find(name: str, data_dir: Path | None) -> Parts:
 class _TfdsPart:
     """A part of a TFDS set; images stay encoded."""
 
-    def __init__(self, source: Any, split: str, root: str):
+    def __init__(self, source: Any, split: str, root: str, fingerprint: str):
         self._source, self._split, self.root = source, split, root
+        self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         return len(self._source)
@@ -110,7 +124,7 @@ def _tfds(name: str, data_dir: Path | None) -> Parts:
         builder = prepared_builder(name, data_dir)
         from tensorflow_datasets import decode
 
-        parts = []
+        parts, shards = [], 0
         for split in image_parts(name, builder, any_size=True):
             try:
                 source = builder.as_data_source(
@@ -122,16 +136,54 @@ def _tfds(name: str, data_dir: Path | None) -> Parts:
                     f"record: {error}; prepare it anew with `python -m lrscape.data "
                     f"prepare {name}`, which writes array_record"
                 ) from error
-            parts.append(_TfdsPart(source, split, str(builder.data_path)))
+            about = builder.info.splits[split]
+            identity = [builder.info.full_name, split, about.shard_lengths,
+                        about.num_bytes]  # fmt: skip
+            fingerprint = _digest(map(str, identity))
+            parts.append(_TfdsPart(source, split, str(builder.data_path), fingerprint))
+            shards += len(about.shard_lengths)
         features = builder.info.features
+    _allow_open_files(shards)
     channels = 1 if features["image"].shape[-1] == 1 else 3
     return Parts(parts[0], parts[1], features["label"].num_classes, channels)
+
+
+def _allow_open_files(shards: int) -> None:
+    """Raises the limit on open files: each shard that was read from stays open.
+
+    Raises:
+        InputError: it cannot be raised so far.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    wanted = shards + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= wanted:
+        return
+    if hard != unlimited and hard < wanted:
+        raise InputError(
+            f"the data set has {shards} shards, each of which stays open, and this "
+            f"process may open {hard} files: raise the limit, `ulimit -n {wanted}`"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _digest(words: Iterable[str]) -> str:
+    found = hashlib.sha256()
+    for word in words:
+        found.update(word.encode())
+        found.update(b"\0")
+    return found.hexdigest()
 
 
 class _Pngs:
     """Images in memory, encoded when they are asked for."""
 
     root = "memory"
+    fingerprint = "digits"
 
     def __init__(self, examples: Examples, max_value: int):
         self._examples, self._max_value = examples, max_value
@@ -159,8 +211,11 @@ def _digits() -> Parts:
 class _Files:
     """Image files and their labels; paths start at the root."""
 
-    def __init__(self, root: str, paths: Sequence[str], labels: Sequence[int]):
+    def __init__(
+        self, root: str, paths: Sequence[str], labels: Sequence[int], sizes: list[int]
+    ):
         self.root, self._paths, self._labels = root, paths, labels
+        self.fingerprint = _digest(map(str, zip(paths, sizes, strict=True)))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -189,6 +244,7 @@ def _folders(root: Path) -> Parts:
     for part in ("train", test):
         paths: list[str] = []
         labels: list[int] = []
+        sizes: list[int] = []
         for folder in sorted((root / part).iterdir()):
             if not folder.is_dir():
                 continue
@@ -198,18 +254,21 @@ def _folders(root: Path) -> Parts:
                     "lacks; add it there, or take it out"
                 )
             # Numbers in names are ordered as numbers.
-            names = sorted(
-                (entry.name for entry in os.scandir(folder) if _is_image(entry.name)),
-                key=_natural,
-            )
+            files = {
+                entry.name: entry.stat().st_size
+                for entry in os.scandir(folder)
+                if _is_image(entry.name)
+            }
+            names = sorted(files, key=lambda name: (_natural(name), name))
             paths += [f"{part}/{folder.name}/{name}" for name in names]
             labels += [label_of[folder.name]] * len(names)
+            sizes += [files[name] for name in names]
         if not paths:
             raise InputError(
                 f"dataset='folder': {root / part} holds no image; its folders are to "
                 f"hold files that end in {', '.join(SUFFIXES)}"
             )
-        found[part] = _Files(str(root), paths, labels)
+        found[part] = _Files(str(root), paths, labels, sizes)
     return Parts(found["train"], found[test], len(classes), 3)
 
 
@@ -225,4 +284,4 @@ def _natural(name: str) -> list[tuple[int, str]]:
         ['a_2.jpeg', 'a_10.jpeg']
     """
     parts = re.split(r"(\d+)", name)
-    return [(int(p), "") if p.isdigit() else (-1, p) for p in parts]
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts]

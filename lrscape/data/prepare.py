@@ -49,6 +49,12 @@ def prepare(name: str, data_dir: Path) -> Path:
         builder.download_and_prepare()
     except ImportError as error:
         raise cannot_build(error) from error
+    except AssertionError as error:  # so TFDS asks for archives
+        manual = data_dir / "downloads" / "manual"
+        raise InputError(
+            f"dataset={name!r} cannot be downloaded for you: get its archives from its "
+            f"publisher, put them into {manual}, and run this again. TFDS says: {error}"
+        ) from error
     except (OSError, tfds.download.DownloadError) as error:
         raise InputError(
             f"dataset={name!r} could not be downloaded to {data_dir}: {error}"

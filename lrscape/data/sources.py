@@ -71,6 +71,11 @@ def load(
     directory = Path(data_dir) if data_dir else None
     if name == "digits":
         dataset = _digits(split_seed)
+    elif name == "folder":
+        raise InputError(
+            "dataset='folder' is streamed: add --stream=True and --image-size, or use "
+            "lrscape.data.open_stream"
+        )
     elif name == tiny_imagenet.NAME:
         dataset = tiny_imagenet.read(data_directory(directory))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lrscape.data.dataset import NORMALIZATIONS, Examples, choose
+from lrscape.data.dataset import NORMALIZATIONS, Examples, choose, moments
 from lrscape.data.encoded import Encoded, find
 from lrscape.data.views import MIN_AREA, middle_view, random_view, whole_view
 from lrscape.errors import InputError, unknown_name
@@ -23,6 +24,8 @@ from lrscape.errors import InputError, unknown_name
 CROPS = ("random_resized", "none")
 # Whose pixels stand for all where mean and deviation are asked for.
 SAMPLE = 1000
+# Of images that are held at once.
+MOST_BYTES = 4 * 2**30
 
 
 class Batch(NamedTuple):
@@ -45,7 +48,8 @@ class Gauge:
     Attributes:
         decoded: examples that were read.
         seconds: that reading them took, added up over threads.
-        waited: seconds in which whoever asked for a batch stood still.
+        waited: seconds in which whoever asked for a batch stood still. A device may
+            have been at work for a part of them: no more than this was lost.
         threads: that read side by side.
     """
 
@@ -62,7 +66,7 @@ class Gauge:
 
     @property
     def images_per_second(self) -> float | None:
-        """What all threads together read while nothing holds them up."""
+        """What all threads together read, beside whatever else runs meanwhile."""
         return self.threads * self.decoded / self.seconds if self.seconds else None
 
 
@@ -75,6 +79,7 @@ class Stream:
         at: the positions in `encoded` that belong to it.
         side: of every view, in pixels.
         channels: 3 or 1.
+        num_classes: labels lie below it.
         crop: of `CROPS`, see `open_stream`; likewise `min_area`.
         min_area: the least share of an image that a random view shows.
         gauge: how fast it is read.
@@ -84,12 +89,20 @@ class Stream:
     at: np.ndarray
     side: int
     channels: int
+    num_classes: int
     crop: str
     min_area: float
-    gauge: Gauge = dataclasses.field(default_factory=lambda: Gauge(_cores()))
+    gauge: Gauge
 
     def __len__(self) -> int:
         return len(self.at)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The same for the same examples in the same order, wherever they lie."""
+        found = hashlib.sha256(self.encoded.fingerprint.encode())
+        found.update(np.ascontiguousarray(self.at, np.int64).data)
+        return found.hexdigest()
 
     def name_of(self, index: int) -> str:
         """What an example is called, wherever the data set lies."""
@@ -108,12 +121,24 @@ class Stream:
             (side, side, channels), uint8, and the label.
 
         Raises:
-            InputError: a file that cannot be decoded; names it.
+            InputError: a file that cannot be read or decoded, or a label that is none;
+                names it.
         """
         started = time.perf_counter()
         where = int(self.at[index])
+        name = f"{self.encoded.name_of(where)} in {self.encoded.root}"
         try:
             encoded, label = self.encoded[where]
+        # Files, array_record and TFDS fail in ways of their own, and what is wanted in
+        # any case is to know where.
+        except Exception as error:
+            raise InputError(f"{name} cannot be read: {error!r}") from error
+        if not 0 <= label < self.num_classes:
+            raise InputError(
+                f"{name} has the label {label}, which is not one of "
+                f"{self.num_classes} classes; a part without labels cannot be used"
+            )
+        try:
             if self.crop == "none":
                 view = whole_view(encoded, self.side, self.channels)
             elif random is None:
@@ -127,15 +152,24 @@ class Stream:
             OSError, SyntaxError, ValueError, Image.DecompressionBombError,
         ) as error:  # fmt: skip
             raise InputError(
-                f"{self.encoded.name_of(where)} in {self.encoded.root} cannot be "
-                f"decoded ({error}); replace it, or take it out of the data set and "
-                "start a new run"
+                f"{name} cannot be decoded ({error}); replace it, or take it out of "
+                "the data set and start a new run"
             ) from error
         self.gauge.add(time.perf_counter() - started)
         return view, label
 
     def take(self, indices: np.ndarray) -> Examples:
-        """The examples at `indices`, in that order, in the view to measure on."""
+        """The examples at `indices`, in that order, in the view to measure on.
+
+        Raises:
+            InputError: more than a few GB of them.
+        """
+        size = len(indices) * self.side**2 * self.channels
+        if size > MOST_BYTES:
+            raise InputError(
+                f"{len(indices)} images of {self.side} pixels would take "
+                f"{size / 2**30:.1f} GB of memory at once; ask for fewer (num_examples)"
+            )
         images = np.empty((len(indices), self.side, self.side, self.channels), np.uint8)
         labels = np.empty(len(indices), np.int32)
 
@@ -209,12 +243,14 @@ class _Rows:
 
     def __init__(self, indices_of: Callable[[int], np.ndarray], size: int):
         self._size = size
-        # Threads may compute one twice, which is harmless.
         self._indices_of = functools.lru_cache(maxsize=8)(indices_of)
+        self._lock = threading.Lock()
 
     def __call__(self, position: int) -> tuple[int, int]:
         step, slot = divmod(position, self._size)
-        return step, int(self._indices_of(step)[slot])
+        # Or each thread would shuffle a new epoch for itself.
+        with self._lock:
+            return step, int(self._indices_of(step)[slot])
 
 
 def _stack(rows: list[tuple[np.ndarray, int, int]]) -> Batch:
@@ -265,8 +301,9 @@ class StreamedDataset:
         """Mean and deviation of each channel, over a thousand training examples."""
         count = min(SAMPLE, len(self.train))
         at = np.linspace(0, len(self.train) - 1, count).round().astype(int)
-        pixels = self.train.take(at).image.astype(np.float64)
-        return pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2))
+        pieces = np.array_split(at, max(1, count // 50))
+        mean, variance = moments(self.train.take(piece).image for piece in pieces)
+        return mean, np.sqrt(np.maximum(variance, 0))
 
     def normalization(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """The mean to subtract from pixels and the scale to divide by.
@@ -313,6 +350,7 @@ def open_stream(
     test_examples: int | None = None,
     crop: str = "random_resized",
     min_area: float = MIN_AREA,
+    threads: int | None = None,
 ) -> StreamedDataset:
     """Opens a data set of labelled images of any size, to be read as it is needed.
 
@@ -333,6 +371,8 @@ def open_stream(
             mirrored, and measures on its middle, 224 / 256 of the shorter side;
             ``'none'``: scales the whole image in either case.
         min_area: the least share of the image that a random patch takes.
+        threads: that read and decode side by side; None is one a core. They share one
+            interpreter, so that beyond a dozen more of them gain little.
 
     Returns:
         The data set; its test part is TFDS's ``test``, and ``validation`` of ImageNet,
@@ -349,10 +389,15 @@ def open_stream(
         >>> digits.train.take(np.arange(5)).image.shape
         (5, 32, 32, 1)
     """
-    if isinstance(image_size, bool) or not 1 <= image_size <= 4096:
-        raise InputError(f"image_size={image_size!r} must lie between 1 and 4096")
+    whole = isinstance(image_size, int) and not isinstance(image_size, bool)
+    if not whole or not 1 <= image_size <= 4096:
+        raise InputError(
+            f"image_size={image_size!r} must be a whole number between 1 and 4096"
+        )
     if crop not in CROPS:
         raise unknown_name("crop", crop, CROPS)
+    if threads is not None and threads < 1:
+        raise InputError(f"threads={threads!r} must be 1 or more")
     if not 0 < min_area <= 1:
         raise InputError(f"min_area={min_area!r} must lie in (0, 1]")
     parts = find(name, Path(data_dir) if data_dir else None)
@@ -362,7 +407,10 @@ def open_stream(
     )
 
     def stream(encoded: Encoded, at: np.ndarray) -> Stream:
-        return Stream(encoded, at, image_size, parts.channels, crop, min_area)
+        return Stream(
+            encoded, at, image_size, parts.channels, parts.num_classes, crop, min_area,
+            Gauge(threads or _cores()),
+        )  # fmt: skip
 
     return StreamedDataset(
         name=name,

@@ -1,4 +1,7 @@
-"""Views of an encoded image: a random one to train on, the middle to measure on."""
+"""Views of an encoded image: a random one to train on, the middle to measure on.
+
+Pixels are taken as they are stored: a camera's note on how it was held is not heeded.
+"""
 
 from __future__ import annotations
 

@@ -76,6 +76,8 @@ def make_evaluate(
             sums.append(step(variables, feeds[part].dataset, batch)[0])
             if len(devices) > 1:  # see `fit`: one program in flight on virtual devices
                 sums[-1]["loss"].block_until_ready()
+            elif len(sums) > 1:  # so that batches that are streamed do not pile up
+                sums[-2]["loss"].block_until_ready()
         # Added up in double precision on the host.
         return {name: sum(float(s[name]) for s in sums) / count for name in sums[0]}
 

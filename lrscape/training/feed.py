@@ -50,7 +50,8 @@ def position(
 
     Returns:
         ``epoch``, ``examples`` of it that have been seen, how many there are in
-        ``all``, and the ``next`` one's name.
+        ``all``, the ``next`` one's name, and the fingerprints of ``train`` and
+        ``test``.
     """
     count = len(data.train)
     epoch, batch = divmod(step, count // batch_size)
@@ -60,6 +61,8 @@ def position(
         "examples": batch * batch_size,
         "all": count,
         "next": data.train.name_of(following),
+        "train": data.train.fingerprint,
+        "test": data.test.fingerprint,
     }
 
 
@@ -165,7 +168,17 @@ def make_feed(
         part: ``'train'``, ``'validation'`` or ``'test'``.
         normalize: of `lrscape.data.NORMALIZATIONS`.
         devices: that batches are split over.
+
+    Raises:
+        InputError: a stream in one of several processes, whose updates do not yet add
+            up to one another's.
     """
     if isinstance(data, StreamedDataset):
+        if jax.process_count() > 1:
+            raise InputError(
+                f"dataset={data.name!r} is streamed, and this is one of "
+                f"{jax.process_count()} processes, which would train apart: use the "
+                "devices of one process"
+            )
         return Streamed(data, part, normalize, devices)
     return Resident(data, part, normalize, devices)

@@ -132,7 +132,7 @@ def fit(
         placed = jax.tree.map(jnp.copy, placed)
     feed = make_feed(data, "train", config.normalize, devices)
 
-    @functools.lru_cache(maxsize=1)
+    @functools.lru_cache(maxsize=2)  # a stream is read beyond an epoch's end
     def order_of(epoch: int) -> np.ndarray:
         return epoch_order(key, epoch, len(data.train))
 
