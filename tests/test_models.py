@@ -12,7 +12,7 @@ from lrscape import models
 from lrscape.errors import InputError
 from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.pooling import average_pool, max_pool
-from lrscape.models.small import local_response_norm
+from lrscape.models.response_norm import local_response_norm
 
 # Published or counted by hand: name, input, classes, fields, parameters.
 SIZES = [
@@ -101,6 +101,12 @@ SIZES = [
     ("densenet40", (32, 32, 3), {}, 1_019_722),
     ("densenet100", (32, 32, 3), {}, 769_162),
     ("densenet190", (32, 32, 3), {}, 25_624_430),
+    # Zagoruyko and Komodakis (2016): 36.5 million.
+    ("wrn28_10", (32, 32, 3), {}, 36_479_194),
+    # As published for 1000 classes (see `test_deep_models`), less 990 of these.
+    ("alexnet", (224, 224, 3), {}, 60_965_224 - 990 * 4097),
+    ("googlenet", (224, 224, 3), {}, 13_378_280 - 990 * 3 * 1025),
+    ("bn_inception", (224, 224, 3), {}, 11_188_288 - 990 * 1025),
 ]
 
 # Deep networks are counted without being compiled.

@@ -4,7 +4,8 @@
 of its last layer, before any dropout) as ``penultimate`` in the collection
 ``intermediates``: (n, features), or maps where that layer is a convolution. A model
 with batch norm has the field ``axis_name``, which training over several devices sets to
-synchronise the statistics.
+synchronise the statistics. One with auxiliary classifiers sows their logits in training
+as ``auxiliary``, and its field ``auxiliary_weight`` is the weight of their losses.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Any
 import flax.linen as nn
 
 from lrscape.errors import InputError, unknown_name
-from lrscape.models import densenet, nin, resnet
+from lrscape.models import densenet, nin, resnet, wrn
+from lrscape.models.alexnet import AlexNet as AlexNet
 from lrscape.models.all_cnn import AllCNN as AllCNN
+from lrscape.models.bn_inception import BNInception as BNInception
 from lrscape.models.cnn import CNN as CNN
 from lrscape.models.densenet import DenseNet as DenseNet
+from lrscape.models.googlenet import GoogLeNet as GoogLeNet
 from lrscape.models.lstm import LSTM as LSTM
 from lrscape.models.mlp import MLP as MLP
 from lrscape.models.mnist_cnn import MnistCNN as MnistCNN
@@ -29,6 +33,7 @@ from lrscape.models.resnet import ResNet as ResNet
 from lrscape.models.small import Small as Small
 from lrscape.models.vgg import VGG as VGG
 from lrscape.models.vgg import DropoutVGG as DropoutVGG
+from lrscape.models.wrn import WideResNet as WideResNet
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
@@ -42,6 +47,10 @@ _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "vgg": DropoutVGG,
     **densenet.FACTORIES,
     "lstm": LSTM,
+    **wrn.FACTORIES,
+    "alexnet": AlexNet,
+    "googlenet": GoogLeNet,
+    "bn_inception": BNInception,
 }
 
 NAMES: tuple[str, ...] = tuple(_FACTORIES)
@@ -97,12 +106,16 @@ __all__ = [
     "NAMES",
     "NIN",
     "VGG",
+    "AlexNet",
     "AllCNN",
+    "BNInception",
     "DenseNet",
     "DropoutVGG",
+    "GoogLeNet",
     "MnistCNN",
     "PreActResNet",
     "ResNet",
     "Small",
+    "WideResNet",
     "create",
 ]

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from lrscape.errors import InputError, unknown_name
+from lrscape.models.dtypes import check_dtype
 from lrscape.models.initializers import initializers
 
 SHORTCUTS = ("A", "B")
 BLOCKS = ("basic", "bottleneck")
-DTYPES = ("float32", "bfloat16", "float64")
 
 # Layers a block of each kind, in each of three stages.
 _LAYERS = {"basic": 2, "bottleneck": 3}
@@ -37,8 +37,8 @@ def blocks_per_stage(depth: int, block: str) -> int:
     return (depth - 2) // period
 
 
-class _Layers(nn.Module):
-    """What both forms share: their fields, and how they convolve and normalise."""
+class Layers(nn.Module):
+    """What residual networks share: fields, and how they convolve and normalise."""
 
     num_classes: int
     depth: int = 20
@@ -47,11 +47,11 @@ class _Layers(nn.Module):
     weight_init: str = "fan_in"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise unknown_name("dtype", self.dtype, DTYPES)
+        check_dtype(self.dtype)
         super().__post_init__()
 
     def conv(self, features: int, size: int = 3, stride: int = 1) -> nn.Conv:
+        """A convolution without bias that keeps the sides, or divides them."""
         return nn.Conv(
             features,
             (size, size),
@@ -63,6 +63,7 @@ class _Layers(nn.Module):
         )
 
     def norm(self, train: bool, name: str | None = None) -> nn.BatchNorm:
+        """Batch norm by the batch in training, by running averages otherwise."""
         return nn.BatchNorm(
             use_running_average=not train,
             axis_name=self.axis_name,
@@ -81,7 +82,7 @@ class _Layers(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=output_init)(x)
 
 
-class ResNet(_Layers):
+class ResNet(Layers):
     """The residual network of He et al. (2015) for CIFAR.
 
     A 3x3 convolution, three stages of n blocks of two 3x3 convolutions with 16, 32 and
@@ -129,7 +130,7 @@ class ResNet(_Layers):
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
 
 
-class PreActResNet(_Layers):
+class PreActResNet(Layers):
     """The residual network with pre-activation of He et al. (2016) for CIFAR.
 
     A 3x3 convolution, three stages of n blocks in which batch norm and ReLU come before

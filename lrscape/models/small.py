@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jax import lax
 
 from lrscape.errors import unknown_name
 from lrscape.models.pooling import average_pool, max_pool
+from lrscape.models.response_norm import local_response_norm
 
 INITIALIZERS = ("published", "he")
 
@@ -60,38 +57,3 @@ class Small(nn.Module):
         x = x.reshape(x.shape[0], -1)
         self.sow("intermediates", "penultimate", x)
         return nn.Dense(self.num_classes, kernel_init=weights(0.01))(x)
-
-
-def local_response_norm(
-    x: jax.Array, *, size: int = 3, alpha: float = 5e-5, beta: float = 0.75
-) -> jax.Array:
-    r"""Local response normalisation within each feature map.
-
-    .. math:: y = x \left(1 + \frac{\alpha}{s^2} \sum x^2\right)^{-\beta}
-
-    with the sum over the `size` x `size` window around each pixel, cut off at borders.
-
-    Args:
-        x: (n, height, width, channels).
-        size: the side :math:`s` of the window, in pixels; odd.
-        alpha: :math:`\alpha`.
-        beta: :math:`\beta`.
-
-    Returns:
-        An array like `x`.
-    """
-    # Sums of shifted slices, which run faster on CPU than a reduce_window.
-    reach = size // 2
-    total = jnp.square(x)
-    for axis in (1, 2):
-        padding = [(0, 0)] * x.ndim
-        padding[axis] = (reach, reach)
-        padded, length = jnp.pad(total, padding), x.shape[axis]
-        total = functools.reduce(
-            jnp.add,
-            [
-                lax.slice_in_dim(padded, shift, shift + length, axis=axis)
-                for shift in range(size)
-            ],
-        )
-    return x * jnp.exp(-beta * jnp.log1p(alpha / size**2 * total))

@@ -81,13 +81,21 @@ def make_step(
                 mutable=["batch_stats", "intermediates"],
                 rngs={"dropout": dropout},
             )
-            losses = optax.softmax_cross_entropy_with_integer_labels(
-                logits.astype(jnp.float32), labels
-            )
+            intermediates = updated.get("intermediates", {})
+
+            def cross_entropy(logits):
+                return optax.softmax_cross_entropy_with_integer_labels(
+                    logits.astype(jnp.float32), labels
+                ).mean()
+
+            loss = cross_entropy(logits)
+            # Another model may sow what it likes under that name.
+            if (weight := getattr(model, "auxiliary_weight", 0)) != 0:
+                for auxiliary in sown(intermediates, "auxiliary"):
+                    loss += weight * cross_entropy(auxiliary)
             error = jnp.mean(jnp.argmax(logits, axis=-1) != labels)
             batch_stats = updated.get("batch_stats", state.batch_stats)
-            features = penultimate(updated.get("intermediates", {}))
-            return losses.mean(), (error, batch_stats, features)
+            return loss, (error, batch_stats, penultimate(intermediates))
 
         (loss, (error, batch_stats, features)), gradient = jax.value_and_grad(
             loss_fn, has_aux=True
@@ -138,13 +146,18 @@ def make_step(
     return step
 
 
-def penultimate(intermediates: Any) -> jax.Array | None:
-    """What a model sowed as ``penultimate``, the last if several; None without any."""
-    found = [
+def sown(intermediates: Any, name: str) -> list[jax.Array]:
+    """What a model, or a module of it, sowed under `name`."""
+    return [
         leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates)
-        if any(getattr(key, "key", None) == "penultimate" for key in path)
+        if any(getattr(key, "key", None) == name for key in path)
     ]
+
+
+def penultimate(intermediates: Any) -> jax.Array | None:
+    """What a model sowed as ``penultimate``, the last if several; None without any."""
+    found = sown(intermediates, "penultimate")
     return found[-1] if found else None
 
 
