@@ -11,11 +11,7 @@ import pytest
 
 from lrscape import data, models
 from lrscape.errors import InputError
-from lrscape.models import alexnet, bn_inception, googlenet
 from lrscape.models.bn_inception import Separable
-from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.pooling import average_pool, max_pool
-from lrscape.models.response_norm import local_response_norm
 from lrscape.training import Config, averages, fit, initial_state, make_evaluate
 from lrscape.training.fit import epoch_order
 from lrscape.training.state import DROPOUT
@@ -215,84 +211,6 @@ def test_maps_of_alexnet(side):
         (3, 3, 192, 256),
     ]  # fmt: skip
     assert variables["params"]["Dense_0"]["kernel"].shape == (6 * 6 * 256, 4096)
-
-
-def averages_instead_of_maxima(monkeypatch):
-    """So that every pixel of a window counts, as it may."""
-    monkeypatch.setattr(alexnet, "max_pool", average_pool)
-    monkeypatch.setattr(googlenet, "max_pool", average_pool)
-    monkeypatch.setattr(bn_inception, "max_pool", average_pool)
-    monkeypatch.setitem(bn_inception.POOLS, "max", average_pool)
-
-
-def receptive_field(model, shape, layers, behind=lambda x: x):
-    """How many rows of an image one pixel depends on, by the gradient's support.
-
-    Weights are positive and so is the image: no ReLU stops anything, nothing cancels.
-    """
-
-    def fill(path, leaf):
-        kind = path[-1].key
-        if kind in ("kernel", "depthwise", "pointwise"):
-            rows, channels = leaf.shape[0], leaf.shape[-2]
-            return jnp.full(leaf.shape, 1 / (rows * channels))
-        return jnp.full(leaf.shape, 1.0 if kind in ("scale", "var") else 0.0)
-
-    init = functools.partial(model.init, train=False)
-    variables = jax.eval_shape(init, jax.random.key(0), jnp.ones(shape))
-    variables = jax.tree_util.tree_map_with_path(fill, variables)
-
-    @jax.jit
-    @jax.grad
-    def gradient(image):
-        _, seen = model.apply(
-            variables, image, train=False, mutable=["intermediates"],
-            capture_intermediates=lambda module, _: module.name in layers,
-        )  # fmt: skip
-        maps = [behind(seen["intermediates"][name]["__call__"][0]) for name in layers]
-        _, height, width, _ = maps[0].shape
-        return sum(x[0, height // 2, width // 2].sum() for x in maps)
-
-    (rows,) = np.nonzero(np.abs(gradient(jnp.ones(shape))).sum(axis=(0, 2, 3)))
-    assert rows[0] > 0 and rows[-1] < shape[1] - 1, "the image is too small to tell"
-    return rows[-1] - rows[0] + 1
-
-
-def test_receptive_field_of_alexnet(monkeypatch):
-    averages_instead_of_maxima(monkeypatch)
-    # Araujo et al. (2019), "Computing Receptive Fields": 195 behind the last pool.
-    pool = functools.partial(average_pool, window=3, stride=2)
-    net = small("alexnet")
-    assert receptive_field(net, (1, 259, 36, 3), ["Conv_4"], pool) == 195
-
-
-@pytest.mark.parametrize(
-    ("name", "height", "layers", "expected"),
-    [
-        # Layer by layer: 7 + 2 * 2 + 2 * 4 + 2 * 4, two 5x5 of 8 pixels' stride, a
-        # pool, five of 16, a pool, and two of 32.
-        (
-            "googlenet", 800, ("3x3", "5x5"),
-            27 + 2 * 4 * 8 + 2 * 8 + 5 * 4 * 16 + 2 * 16 + 2 * 4 * 32,
-        ),
-        # Araujo et al. (2019), "Computing Receptive Fields": Inception v2.
-        ("bn_inception", 800, ("3x3", "double_2"), 699),
-    ],
-)  # fmt: skip
-@pytest.mark.slow
-def test_receptive_fields_of_inception(monkeypatch, name, height, layers, expected):
-    averages_instead_of_maxima(monkeypatch)
-    net = models.create(name, num_classes=10)
-    layers = [f"inception_5b_{layer}" for layer in layers]
-    # One pixel wide: rows behave as in whole images.
-    assert receptive_field(net, (1, height, 1, 3), layers) == expected
-
-
-def test_receptive_field_of_the_wide_network():
-    """3x3 convolutions: the first, eight of stride 1, and twice one and seven more."""
-    net = models.create("wrn28_10", num_classes=10, widen=1)
-    field = receptive_field(net, (1, 160, 1, 3), ["Conv_26"])
-    assert field == 3 + 8 * 2 + (2 + 7 * 4) + (4 + 7 * 8)
 
 
 def noise():
@@ -526,72 +444,3 @@ def test_wide_networks_that_do_not_exist():
     ):
         with pytest.raises(InputError, match=words):
             models.create("wrn28_10", num_classes=10, **fields)
-
-
-def test_response_norm_across_channels():
-    """Krizhevsky et al. (2012), Sec. 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75."""
-    x = 100 * np.asarray(jax.random.normal(jax.random.key(0), (1, 2, 3, 9)))
-    expected = np.empty_like(x)
-    for channel in range(9):
-        window = x[..., max(channel - 2, 0) : channel + 3]
-        total = np.square(window).sum(axis=-1)
-        expected[..., channel] = x[..., channel] / (2 + 1e-4 * total) ** 0.75
-    # The text's alpha is not divided by the number of channels.
-    found = local_response_norm(jnp.asarray(x), axes=(3,), size=5, alpha=5e-4, bias=2.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("side", [1, 2, 7, 8])
-def test_pools_that_keep_the_size(side, stride):
-    x = np.asarray(jax.random.normal(jax.random.key(0), (2, side, side + 1, 3)))
-    for pool, reference in (
-        (max_pool, nn.max_pool),
-        (average_pool, functools.partial(nn.avg_pool, count_include_pad=False)),
-    ):
-        expected = reference(x, (3, 3), strides=(stride, stride), padding="SAME")
-        np.testing.assert_allclose(
-            pool(jnp.asarray(x), 3, stride, same=True), expected, rtol=1e-5, atol=1e-6
-        )
-
-
-@pytest.mark.parametrize("groups", [2, 4, 16])
-@pytest.mark.parametrize("strides", [1, 2])
-def test_groups_are_convolved_apart(groups, strides):
-    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 16))
-    plain = nn.Conv(32, (3, 3), strides=strides, feature_group_count=groups)
-    params = plain.init(jax.random.key(1), x)
-    ours = plain.clone(conv_general_dilated=conv_general_dilated)
-
-    def loss(layer, params, x):
-        return jnp.sum(jnp.sin(layer.apply(params, x)))
-
-    found, expected = (
-        jax.jit(jax.grad(functools.partial(loss, layer), (0, 1)))(params, x)
-        for layer in (ours, plain)
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        found,
-        expected,
-    )
-
-
-def test_a_separable_convolution_is_two():
-    channels = 3
-    x = jax.random.normal(jax.random.key(0), (2, 11, 8, channels))
-    layer = Separable(5)
-    variables = layer.init(jax.random.key(1), x)
-    weights = variables["params"]
-    depthwise = nn.Conv(
-        8 * channels, (7, 7), strides=2, feature_group_count=channels, use_bias=False
-    )
-    y = depthwise.apply(
-        {"params": {"kernel": weights["depthwise"].reshape(7, 7, 1, -1)}}, x
-    )
-    expected = y @ weights["pointwise"].reshape(-1, 5)
-    np.testing.assert_allclose(
-        layer.apply(variables, x), expected, rtol=1e-4, atol=1e-5
-    )
-    # Each is drawn by the number of its own inputs.
-    np.testing.assert_allclose(weights["depthwise"].std(), 1 / 7, rtol=0.15)

@@ -62,10 +62,10 @@ class AlexNet(nn.Module):
         Raises:
             InputError: images with a side of less than 36 pixels.
         """
-        height, width = x.shape[1:3]
-        if min(height, width) < LEAST_SIDE:
+        height, breadth = x.shape[1:3]
+        if min(height, breadth) < LEAST_SIDE:
             raise InputError(
-                f"images of {height} x {width} are too small for AlexNet: its pools "
+                f"images of {height} x {breadth} are too small for AlexNet: its pools "
                 f"leave a pixel of {LEAST_SIDE} x {LEAST_SIDE} or more; enlarge them, "
                 "or take a network made for small images ('small', 'nin', 'vgg11')"
             )
@@ -99,17 +99,13 @@ class AlexNet(nn.Module):
         x = conv(x, 384, 3)
         x = conv(x, 384, 3, groups=2, bias=1)
         x = max_pool(conv(x, 256, 3, groups=2, bias=1), 3, 2)
-        x = x.reshape(x.shape[0], -1)
-        for number, features in enumerate(self.dense, start=1):
+        features = x = wide(x.reshape(x.shape[0], -1))
+        for width in self.dense:
             layer = nn.Dense(
-                features,
-                kernel_init=init,
-                bias_init=nn.initializers.ones,
+                width, kernel_init=init, bias_init=nn.initializers.ones,
                 dtype=jnp.dtype(self.dtype),
-            )
-            x = nn.relu(layer(x))
-            if number == len(self.dense):
-                x = wide(x)
-                self.sow("intermediates", "penultimate", x)
-            x = nn.Dropout(0.5, deterministic=not train)(x)
+            )  # fmt: skip
+            features = wide(nn.relu(layer(x)))
+            x = nn.Dropout(0.5, deterministic=not train)(features)
+        self.sow("intermediates", "penultimate", features)
         return nn.Dense(self.num_classes, kernel_init=init)(x)
