@@ -79,9 +79,12 @@ def histories_of(lab: Lab, task: str) -> dict[str, list[History]]:
 
 def fig5(lab: Lab) -> Result:
     """Figure 5: rate, gradient and errors over epochs, small and large model."""
-    rows, variables, drawn = [], {}, {}
+    rows, variables, drawn, hardly = [], {}, {}, []
     for task in ("small", "large"):
         found = histories_of(lab, task)
+        classes = lab.network(task, lab.rule(task, "step"), 0).data.num_classes
+        reached = [errors_of(histories)[1] for histories in found.values()]
+        hardly += [f"{task}: {note}" for note in at_chance(reached, classes)]
         what = f"{lab.plans[task].model}, {lab.dataset_of(task)}"
         for name, histories in found.items():
             best, last = errors_of(histories)
@@ -139,6 +142,7 @@ def fig5(lab: Lab) -> Result:
             "the paper's 16.91 is of 360 epochs (Table 1); the large model's identity "
             "is a guess (All-CNN-C)"
         ),
+        *hardly,
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
 
