@@ -81,7 +81,10 @@ def compare(lab: Lab, table: Sequence[Row], notes: list[str]) -> Result:
     for line in chosen(lab, table):
         plan, found = lab.plans[line.task], errors(lab, line.task)
         judged = "top5" if plan.top5 else "last"
-        row: dict[str, object] = {"network": line.method}
+        row: dict[str, object] = {
+            "network": line.method,
+            "measured on": lab.dataset_of(line.task),
+        }
         for name in RULES:
             row[f"{name}, %"] = mean_and_interval(found[name][judged])
             paper = line.step if name == "step" else line.gaussian
