@@ -12,7 +12,7 @@ import tyro
 
 from lrscape import schedules
 from lrscape.errors import InputError, unknown_name
-from lrscape.runs import RunConfig
+from lrscape.runs import STREAM_FIELDS, RunConfig
 
 
 def _aliases(*names: str):
@@ -180,9 +180,6 @@ _SCHEDULE_FLAGS = {
     for argument in inspect.signature(factory).parameters
 } - {"total_steps"}
 
-# Of a stream alone.
-_STREAM = ("image_size", "crop", "min_area")
-
 # What a schedule takes when neither a flag nor the preset says.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "rational": {"decay": 9.0},
@@ -237,7 +234,9 @@ def resolve(
     if list(fields.get("augment", ())) == ["none"]:
         fields["augment"] = ()
     if given.get("stream") is False:  # nor what else a preset says of streams
-        fields = {k: v for k, v in fields.items() if k not in _STREAM or k in given}
+        fields = {
+            k: v for k, v in fields.items() if k not in STREAM_FIELDS or k in given
+        }
     schedule = fields.pop("schedule")
     options = schedule_options(schedule, preset.fields, given)
     fields = {k: v for k, v in fields.items() if k not in _SCHEDULE_FLAGS}

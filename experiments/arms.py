@@ -322,15 +322,13 @@ def _load(
     """A data set, or a part of it drawn at random."""
     if image_size is not None:
         options: dict[str, Any] = {"image_size": image_size, "data_dir": data_dir}
+        options["validation"] = validation
         whole = data_.open_stream(name, **options)
-
-        def fewer(wanted: int | None, there: int) -> int | None:
-            return None if wanted is None else min(wanted, there)
-
+        if examples is None and test is None:
+            return whole
         return data_.open_stream(
-            name, validation=validation,
-            examples=fewer(examples, len(whole.train) - validation),
-            test_examples=fewer(test, len(whole.test)), **options,
+            name, examples=examples and min(examples, len(whole.train)),
+            test_examples=test and min(test, len(whole.test)), **options,
         )  # fmt: skip
     data = data_.load(name, data_dir=data_dir)
     if examples is not None and examples < len(data.train):

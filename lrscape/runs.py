@@ -28,6 +28,8 @@ from lrscape.training.state import TrainState
 
 # Cycles in a run, for a cyclical schedule that is told no length.
 DEFAULT_CYCLES = 4
+# Of data that is streamed alone, as `lrscape.data.open_stream` calls them.
+STREAM_FIELDS = ("image_size", "crop", "min_area", "threads")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class RunConfig(Config):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"{field}={value!r} must be 1 or more")
-        for field in ("image_size", "crop", "min_area", "threads"):
+        for field in STREAM_FIELDS:
             if not self.stream and (value := getattr(self, field)) is not None:
                 raise InputError(
                     f"{field}={value!r} is of data that is streamed; add "
@@ -149,14 +151,9 @@ class RunConfig(Config):
         }
         if not self.stream:
             return data_.load(self.dataset, **parts)
-        views: dict[str, Any] = {
-            "crop": self.crop, "min_area": self.min_area, "threads": self.threads,
-        }  # fmt: skip
+        views = {field: getattr(self, field) for field in STREAM_FIELDS}
         views = {name: value for name, value in views.items() if value is not None}
-        assert self.image_size is not None
-        return data_.open_stream(
-            self.dataset, image_size=self.image_size, **views, **parts
-        )
+        return data_.open_stream(self.dataset, **views, **parts)
 
     def make_model(self, num_classes: int) -> nn.Module:
         """Makes the model."""

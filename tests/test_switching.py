@@ -203,14 +203,7 @@ def test_other_bad_input():
 
 @pytest.fixture(scope="module")
 def digits():
-    whole = data.load("digits")
-    return data.Dataset(
-        name="digits",
-        num_classes=10,
-        max_value=16,
-        train=whole.train.take(np.arange(96)),
-        test=whole.test.take(np.arange(10)),
-    )
+    return data.load("digits", examples=96, test_examples=10)
 
 
 def for_training():

@@ -77,8 +77,8 @@ def chosen(lab: Lab, table: Sequence[Row]) -> list[Row]:
 
 def compare(lab: Lab, table: Sequence[Row], notes: list[str]) -> Result:
     """Measures a table's lines, and says which it leaves out."""
-    rows, variables = [], {}
-    for line in chosen(lab, table):
+    rows, variables, measured = [], {}, chosen(lab, table)
+    for line in measured:
         plan, found = lab.plans[line.task], errors(lab, line.task)
         judged = "top5" if plan.top5 else "last"
         row: dict[str, object] = {
@@ -118,7 +118,7 @@ def compare(lab: Lab, table: Sequence[Row], notes: list[str]) -> Result:
                 variables[f"{line.task}_{name}_{what}"] = (
                     (f"{line.task}_seed",), values, {"units": "percent"},
                 )  # fmt: skip
-    left_out = [row.task for row in table if row not in chosen(lab, table)]
+    left_out = [row.task for row in table if row not in measured]
     if left_out:
         notes.append(f"not measured: {', '.join(left_out)}")
     return Result(rows, xr.Dataset(variables), {}, notes)

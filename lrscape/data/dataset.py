@@ -87,8 +87,8 @@ class Dataset:
         """
         shape = (1, 1, self.image_shape[-1])
         if kind == "standardize":
-            mean, variance = moments([self.train.image])
-            scale = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 1.0)
+            mean, deviation = moments([self.train.image])
+            scale = np.where(deviation > 0, deviation, 1.0)
         elif kind in ("center", "center_scale"):
             mean = self.train.image.mean(axis=0, dtype=np.float64)
             divisor = self.max_value if kind == "center_scale" else 1
@@ -109,7 +109,7 @@ class Dataset:
 
 
 def moments(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the variance of each channel's pixels, exactly.
+    """The mean and the standard deviation of each channel's pixels, exactly.
 
     Args:
         chunks: images (n, height, width, channels), uint8, in pieces.
@@ -118,8 +118,8 @@ def moments(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         (channels,) each.
 
     Example:
-        >>> mean, variance = moments([np.uint8([[[[1, 7]]]]), np.uint8([[[[3, 7]]]])])
-        >>> mean.tolist(), variance.tolist()
+        >>> mean, deviation = moments([np.uint8([[[[1, 7]]]]), np.uint8([[[[3, 7]]]])])
+        >>> mean.tolist(), deviation.tolist()
         ([2.0, 7.0], [1.0, 0.0])
     """
     # Counting each value of uint8 needs no float copy.
@@ -134,31 +134,8 @@ def moments(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     counts = np.asarray(counts)
     pixels = counts.sum(axis=1)
     mean = counts @ values / pixels
-    return mean, counts @ values**2 / pixels - mean**2
-
-
-def hold_out(examples: Examples, count: int, seed: int) -> tuple[Examples, Examples]:
-    """Splits examples at random, the same way for the same seed.
-
-    Args:
-        examples: what to split.
-        count: how many to hold out.
-        seed: of the split; independent of a run's own seed, so that runs with
-            different seeds report errors on the same examples.
-
-    Returns:
-        The examples that stay and those that are held out, each in their old order.
-
-    Raises:
-        InputError: nothing, or everything, would be held out.
-    """
-    if not 0 < count < len(examples):
-        raise InputError(
-            f"validation={count!r} must leave examples on both sides; there are "
-            f"{len(examples)}"
-        )
-    stay, held = choose(len(examples), count, None, seed)
-    return examples.take(stay), examples.take(held)
+    variance = counts @ values**2 / pixels - mean**2
+    return mean, np.sqrt(np.maximum(variance, 0))
 
 
 def choose(
@@ -175,7 +152,8 @@ def choose(
         count: how many there are.
         validation: how many to hold out.
         examples: how many of the others to keep; None is all of them.
-        seed: of the draw.
+        seed: of the draw; independent of a run's own seed, so that runs with different
+            seeds report errors on the same examples.
         field: what an error calls `examples`.
 
     Returns:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lrscape.data import tiny_imagenet
-from lrscape.data.dataset import Dataset, Examples, choose, hold_out
+from lrscape.data.dataset import Dataset, Examples, choose
 from lrscape.errors import InputError, MissingDatasetError
 
 # What TFDS itself takes when neither an argument nor TFDS_DATA_DIR says otherwise.
@@ -101,8 +101,14 @@ def _digits(split_seed: int) -> Dataset:
     examples = Examples(
         bunch.images[..., None].astype(np.uint8), bunch.target.astype(np.int32)
     )
-    train, test = hold_out(examples, DIGITS_TEST_EXAMPLES, split_seed)
-    return Dataset(name="digits", num_classes=10, max_value=16, train=train, test=test)
+    train, test = choose(len(examples), DIGITS_TEST_EXAMPLES, None, split_seed)
+    return Dataset(
+        name="digits",
+        num_classes=10,
+        max_value=16,
+        train=examples.take(train),
+        test=examples.take(test),
+    )
 
 
 def data_directory(data_dir: Path | None = None) -> Path:

@@ -302,8 +302,7 @@ class StreamedDataset:
         count = min(SAMPLE, len(self.train))
         at = np.linspace(0, len(self.train) - 1, count).round().astype(int)
         pieces = np.array_split(at, max(1, count // 50))
-        mean, variance = moments(self.train.take(piece).image for piece in pieces)
-        return mean, np.sqrt(np.maximum(variance, 0))
+        return moments(self.train.take(piece).image for piece in pieces)
 
     def normalization(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """The mean to subtract from pixels and the scale to divide by.
