@@ -277,6 +277,33 @@ class Records:
             aside.unlink(missing_ok=True)
 
 
+class Onlooker(Records):
+    """A run directory as one of several processes sees it that another one writes.
+
+    Example:
+        >>> onlooker = Onlooker('/nowhere')
+        >>> onlooker.append_metrics({'step': 1})
+        >>> onlooker.metrics()
+        []
+    """
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Nothing to keep others from."""
+        yield
+
+    def append_metrics(self, metrics: dict[str, Any]) -> None:
+        """Nothing: the other one does."""
+
+    def truncate_metrics(self, length: int) -> None:
+        """Nothing: the other one does."""
+
+    @contextlib.contextmanager
+    def _aside(self, file: Path) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / file.name
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
