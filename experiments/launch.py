@@ -1,6 +1,6 @@
 """Starts an experiment in several processes on this machine, and watches over them.
 
-    python -m experiments.launch --processes=2 cifar --schedule=gaussian --run-dir=runs/a
+    python -m experiments.launch --processes=2 cifar --run-dir=runs/a
 
 The processes train as one: each takes its share of every batch. Where one dies the
 others are ended, and what is left is said; the same command with --resume goes on. On

@@ -119,7 +119,8 @@ class Loop:
             self.resumed = time.monotonic()
             self.bar = tqdm(
                 total=self.total_steps, initial=step, unit="step",
-                disable=None if is_first() else True, dynamic_ncols=True, leave=False, mininterval=0.5,
+                disable=None if is_first() else True, dynamic_ncols=True, leave=False,
+                mininterval=0.5,
             )  # fmt: skip
         else:
             self.training_steps += step - self.step

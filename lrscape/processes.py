@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -61,7 +62,9 @@ def connect(
             )
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
-            raise InputError(f"coordinator={coordinator!r} must be HOST:PORT, or 'auto'")
+            raise InputError(
+                f"coordinator={coordinator!r} must be HOST:PORT, or 'auto'"
+            )
         if not 0 <= process_id < num_processes:
             raise InputError(
                 f"process_id={process_id} must be 0 or more and below "
@@ -75,9 +78,7 @@ def connect(
     # Without it XLA's CPU devices cannot reach those of another process.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(
-            **found, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
-        )
+        jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"coordinator={coordinator!r}: the processes did not find one another: "
@@ -108,7 +109,7 @@ def from_first(array: np.ndarray) -> np.ndarray:
     # As bytes: JAX would cut double precision short.
     as_bytes = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
     sent = np.asarray(multihost_utils.broadcast_one_to_all(as_bytes))
-    return np.frombuffer(sent.tobytes(), array.dtype).reshape(array.shape)
+    return np.frombuffer(bytearray(sent.tobytes()), array.dtype).reshape(array.shape)
 
 
 def gathered(tree: Any) -> Any:
@@ -158,4 +159,4 @@ def _mesh() -> Mesh:
 def quiet_unless_first() -> None:
     """Sends what other processes than the first print to nowhere; not their errors."""
     if not is_first():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

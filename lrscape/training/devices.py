@@ -77,10 +77,10 @@ def map_over_devices(step: Callable, devices: Sequence[jax.Device], **options):
     """Compiles `step(state, dataset, indices)` for several devices.
 
     State and dataset are seen whole by each device and keep their ordinary shape;
-    `indices`, of shape (local devices, examples a device), are split. What `step` returns
-    must be the same on every device: it has to average gradients, metrics and batch
-    statistics over the axis `AXIS` itself. Nothing checks that here; a device that
-    keeps its own value goes unnoticed, so the tests compare numbers of devices.
+    `indices`, of shape (local devices, examples a device), are split. What `step`
+    returns must be the same on every device: it has to average gradients, metrics and
+    batch statistics over the axis `AXIS` itself. Nothing checks that here; a device
+    that keeps its own value goes unnoticed, so the tests compare numbers of devices.
     """
     return jax.pmap(
         step,

@@ -79,7 +79,9 @@ def make_evaluate(
         sums = []
         for batch in feeds[part].batches(indices.__getitem__, range(len(indices))):
             sums.append(step(variables, feeds[part].dataset, batch)[0])
-            if device_count(devices) > 1:  # see `fit`: one program in flight on virtual devices
+            if (
+                device_count(devices) > 1
+            ):  # see `fit`: one program in flight on virtual devices
                 sums[-1]["loss"].block_until_ready()
             elif len(sums) > 1:  # so that batches that are streamed do not pile up
                 sums[-2]["loss"].block_until_ready()
