@@ -223,6 +223,7 @@ def test_curvature_is_that_of_the_hessian(lab):
     )
 
 
+@pytest.mark.slow
 def test_short_runs_are_of_the_size_that_is_asked_for(lab):
     rule = lab.rule("small", "laplacian")
     errors = sweeps.errors(lab, rule, 2)
@@ -329,6 +330,7 @@ def test_table_3_is_what_its_networks_reached(root, lab):
     assert any("not measured: nin_cifar10" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_table_4_is_streamed_and_of_top_5(root, lab):
     assert call(root, "table4") == 0
     (row,) = summary(root, "table4")["rows"]
@@ -339,7 +341,9 @@ def test_table_4_is_streamed_and_of_top_5(root, lab):
     assert (measured["top5"] <= measured["last"]).all()
 
 
-@pytest.mark.parametrize("preset", ["quick", "paper"])
+@pytest.mark.parametrize(
+    "preset", ["quick", pytest.param("paper", marks=pytest.mark.slow)]
+)
 def test_every_plan_can_be_made(preset):
     for plan in ORIGINAL[preset].plans.values():
         assert plan.normalize in data.NORMALIZATIONS
