@@ -148,10 +148,10 @@ def submit_to_slurm(
         if is_done(job):
             continue
         if name in notes.ids:
-            handle: submitit.SlurmJob = submitit.SlurmJob(folder, notes.ids[name])
-            if handle.state in UNFINISHED:
+            earlier: submitit.SlurmJob = submitit.SlurmJob(folder, notes.ids[name])
+            if earlier.state in UNFINISHED:
                 continue
-            notes.errors[name] = error_in(handle.stderr())
+            notes.errors[name] = error_in(earlier.stderr())
         wanted.append(job)
     if not wanted:
         return 0
