@@ -242,6 +242,17 @@ class Records:
             figure.write_html(aside, include_plotlyjs=True)
         return file
 
+    def save_text(self, name: str, text: str) -> Path:
+        """Saves a text as ``NAME`` in the directory itself."""
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"name={name!r} of a file may hold letters, digits, '_', '-' and '.'"
+            )
+        file = self.path / name
+        with self._aside(file) as aside:
+            aside.write_text(text, "utf-8")
+        return file
+
     def save_figure(self, name: str, figure: matplotlib.figure.Figure) -> Path:
         """Saves a figure as ``figures/NAME.png``."""
         file = self._file("figures", name, ".png")

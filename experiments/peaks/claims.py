@@ -254,7 +254,15 @@ def ensembles(lab: Lab) -> list[Claim]:
     ]  # fmt: skip
 
 
-PARTS = (theory, flatness, accuracy, gradients, sweeping, ensembles)
+# What measures which claims.
+PARTS = {
+    theory: ("1.1", "1.2"),
+    flatness: ("1.3", "1.4", "1.5"),
+    accuracy: ("1.6",),
+    gradients: ("1.7",),
+    sweeping: ("1.8", "1.9", "1.12"),
+    ensembles: ("1.10",),
+}
 
 
 def claims(lab: Lab) -> Result:
