@@ -10,7 +10,7 @@ from experiments import claims
 from experiments.judging import measure
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.judging.table import judged_papers, page, rows_of
-from experiments.statistics import Claim, above, below
+from experiments.statistics import Claim, above, below, judge
 
 
 def test_every_claim_is_there_once():
@@ -42,7 +42,7 @@ def stand_ins(monkeypatch):
         values = random.normal(shift, 1, 20)
         return [
             Claim(f"{name} x" if name == "3.9" else name, "<b>it</b> holds", [
-                above("a", values), below("b", [1.0, 2.0, 3.0], 4.0)
+                above("a", values), below("b", [2.9, 3.0, 3.1], 4.0)
             ])
             for name in part.claims
         ]  # fmt: skip
@@ -137,3 +137,25 @@ def test_another_directory_is_left_alone(tmp_path, stand_ins, capsys):
     (tmp_path / "config.json").write_text("{}")
     assert call(tmp_path, "5.8") == 2
     assert "holds something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_chance_is_seldom_taken_for_an_effect(count):
+    """On data without an effect, judged alone and among twenty claims."""
+    random = np.random.default_rng(count)
+    for together in (1, 20):
+        verdicts = [
+            judged.verdict
+            for _ in range(500 // together)
+            for judged in judge(
+                [
+                    Claim(str(i), "", [above("a", random.normal(size=count))])
+                    for i in range(together)
+                ]
+            )
+        ]
+        assert verdicts.count("supported") <= 0.06 * len(verdicts)
+        assert verdicts.count("contradicted") <= 0.06 * len(verdicts)
+    # And an effect is found.
+    shifted = [Claim("1", "", [above("a", random.normal(4.0, 0.2, count))])]
+    assert judge(shifted)[0].verdict == "supported"

@@ -98,8 +98,8 @@ CLAIMS = {
         ),
         Entry(
             "1.12", "a start of the rate that is too small hurts, and so does none "
-            "that is slow", "Sec. 5", "0.01 is best", "both ends worse than the best, three "
-            "seeds",
+            "that is slow", "Sec. 5", "0.01 is best",
+            "both ends worse than the best, three seeds",
         ),
         Entry(
             "2.1", "any two optimizers end in minima with a barrier between them",
@@ -191,7 +191,8 @@ CLAIMS = {
         Entry(
             "3.6", "the batch size changes the cosine and the distance, the rate does "
             "not", "Sec. 3.2, Fig. 4", "-",
-            "effect of a four-fold batch excludes zero; that of a four-fold rate lies within 0.05",
+            "effect of a four-fold batch excludes zero; that of a four-fold rate lies "
+            "within 0.05",
         ),
         Entry(
             "3.7", "the spectral norm falls, then rises, inversely to accuracy, and is "
@@ -205,8 +206,9 @@ CLAIMS = {
         ),
         Entry(
             "3.9", "the Hessian is the second moment plus a residual that is small "
-            "near minima", "Eq. 3, App. D", "-", "identity to 1e-9; residual below a fifth "
-            "of the Hessian at the end, and falling",
+            "near minima", "Eq. 3, App. D", "-",
+            "identity to 1e-9; residual below a fifth of the Hessian at the end, and "
+            "falling",
         ),
         Entry(
             "3.10", "a trapezoid does as well as cycles, and rising rates better than "
@@ -255,8 +257,8 @@ CLAIMS = {
         ),
         Entry(
             "4.8", "smaller batches afterwards: same basin, worse training, better "
-            "test accuracy", "Sec. 6.2, Fig. 10", "-", "all three signs, three seeds; the "
-            "larger batch as control",
+            "test accuracy", "Sec. 6.2, Fig. 10", "-",
+            "all three signs, three seeds; the larger batch as control",
         ),
         Entry(
             "4.9", "width along random directions differs within one basin",
