@@ -29,7 +29,7 @@ import tyro
 
 from experiments.paper import check_flags, command_line, make
 from experiments.valleys.items import ITEMS
-from experiments.valleys.settings import DATASETS, PRESETS, Lab, check_plan
+from experiments.valleys.settings import DATASETS, PRESETS, Lab, check
 from lrscape import models
 from lrscape.errors import InputError, unknown_name
 
@@ -46,6 +46,8 @@ class Arguments:
         sgd_epochs: of SGD's solution.
         swa_epochs: of the run whose weights are averaged.
         swa_from: the epoch after which averaging begins.
+        r: the outer distance of Definition 1.
+        zeta: its inner one: what is nearer does not count.
         models: instead of each figure's own network; figure 14 keeps its own.
         dataset: instead of each figure's own: cifar10, cifar100 or digits.
         run_dir: where networks and results are kept; default:
@@ -62,6 +64,8 @@ class Arguments:
     sgd_epochs: int | None = None
     swa_epochs: int | None = None
     swa_from: int | None = None
+    r: float | None = None
+    zeta: float | None = None
     models: tuple[str, ...] | None = None
     dataset: str | None = None
     run_dir: Path | None = None
@@ -91,11 +95,18 @@ def lab_of(arguments: Arguments) -> Lab:
     if arguments.examples is not None:
         changes["examples"] = arguments.examples or None
     plan = dataclasses.replace(settings.plan, **changes)
-    check_plan(plan)
+    ends = {
+        field: getattr(arguments, field)
+        for field in ("r", "zeta")
+        if getattr(arguments, field) is not None
+    }
+    survey = dataclasses.replace(settings.survey, **ends)
+    settings = dataclasses.replace(settings, plan=plan, survey=survey)
+    check(settings)
     root = arguments.run_dir or Path("runs") / f"asymmetric_valleys-{arguments.preset}"
     return Lab(
-        arguments.preset, dataclasses.replace(settings, plan=plan), root,
-        arguments.data_dir, arguments.dataset, arguments.models or (),
+        arguments.preset, settings, root, arguments.data_dir, arguments.dataset,
+        arguments.models or (),
     )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
 from lrscape.landscape import tree
 
 Row = dict[str, Any]
-# A gap that shrinks to less is a good match; directions that a verdict needs.
-GOOD, ENOUGH = 0.5, 20
+# A gap that shrinks to less is a good match.
+GOOD = 0.5
 
 
 def shifts_of(lab: Lab, network: Network, kind: str) -> list[Row]:
@@ -77,7 +77,8 @@ def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
 
 def fig3(lab: Lab) -> Result:
     """Figure 3: the test loss, shifted along a direction, beside the training loss."""
-    rows, variables = [], {}
+    rows: list[Row] = []
+    variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
     for pair in lab.pairs("fig3"):
         model, dataset = pair
@@ -108,8 +109,8 @@ def fig3(lab: Lab) -> Result:
     notes = [
         *lab.notes("fig3"),
         (
-            f"gap: the largest difference over distances up to {lab.survey.r / 2:g}, both "
-            "minima taken off; the paper's own shift and ratio are lost"
+            f"gap: the largest difference over distances up to {lab.survey.r / 2:g}, "
+            "both minima taken off; the paper's own shift and ratio are lost"
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
@@ -139,10 +140,9 @@ def _figure3(lab: Lab, pair: Pair, networks: list[Network]) -> Figure:
     for color, network in zip(CYCLE, networks, strict=False):
         for i, one in enumerate(shifts_of(lab, network, "asymmetric")):
             gaps = np.array(one["gaps"])
-            label = None if i else f"seed {network.config.seed}"
             right.plot(
                 one["shifts"], gaps / gaps[len(gaps) // 2], color=color, alpha=0.7,
-                linewidth=1, label=label,
+                linewidth=1, label=None if i else f"seed {network.config.seed}",
             )  # fmt: skip
     right.axhline(1, color=DARK, linewidth=0.8, linestyle=":")
     right.set_xlabel(r"shift $\delta$ of the test loss")
@@ -172,7 +172,7 @@ def neighbors_of(lab: Lab, network: Network, share: float) -> Row:
         ((direction, _),) = best_of(lab, network, 1)
         radius = share * float(tree.norm(point))
         found = landscape.nearby_asymmetry(
-            jax.random.key(network.config.seed), lab.objective(network, "train"), point,
+            jax.random.key(network.config.seed), lab.sloped(network), point,
             direction, r=survey.r, zeta=survey.zeta, radius=radius,
             num_neighbors=survey.neighbors, num_points=survey.slopes,
         )  # fmt: skip
@@ -183,8 +183,8 @@ def neighbors_of(lab: Lab, network: Network, share: float) -> Row:
             "losses": found.losses.tolist(),
         }
 
-    name = f"nearby-{share:g}-{survey.neighbors}-{survey.r:g}-{survey.slopes}"
-    return network.numbers(f"{name}-{survey.examples}", make)
+    name = f"nearby-{share:g}-{survey.neighbors}-{survey.r:g}-{survey.zeta:g}"
+    return network.numbers(f"{name}-{survey.slopes}-{survey.sloped}", make)
 
 
 def kept_shares(lab: Lab, pair: Pair, share: float) -> np.ndarray:
@@ -197,7 +197,8 @@ def kept_shares(lab: Lab, pair: Pair, share: float) -> np.ndarray:
 
 def fig4(lab: Lab) -> Result:
     """Figure 4: the loss along an asymmetric direction, at neighbouring points."""
-    rows, variables = [], {}
+    rows: list[Row] = []
+    variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
     for pair in lab.pairs("fig4"):
         model, dataset = pair

@@ -96,8 +96,9 @@ def fig13(lab: Lab) -> Result:
     notes = [
         *lab.notes("fig13"),
         (
-            f"the mean of the weights after each epoch from {lab.plan.swa_from} on, one run "
-            f"for all; others: {lab.plan.draws} draws of as many as batch norm has"
+            f"the mean of the weights after each epoch from {lab.plan.swa_from} on, "
+            f"one run for all; others: {lab.plan.draws} draws of as many as batch norm "
+            "has"
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)

@@ -20,7 +20,16 @@ from experiments.valleys import (
 )
 from experiments.valleys.networks import ALL, NORMS, OTHERS
 from experiments.valleys.one_dimensional import interval
-from experiments.valleys.settings import LARGE, SGD, SMALL, SWA, Lab, Pair
+from experiments.valleys.settings import (
+    LARGE,
+    SGD,
+    SMALL,
+    SWA,
+    WITH,
+    WITHOUT,
+    Lab,
+    Pair,
+)
 from experiments.verdicts import verdicts
 
 
@@ -35,7 +44,9 @@ def first_part(lab: Lab) -> list[Claim]:
             values += [directions.share_above(rows, limit) for rows in seeds]
             if kind == "uniform":
                 runs += [float(directions.share_above(r, limit) > 0) for r in seeds]
-    claims += judgements.directions(runs, **shares)
+    claims += judgements.directions(
+        runs, shares["uniform"], shares["signed"], shares["apart"]
+    )
     for pair in lab.pairs("fig3"):
         claims += judgements.shift(
             assumptions.good_shares(lab, pair, "asymmetric"),
@@ -156,15 +167,18 @@ def batch_norm(lab: Lab) -> list[Claim]:
             continue
         claims += judgements.norms(
             {kind: directions.log_c(seeds) for kind, seeds in by_kind.items()},
-            {kind: directions.unevenness(seeds) for kind, seeds in by_kind.items()},
-            lab.survey.norms,
+            {
+                kind: directions.superiority(by_kind["norms"], by_kind[kind])
+                for kind in ("others", "as_many")
+            },
+            lab.survey.norms * len(by_kind["norms"]),
         )
     gains = averages.gains(lab, lab.pairs("fig14")[0])
     for pair in lab.pairs("fig13"):
         networks = lab.all_of(pair, SWA)
         last = [averages.histories(networks, k)[1][:, -1] for k in (ALL, NORMS, OTHERS)]
         claims += judgements.averages(
-            last[0], last[1], last[2], lab.plan.draws, tuple(gains.values())
+            last[0], last[1], last[2], lab.plan.draws, (gains[WITH], gains[WITHOUT])
         )
     return claims
 
@@ -178,8 +192,8 @@ def claims(lab: Lab) -> Result:
     notes = [
         *lab.notes("fig2"),
         (
-            "c: the better of a direction and its opposite; errors of bumps are paired by "
-            "examples"
+            "c: the better of a direction and its opposite; errors of bumps are paired "
+            "by examples"
         ),
     ]
     return verdicts(found, notes)

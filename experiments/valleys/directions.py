@@ -32,8 +32,6 @@ KINDS = {
 NORM_KINDS = {
     "norms": "batch norm", "others": "all others", "as_many": "as many others",
 }  # fmt: skip
-# Draws that a verdict on figure 12 needs.
-ENOUGH = 50
 
 
 def direction_of(kind: str, point: Any, seed: int, index: int) -> Any:
@@ -95,7 +93,7 @@ def measured(lab: Lab, network: Network, kind: str, count: int) -> list[Row]:
     point = network.final.params
 
     def make() -> Row:
-        objective, rows = lab.objective(network, "train"), []
+        objective, rows = lab.sloped(network), []
         for index in range(count):
             direction = direction_of(kind, point, network.config.seed, index)
             found = landscape.asymmetry(
@@ -106,7 +104,7 @@ def measured(lab: Lab, network: Network, kind: str, count: int) -> list[Row]:
         return {"rows": rows}
 
     name = f"asymmetry-{kind}-{count}-{survey.r:g}-{survey.zeta:g}-{survey.slopes}"
-    return network.numbers(f"{name}-{survey.examples}", make)["rows"]
+    return network.numbers(f"{name}-{survey.sloped}", make)["rows"]
 
 
 def draws_of(lab: Lab, pair: Pair, kind: str) -> list[list[Row]]:
@@ -186,10 +184,10 @@ def fig2(lab: Lab) -> Result:
     notes = [
         *lab.notes("fig2"),
         (
-            f"c: the smaller slope of the steep side over the larger of the flat one, at "
-            f"distances from {survey.zeta:g} to {survey.r:g} (the paper's are lost), the "
-            "better of a direction and its opposite; infinite: the flat side does not rise, "
-            "so that the point is no minimum along it"
+            "c: the smaller slope of the steep side over the larger of the flat one, "
+            f"at distances from {survey.zeta:g} to {survey.r:g} (the paper's are "
+            "lost), the better of a direction and its opposite; infinite: the flat "
+            "side does not rise, so that the point is no minimum along it"
         ),
         "two (0, 1) directions have a cosine of 0.75, and 0.87 with that of ones",
     ]
@@ -276,7 +274,22 @@ def norm_draws(lab: Lab, pair: Pair) -> dict[str, list[list[Row]]]:
 
 def log_c(seeds: list[list[Row]]) -> np.ndarray:
     """(seeds,), the logarithm of the median c, which a few infinite ones leave."""
-    return np.log([np.median(either_way(one)[0]) for one in seeds])
+    with np.errstate(divide="ignore"):  # where neither side rises c is 0
+        return np.log([np.median(either_way(one)[0]) for one in seeds])
+
+
+def superiority(first: list[list[Row]], second: list[list[Row]]) -> np.ndarray:
+    """(seeds,), how often a direction of the first kind has the larger c.
+
+    Of all pairs of a seed; equal ones, such as two infinite ones, count half.
+    """
+    found = []
+    for one, other in zip(first, second, strict=True):
+        a, b = (either_way(rows)[0] for rows in (one, other))
+        larger = (a[:, None] > b[None]) + 0.5 * (a[:, None] == b[None])
+        unknown = np.isnan(a[:, None]) | np.isnan(b[None])
+        found.append(np.where(unknown, np.nan, larger).mean())
+    return np.array(found)
 
 
 def unevenness(seeds: list[list[Row]]) -> np.ndarray:
@@ -311,7 +324,7 @@ def fig12(lab: Lab) -> Result:
                     "data": dataset,
                     "direction": NORM_KINDS[kind],
                     "draws": f"{len(seeds)} x {cs.shape[1]}",
-                    "log of the median c": mean_and_interval(log_c(seeds)),
+                    "log of the median c": _several(log_c(seeds)),
                     "unevenness": mean_and_interval(unevenness(seeds)),
                     "infinite": int(np.isinf(cs).sum()),
                     f"share with c > {lab.survey.c:g}": mean_and_interval(
@@ -328,12 +341,19 @@ def fig12(lab: Lab) -> Result:
         *lab.notes("fig12"),
         (
             "entries uniform in (0, 1), of norm 1 whatever is moved; the better of a "
-            "direction and its opposite; unevenness: half of the difference between both "
-            "sides' rises over the larger, 0 if alike, up to 1 if one falls as the other "
-            "rises"
+            "direction and its opposite; unevenness: half of the difference between "
+            "both sides' rises over the larger, 0 if alike, up to 1 if one falls as "
+            "the other rises"
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _several(values: np.ndarray) -> str:
+    """A mean with its interval, or where one is not finite each value."""
+    if np.isfinite(values).all():
+        return mean_and_interval(values)
+    return " ".join(f"{value:.3g}" for value in values)
 
 
 def _figure12(lab: Lab, pair: Pair, by_kind: dict[str, list[list[Row]]]) -> Figure:

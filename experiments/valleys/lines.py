@@ -84,20 +84,19 @@ def chosen(lab: Lab, pair: Pair, seed: int) -> tuple[str, Row]:
 
 def rule_of(lab: Lab, pair: Pair) -> str:
     """How the epochs of SGD after SWA were chosen, in words."""
-    picked = []
+    picked: list[tuple[str, str]] = []
     for seed in lab.seeds:
         rows = lab.network(pair, AFTER, seed).measured()
         average = average_of(lab, pair, seed)
         own, _ = choose(rows, average, authors=False)
-        theirs, there = choose(rows, average, authors=True)
-        picked.append((own, theirs if there else None))
-    by_train = " ".join(str(own) for own, _ in picked)
-    theirs = " ".join("none" if e is None else str(e) for _, e in picked)
+        other, there = choose(rows, average, authors=True)
+        picked.append((str(own), str(other) if there else "none"))
+    by_train, theirs = (" ".join(names) for names in zip(*picked, strict=True))
     if lab.settings.authors_rule:
         return (
-            f"SGD after SWA: epochs {theirs} by the authors' rule, which takes only one "
-            "whose training loss is below and whose test loss is above SWA's, and so "
-            f"forces what is shown; by training loss alone: {by_train}"
+            f"SGD after SWA: epochs {theirs} by the authors' rule, which takes only "
+            "one whose training loss is below and whose test loss is above SWA's, and "
+            f"so forces what is shown; by training loss alone: {by_train}"
         )
     return (
         f"SGD after SWA: the epoch with the least training loss ({by_train}); the "

@@ -14,14 +14,16 @@ import numpy as np
 import optax
 
 from experiments import arms
+from experiments.peaks.rules import scale_by_rates
 from lrscape import landscape, models, schedules, training, transforms
 from lrscape.data.augment import augment_batch
 from lrscape.errors import InputError
 from lrscape.runs import Snapshot, save_snapshot
 from lrscape.training.device_data import DeviceData
-from lrscape.training.optimizers import create_optimizer
 
 AVERAGE = "average"
+# Updates that the table of rates has room for, at the least.
+SHARED = 256
 # What is averaged: all entries, those of batch norm, or as many others.
 ALL, NORMS, OTHERS = "all", "batch_norm", "others"
 
@@ -90,10 +92,14 @@ class Network(arms.Arm):
         rate = schedules.swa(
             config.rate, total, swa_value=config.last_rate, start=first, end=last
         )
-        tx = create_optimizer(
-            "sgd", rate, momentum=config.momentum, weight_decay=config.weight_decay,
-            decay_all=True,
-        )  # fmt: skip
+        rates = np.asarray(rate(jnp.arange(total)))
+        # Runs of different lengths share one compiled program.
+        rates = np.pad(rates, (0, max(0, SHARED - total)), "edge")
+        tx = optax.chain(
+            optax.add_decayed_weights(config.weight_decay),
+            optax.trace(config.momentum),
+            scale_by_rates(rates),
+        )
         if config.averaged_from is None:
             return tx
         per_epoch = self.steps_per_epoch

@@ -72,7 +72,8 @@ def changes(losses: np.ndarray) -> np.ndarray:
 
 def fig7(lab: Lab) -> Result:
     """Figure 7: the loss along one direction, from the weights of successive epochs."""
-    rows, variables = [], {}
+    rows: list[Row] = []
+    variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
     for pair in lab.pairs("fig7"):
         model, dataset = pair
@@ -106,8 +107,8 @@ def _figure7(pair: Pair, found: list[Row]) -> Figure:
     at, losses = np.array(found[0]["distances"]), np.array(found[0]["losses"])
     epochs = found[0]["epochs"]
     for i, epoch in enumerate(epochs):
-        color = colormaps["viridis"](i / max(1, len(epochs) - 1) * 0.9)
-        left.plot(at, losses[i], color=color, marker=".", label=f"epoch {epoch}")
+        shade = colormaps["viridis"](i / max(1, len(epochs) - 1) * 0.9)
+        left.plot(at, losses[i], color=shade, marker=".", label=f"epoch {epoch}")
     left.set_xlabel("distance along the direction (flat side +)")
     left.set_ylabel("training loss (nats)")
     left.set_title("seed 0", fontsize=10)
@@ -141,7 +142,7 @@ def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
         point = after.at(name).params
         way = tree.subtract(average, point)
         v = tree.scale(1 / tree.norm(way), way)
-        objective = lab.objective(after, "train")
+        objective = lab.sloped(after)
         found: Row = {kind: [] for kind in KINDS}
         found["distance"] = float(tree.norm(way))
         for index in range(survey.sides):
@@ -162,8 +163,8 @@ def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
                 found[kind].append({**row, "towards": float(tree.dot(way, one))})
         return found
 
-    file = f"sides-{name}-{survey.sides}-{survey.r:g}-{survey.slopes}"
-    return after.numbers(f"{file}-{survey.examples}", make)
+    file = f"sides-{name}-{survey.sides}-{survey.r:g}-{survey.zeta:g}"
+    return after.numbers(f"{file}-{survey.slopes}-{survey.sloped}", make)
 
 
 def flat_shares(
@@ -193,7 +194,8 @@ def flat_shares(
 
 def fig9(lab: Lab) -> Result:
     """Figure 9: on which side of random directions SWA lies, seen from SGD after it."""
-    rows, variables = [], {}
+    rows: list[Row] = []
+    variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
     for pair in lab.pairs("fig9"):
         model, dataset = pair
@@ -225,8 +227,8 @@ def fig9(lab: Lab) -> Result:
         *lab.notes("fig9"),
         (
             "v = unit(SWA - SGD after it), u uniform in (0, 1); how the paper combines "
-            "them is lost: unit(u + v) is likelier, since along u - <u, v> v both lie at "
-            "the same place"
+            "them is lost: unit(u + v) is likelier, since along u - <u, v> v both lie "
+            "at the same place"
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)

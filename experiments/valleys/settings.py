@@ -9,6 +9,7 @@ from typing import Any
 from experiments.arms import dataset_or_stand_in
 from experiments.valleys.networks import AVERAGE, Network, NetworkConfig
 from lrscape.errors import InputError
+from lrscape.landscape.asymmetry import both_sides
 from lrscape.runs import Snapshot
 
 DATASETS = ("cifar10", "cifar100", "digits")
@@ -84,6 +85,7 @@ class Survey:
 
     Attributes:
         examples: of the training set and of the test set, whose mean losses are taken.
+        sloped: of the training set, for slopes, which take longer.
         batch_size: of them; also what batch norm's statistics are estimated by.
         r: Definition 1's outer distance.
         zeta: its inner one.
@@ -91,7 +93,7 @@ class Survey:
         slopes: distances on each side.
         tries: random directions of each kind, of figure 2.
         shifted: asymmetric directions whose best shift is looked for, of each network.
-        shift_points: points a radius r; the largest shift is half of r.
+        shift_points: points a radius of half of r, which is the largest shift too.
         radii: of orthogonal moves, as shares of ||w||.
         neighbors: moves a radius.
         line: points of a line from -1 to 2 times the way (``authors``: -2 to 3).
@@ -106,6 +108,7 @@ class Survey:
     """
 
     examples: int
+    sloped: int
     batch_size: int
     r: float
     zeta: float
@@ -176,8 +179,9 @@ _PAPER = Settings(
         eight_rate=0.05, measured_every=5,
     ),
     survey=Survey(
-        examples=10_000, batch_size=500, r=10.0, zeta=0.5, slopes=20, tries=20,
-        shifted=20, shift_points=20, radii=(0.01, 0.03, 0.1), neighbors=20, line=61,
+        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=1.0, slopes=20,
+        tries=20, shifted=20, shift_points=20, radii=(0.01, 0.03, 0.1), neighbors=20,
+        line=61,
         sides=50, widths=20, width=(20.0, 1.0), width_points=21, norms=50, epochs=20,
         epoch_points=10,
     ),
@@ -186,15 +190,16 @@ _PAPER = Settings(
 PRESETS: dict[str, Settings] = {
     "quick": Settings(
         plan=Plan(
-            examples=1024, test=1000, seeds=3, batch_size=64, small_batch=16, rate=0.05,
+            examples=768, test=1000, seeds=3, batch_size=64, small_batch=16, rate=0.05,
             sgd_epochs=20, swa_epochs=24, swa_from=12, swa_rate=0.025, after_epochs=4,
             after_rate=0.002, small_epochs=4, small_rate=0.01, eight_rate=0.05,
             measured_every=4, calibration=512,
         ),
         survey=Survey(
-            examples=256, batch_size=256, r=2.0, zeta=0.2, slopes=4, tries=6, shifted=7,
-            shift_points=6, radii=(0.03, 0.1), neighbors=5, line=13, sides=6, widths=5,
-            width=(5.0, 0.5), width_points=5, norms=50, epochs=6, epoch_points=4,
+            examples=256, sloped=128, batch_size=256, r=2.0, zeta=1.0, slopes=3,
+            tries=7, shifted=7, shift_points=4, radii=(0.03, 0.1), neighbors=5, line=13,
+            sides=5, widths=5, width=(5.0, 0.5), width_points=5, norms=17, epochs=6,
+            epoch_points=4,
         ),
         models=("resnet8",),
     ),
@@ -356,6 +361,13 @@ class Lab:
             augment=line and self.settings.augmented,
         )  # fmt: skip
 
+    def sloped(self, network: Network) -> Any:
+        """The survey's training loss, as slopes are taken of it."""
+        survey = self.survey
+        return network.objective(
+            "train", survey.sloped, batch_size=min(survey.batch_size, survey.sloped)
+        )
+
     def about(self) -> dict[str, Any]:
         """The settings, as JSON holds them."""
         return dataclasses.asdict(self.settings)
@@ -371,25 +383,28 @@ class Lab:
             statistics += ", along lines on augmented images"
         return [
             (
-                f"{names}; {len(data.train)} training and {len(data.test)} test examples, "
-                f"{self.plan.seeds} seeds; losses in nats over "
-                f"{min(survey.examples, len(data.train))} examples, {statistics}; weight "
-                "decay is no part of them"
+                f"{names}; {len(data.train)} training and {len(data.test)} test "
+                f"examples, {self.plan.seeds} seeds; losses in nats over "
+                f"{min(survey.examples, len(data.train))} examples, slopes over "
+                f"{min(survey.sloped, len(data.train))}, {statistics}; weight decay, "
+                "of all parameters, is no part of them"
             )
         ]
 
 
-def check_plan(plan: Plan) -> None:
+def check(settings: Settings) -> None:
     """Checks what the command line may have changed.
 
     Raises:
-        InputError: averaging that begins after the run's end, or a batch that does not
-            fit.
+        InputError: averaging that begins after the run's end, a batch that does not
+            fit, or distances that are none.
     """
+    plan, survey = settings.plan, settings.survey
+    both_sides(survey.r, survey.zeta, survey.slopes)
     if not 1 <= plan.swa_from <= plan.swa_epochs:
         raise InputError(
-            f"swa_from={plan.swa_from}: averaging would begin after that epoch, and the "
-            f"run has {plan.swa_epochs}; choose 1 to {plan.swa_epochs}"
+            f"swa_from={plan.swa_from}: averaging would begin after that epoch, and "
+            f"the run has {plan.swa_epochs}; choose 1 to {plan.swa_epochs}"
         )
     if plan.examples is not None and plan.examples < plan.batch_size:
         raise InputError(

@@ -93,7 +93,7 @@ def fig5(lab: Lab) -> Result:
 
 
 def fig6(lab: Lab) -> Result:
-    """Figure 6: the same without oscillation; figures 23 and 24: symmetric functions."""
+    """Figure 6: without oscillation; figures 23 and 24: on symmetric functions."""
     names = ("asymmetric, smooth", "symmetric, flat", "symmetric, sharp")
     return _one_dimension(lab, names, shown=150)
 
@@ -128,8 +128,9 @@ def _one_dimension(lab: Lab, names: tuple[str, ...], shown: int) -> Result:
         )
     notes = [
         (
-            f"rate {RATE:g}; noise uniform, starts alternately on either side; positive: "
-            "the flat side. The paper's functions are not given: these are of its shapes"
+            f"rate {RATE:g}; noise uniform, starts alternately on either side; "
+            "positive: the flat side. The paper's functions are not given: these are "
+            "of its shapes"
         )
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
@@ -210,9 +211,10 @@ def theorem2(lab: Lab) -> Result:
     tidy(axes)
     notes = [
         (
-            f"{theory.runs} runs at a rate of {RATE:g}; a round begins with the jump from "
-            "the sharp side to the flat one, so that rounds of symmetric functions, which "
-            "begin on the same side, need not average to 0: all their iterates do"
+            f"{theory.runs} runs at a rate of {RATE:g}; a round begins with the jump "
+            "from the sharp side to the flat one, so that rounds of symmetric "
+            "functions, which begin on the same side, need not average to 0: all their "
+            "iterates do"
         )
     ]
     return Result(rows, xr.Dataset(variables), {"": figure}, notes)
@@ -294,8 +296,8 @@ def theorem1(lab: Lab) -> Result:
     )
     notes = [
         (
-            "random landscapes of 1 to 5 directions, the shift gap as unfavourable as it "
-            "may be; assumptions and bound as rederived, the text has lost them"
+            "random landscapes of 1 to 5 directions, the shift gap as unfavourable as "
+            "it may be; assumptions and bound as rederived, the text has lost them"
         )
     ]
     return Result(rows, dataset, {"": figure}, notes)
@@ -345,9 +347,10 @@ def toy_item(lab: Lab) -> Result:
     )
     notes = [
         (
-            f"{toy.EXAMPLES} examples a class from N(1, 1) and N(-1, 1), full batch, rate "
-            f"{toy.RATE:g}, {toy.EPOCHS} epochs, {theory.toys} seeds: the authors' numbers. "
-            "In so few steps descent is far from its minimum, and an average behind it"
+            f"{toy.EXAMPLES} examples a class from N(1, 1) and N(-1, 1), full batch, "
+            f"rate {toy.RATE:g}, {toy.EPOCHS} epochs, {theory.toys} seeds: the "
+            "authors' numbers. In so few steps descent is far from its minimum, and an "
+            "average behind it"
         )
     ]
     return Result(rows, dataset, {"": figure}, notes)

@@ -111,8 +111,8 @@ def fig11(lab: Lab) -> Result:
     notes = [
         *lab.notes("fig11"),
         (
-            f"{lab.survey.widths} Gaussian directions, the same at both ends of a seed; "
-            "rise: over the loss at the end itself"
+            f"{lab.survey.widths} Gaussian directions, the same at both ends of a "
+            "seed; rise: over the loss at the end itself"
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
