@@ -18,6 +18,7 @@ from experiments.valleys.settings import SGD, Lab, Pair
 from lrscape import landscape
 from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
 from lrscape.landscape import tree
+from lrscape.landscape.asymmetry import largest_c
 
 Row = dict[str, Any]
 # A gap that shrinks to less is a good match.
@@ -173,18 +174,28 @@ def neighbors_of(lab: Lab, network: Network, share: float) -> Row:
         radius = share * float(tree.norm(point))
         found = landscape.nearby_asymmetry(
             jax.random.key(network.config.seed), lab.sloped(network), point,
-            direction, r=survey.r, zeta=survey.zeta, radius=radius,
-            num_neighbors=survey.neighbors, num_points=survey.slopes,
+            direction, r=survey.r, zeta=0.0, radius=radius,
+            num_neighbors=survey.neighbors, num_points=survey.curve + 1,
         )  # fmt: skip
         return {
             "radius": radius,
-            "cs": found.cs.tolist(),
+            "cs": cs_beyond(found, survey.zeta).tolist(),
             "distances": found.distances.tolist(),
             "losses": found.losses.tolist(),
         }
 
     name = f"nearby-{share:g}-{survey.neighbors}-{survey.r:g}-{survey.zeta:g}"
-    return network.numbers(f"{name}-{survey.slopes}-{survey.sloped}", make)
+    return network.numbers(f"{name}-{survey.curve}-{survey.sloped}", make)
+
+
+def cs_beyond(found: landscape.Neighborhood, zeta: float) -> np.ndarray:
+    """(neighbours,), the largest c at each, by the distances from zeta on alone."""
+    at = found.distances
+    far = zeta * (1 - 1e-5)
+    return np.array([
+        largest_c(slopes[at >= far].max(), -slopes[at <= -far].max())[0]
+        for slopes in found.slopes
+    ])  # fmt: skip
 
 
 def kept_shares(lab: Lab, pair: Pair, share: float) -> np.ndarray:

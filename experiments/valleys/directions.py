@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from experiments.paper import Result
 from experiments.statistics import mean_and_interval
@@ -28,6 +30,8 @@ KINDS = {
     "ones": "all ones",
     "scales": "(0, 1) on batch norm's scales",
 }
+# Directions whose curves are drawn.
+DRAWN = 3
 # Of figure 12: entries in (0, 1) of batch norm, of all others, of as many others.
 NORM_KINDS = {
     "norms": "batch norm", "others": "all others", "as_many": "as many others",
@@ -37,18 +41,21 @@ NORM_KINDS = {
 def direction_of(kind: str, point: Any, seed: int, index: int) -> Any:
     """A random direction of a kind in `KINDS` or `NORM_KINDS`."""
     key = jax.random.fold_in(jax.random.key(seed), index)
-    others = landscape.all_but(landscape.batch_norm_only)
-    masks: dict[str, Any] = {
-        "scales": landscape.batch_norm_scales, "norms": landscape.batch_norm_only,
-        "others": others,
-    }  # fmt: skip
-    if kind == "ones":
-        return landscape.ones_direction(point)
+    mask = None
     if kind == "as_many":
         few, key = jax.random.split(key)
-        masks[kind] = landscape.as_many_others(
-            landscape.batch_norm_only, point, key=few
-        )
+        mask = landscape.as_many_others(landscape.batch_norm_only, point, key=few)
+    return _drawn(key, point, mask, kind)
+
+
+@functools.partial(jax.jit, static_argnames="kind")  # a program, not one a leaf
+def _drawn(key: jax.Array, point: Any, mask: Any, kind: str) -> Any:
+    if kind == "ones":
+        return landscape.ones_direction(point)
+    masks: dict[str, Any] = {
+        "scales": landscape.batch_norm_scales, "norms": landscape.batch_norm_only,
+        "others": landscape.all_but(landscape.batch_norm_only), "as_many": mask,
+    }  # fmt: skip
     drawn = landscape.uniform_direction(key, point, mask=masks.get(kind))
     if kind == "signed":
         return landscape.flipped_direction(jax.random.fold_in(key, 1), drawn)
@@ -200,7 +207,7 @@ def _shown(value: float) -> str:
 
 def _figure2(lab: Lab, pair: Pair, by_kind: dict[str, list[list[Row]]]) -> Figure:
     figure, (left, right) = panels(2)
-    reach = np.linspace(-lab.survey.r, lab.survey.r, 4 * lab.survey.slopes + 1)
+    reach = np.linspace(-lab.survey.r, lab.survey.r, 2 * lab.survey.curve + 1)
     for color, network in zip(CYCLE, lab.all_of(pair, SGD), strict=False):
         ((direction, row),) = best_of(lab, network, 1)
         losses = curve_of(lab, network, "best", direction, reach)
@@ -259,7 +266,10 @@ def strips(axes: Any, by_kind: dict[str, list[list[Row]]], limit: float) -> None
     axes.set_xscale("log")
     axes.set_yticks(range(len(by_kind)), by_kind, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("c, better side (o: the direction's own is flat, x: the opposite)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.set_xlabel("c, of the better side (o: +u is flat, x: -u)")
     tidy(axes)
 
 
@@ -358,20 +368,21 @@ def _several(values: np.ndarray) -> str:
 
 def _figure12(lab: Lab, pair: Pair, by_kind: dict[str, list[list[Row]]]) -> Figure:
     figure, (left, right) = panels(2)
+    reach = np.linspace(-lab.survey.r, lab.survey.r, 2 * lab.survey.curve + 1)
+    network = lab.network(pair, SGD, 0)
     for color, (kind, seeds) in zip(CYCLE, by_kind.items(), strict=False):
-        for number, row in enumerate(seeds[0][:5]):
-            c, c_reversed = row["c"], row["c_reversed"]
-            side = 1 if c >= c_reversed else -1
-            distances = side * np.array(row["distances"])
-            order = np.argsort(distances)
-            losses = np.array(row["losses"])[order]
+        _, sides = either_way(seeds[0][:DRAWN])
+        for number, side in enumerate(sides):
+            direction = direction_of(kind, network.final.params, 0, number)
+            direction = tree.scale(float(side), direction)
+            losses = curve_of(lab, network, f"{kind}-{number}", direction, reach)
             left.plot(
-                distances[order], losses, color=color, alpha=0.8, linewidth=1.2,
+                reach, losses, color=color, alpha=0.8, linewidth=1.2, marker=".",
                 label=None if number else NORM_KINDS[kind],
             )  # fmt: skip
     left.set_xlabel("distance along the direction (flat side +)")
     left.set_ylabel("training loss (nats)")
-    left.set_title("five directions of each kind, seed 0", fontsize=10)
+    left.set_title(f"{DRAWN} directions of each kind, seed 0", fontsize=10)
     left.legend(frameon=False, fontsize=8)
     tidy(left)
     strips(right, {NORM_KINDS[k]: v for k, v in by_kind.items()}, lab.survey.c)

@@ -21,6 +21,8 @@ from lrscape.figures.style import CYCLE, DARK, tidy
 from lrscape.landscape import tree
 
 Row = dict[str, Any]
+# Directions that are drawn.
+DRAWN = 3
 # Figure 9's directions: u, what is left of it orthogonally to v, and their sum.
 KINDS = {"u": "u", "orthogonal": "u - <u, v> v", "sum": "unit(u + v)"}
 
@@ -37,7 +39,7 @@ def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
     def make() -> Row:
         ((direction, _),) = best_of(lab, network, 1)
         objective = lab.objective(network, "train")
-        reach = np.linspace(-survey.r, survey.r, 2 * survey.epoch_points + 1)
+        reach = np.linspace(-survey.r, survey.r, 2 * survey.curve + 1)
         losses = [
             landscape.evaluate(
                 objective, landscape.ray(network.at(f"epoch_{e}").params, direction),
@@ -47,7 +49,7 @@ def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
         ]  # fmt: skip
         return {"epochs": epochs, "distances": reach.tolist(), "losses": losses}
 
-    name = f"epochs-{len(epochs)}-{survey.r:g}-{survey.epoch_points}-{survey.examples}"
+    name = f"epochs-{len(epochs)}-{survey.r:g}-{survey.curve}-{survey.examples}"
     return network.numbers(name, make)
 
 
@@ -145,6 +147,7 @@ def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
         objective = lab.sloped(after)
         found: Row = {kind: [] for kind in KINDS}
         found["distance"] = float(tree.norm(way))
+        reach = np.linspace(-survey.r, survey.r, 2 * survey.curve + 1)
         for index in range(survey.sides):
             key = jax.random.fold_in(jax.random.key(seed), 1000 + index)
             u = landscape.uniform_direction(key, point)
@@ -160,7 +163,13 @@ def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
                     num_points=survey.slopes,
                 )  # fmt: skip
                 row = row_of(asymmetry)
-                found[kind].append({**row, "towards": float(tree.dot(way, one))})
+                row["towards"] = float(tree.dot(way, one))
+                if index < DRAWN and kind != "orthogonal":
+                    losses = landscape.evaluate(
+                        objective, landscape.ray(point, one), reach
+                    )
+                    row |= {"at": reach.tolist(), "curve": losses["loss"].tolist()}
+                found[kind].append(row)
         return found
 
     file = f"sides-{name}-{survey.sides}-{survey.r:g}-{survey.zeta:g}"
@@ -237,13 +246,12 @@ def fig9(lab: Lab) -> Result:
 def _figure9(pair: Pair, found: list[Row]) -> Figure:
     figure, grid = panels(2)
     for axes, kind in zip(grid, ("sum", "u"), strict=True):
-        for number, row in enumerate(found[0][kind][:4]):
-            color = CYCLE[number]
-            at = np.array(row["distances"])
-            axes.plot(at, row["losses"], color=color, marker=".", markersize=4)
-            height = np.interp(row["towards"], at, row["losses"])
+        for number, row in enumerate(found[0][kind][:DRAWN]):
+            color, (at, losses) = CYCLE[number], (row["at"], row["curve"])
+            axes.plot(at, losses, color=color, marker=".", markersize=4)
+            height = np.interp(row["towards"], at, losses)
             axes.plot(row["towards"], height, "*", color=color, markersize=12)
-            axes.plot(0, np.interp(0, at, row["losses"]), "o", color=color)
+            axes.plot(0, np.interp(0, at, losses), "o", color=color)
         axes.plot([], [], "*", color=DARK, label="SWA, projected")
         axes.plot([], [], "o", color=DARK, label="SGD after SWA")
         axes.set_title(KINDS[kind], fontsize=10)
@@ -251,5 +259,5 @@ def _figure9(pair: Pair, found: list[Row]) -> Figure:
         axes.legend(frameon=False, fontsize=8)
         tidy(axes)
     grid[0].set_ylabel("training loss (nats)")
-    figure.suptitle(f"{pair[0]} on {pair[1]}: four directions of seed 0")
+    figure.suptitle(f"{pair[0]} on {pair[1]}: directions of seed 0")
     return figure

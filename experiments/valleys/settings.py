@@ -87,10 +87,13 @@ class Survey:
         examples: of the training set and of the test set, whose mean losses are taken.
         sloped: of the training set, for slopes, which take longer.
         batch_size: of them; also what batch norm's statistics are estimated by.
-        r: Definition 1's outer distance.
-        zeta: its inner one.
+        r: Definition 1's outer distance; the paper's are lost.
+        zeta: its inner one: not much smaller, since what is asked of all distances
+            between them is a matter of their ratio otherwise: in a symmetric bowl
+            whose slopes grow with the distance, c is zeta / r.
         c: what a direction must exceed to count as asymmetric.
-        slopes: distances on each side.
+        slopes: distances between them, on each side.
+        curve: distances on each side of a curve that is drawn, up to r.
         tries: random directions of each kind, of figure 2.
         shifted: asymmetric directions whose best shift is looked for, of each network.
         shift_points: points a radius of half of r, which is the largest shift too.
@@ -104,7 +107,6 @@ class Survey:
         width_points: distances of them.
         norms: directions of each kind, of figure 12.
         epochs: of figure 7: so many evenly spaced ones, the last among them.
-        epoch_points: distances on each side of figure 7.
     """
 
     examples: int
@@ -114,6 +116,7 @@ class Survey:
     zeta: float
     c: float = 2.0
     slopes: int
+    curve: int
     tries: int
     shifted: int
     shift_points: int
@@ -127,7 +130,6 @@ class Survey:
     width_points: int
     norms: int
     epochs: int
-    epoch_points: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,11 +181,11 @@ _PAPER = Settings(
         eight_rate=0.05, measured_every=5,
     ),
     survey=Survey(
-        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=1.0, slopes=20,
-        tries=20, shifted=20, shift_points=20, radii=(0.01, 0.03, 0.1), neighbors=20,
+        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=1.6, slopes=20,
+        curve=20, tries=20, shifted=20, shift_points=20,
+        radii=(0.01, 0.03, 0.1), neighbors=20,
         line=61,
         sides=50, widths=20, width=(20.0, 1.0), width_points=21, norms=50, epochs=20,
-        epoch_points=10,
     ),
 )  # fmt: skip
 
@@ -196,10 +198,10 @@ PRESETS: dict[str, Settings] = {
             measured_every=4, calibration=512,
         ),
         survey=Survey(
-            examples=256, sloped=128, batch_size=256, r=2.0, zeta=1.0, slopes=3,
-            tries=7, shifted=7, shift_points=4, radii=(0.03, 0.1), neighbors=5, line=13,
+            examples=256, sloped=128, batch_size=256, r=2.0, zeta=1.6, slopes=2,
+            curve=5, tries=7, shifted=7, shift_points=4,
+            radii=(0.03, 0.1), neighbors=4, line=13,
             sides=5, widths=5, width=(5.0, 0.5), width_points=5, norms=17, epochs=6,
-            epoch_points=4,
         ),
         models=("resnet8",),
     ),
