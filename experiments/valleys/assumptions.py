@@ -43,7 +43,7 @@ def shifts_of(lab: Lab, network: Network, kind: str) -> list[Row]:
         else:
             ways = [
                 direction_of("signed", point, network.config.seed, i)
-                for i in range(survey.shifted)
+                for i in range(max(1, survey.shifted // 2))
             ]
         rows = []
         for way in ways:

@@ -89,7 +89,7 @@ def fig13(lab: Lab) -> Result:
             dims = ("seed", f"{dataset}_{model}_epoch")
             variables[f"{dataset}_{model}_{name}_test"] = (dims, found, {"units": "%"})
             variables[f"{dataset}_{model}_epochs"] = (dims[1:], epochs)
-            there = np.isfinite(found).all(axis=0)
+            there = np.isfinite(found).all(axis=0) & _late(lab, epochs)
             band(axes, epochs[there], found[:, there], color, what, marker=".")
         _mark(axes, lab, pair, networks)
         drawn["-".join(pair)] = figure
@@ -102,6 +102,11 @@ def fig13(lab: Lab) -> Result:
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _late(lab: Lab, epochs: np.ndarray) -> np.ndarray:
+    """The epochs that are drawn: not the first ones, beside which nothing is seen."""
+    return epochs >= lab.plan.swa_from // 2
 
 
 def _mark(axes: Any, lab: Lab, pair: Pair, networks: list[Network]) -> None:
@@ -157,8 +162,10 @@ def fig14(lab: Lab) -> Result:
                     dims, values, {"units": "%"}
                 )  # fmt: skip
             variables[f"{dataset}_epochs"] = ((f"{dataset}_epoch",), epochs)
+            late = _late(lab, epochs)
             band(
-                axes, epochs, raw, color, f"{what[kind]}: SGD", linestyle=":",
+                axes, epochs[late], raw[:, late], color, f"{what[kind]}: SGD",
+                linestyle=":",
                 marker=".",
             )  # fmt: skip
             there = np.isfinite(average).all(axis=0)

@@ -95,7 +95,8 @@ class Survey:
         slopes: distances between them, on each side.
         curve: distances on each side of a curve that is drawn, up to r.
         tries: random directions of each kind, of figure 2.
-        shifted: asymmetric directions whose best shift is looked for, of each network.
+        shifted: asymmetric directions whose best shift is looked for, of each network;
+            and half as many symmetric ones.
         shift_points: points a radius of half of r, which is the largest shift too.
         radii: of orthogonal moves, as shares of ||w||.
         neighbors: moves a radius.
@@ -192,14 +193,14 @@ _PAPER = Settings(
 PRESETS: dict[str, Settings] = {
     "quick": Settings(
         plan=Plan(
-            examples=768, test=1000, seeds=3, batch_size=64, small_batch=16, rate=0.05,
+            examples=640, test=1000, seeds=3, batch_size=64, small_batch=16, rate=0.05,
             sgd_epochs=20, swa_epochs=24, swa_from=12, swa_rate=0.025, after_epochs=4,
             after_rate=0.002, small_epochs=4, small_rate=0.01, eight_rate=0.05,
             measured_every=4, calibration=512,
         ),
         survey=Survey(
-            examples=256, sloped=128, batch_size=256, r=2.0, zeta=1.6, slopes=2,
-            curve=5, tries=7, shifted=7, shift_points=4,
+            examples=192, sloped=64, batch_size=192, r=2.0, zeta=1.6, slopes=2,
+            curve=5, tries=7, shifted=7, shift_points=3,
             radii=(0.03, 0.1), neighbors=4, line=13,
             sides=5, widths=5, width=(5.0, 0.5), width_points=5, norms=17, epochs=6,
         ),
