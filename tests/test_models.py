@@ -81,6 +81,9 @@ SIZES = [
         + 2 * (2 * 64 + 2 * 128 + 3 * 256 + 6 * 512 + 512),
     ),
     ("vgg", (32, 32, 3), {"batch_norm": False}, 14_714_688 + 262_656 + 5_130),
+    # He et al. (2019), Sec. 7: two numbers a channel of each norm, or one bias.
+    ("resnet8", (32, 32, 3), {}, 74_810 + 2 * 240),
+    ("resnet8", (32, 32, 3), {"batch_norm": False}, 74_810 + 240),
     # He et al. (2015), Table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million.
     ("resnet20", (32, 32, 3), {}, 269_722),
     ("resnet20", (32, 32, 3), {"shortcut": "B"}, 272_474),

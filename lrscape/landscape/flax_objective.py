@@ -43,6 +43,8 @@ class FlaxObjective(SampleObjective):
         error: whether the loss is a dict with the fraction of wrong labels beside it.
         momenta: the momentum of each batch norm, by its path.
         num_outputs: how many outputs the model has an example.
+        calibration: what ``norm='recalibrate'`` estimates statistics on; None is the
+            sample itself.
     """
 
     batch_stats: Any = None
@@ -53,12 +55,16 @@ class FlaxObjective(SampleObjective):
     error: bool = False
     momenta: tuple[tuple[str, float], ...] = ()
     num_outputs: int = 0
+    calibration: Any = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the numbers depend on, as JSON holds it."""
-        loss = self.loss
+        loss, apart = self.loss, {}
+        if self.calibration is not None:
+            apart["calibration_examples"] = self.calibration.num_examples
         return {
+            **apart,
             "objective": type(self.model).__name__,
             "num_examples": self.num_examples,
             "batch_size": self.counts[1],
@@ -131,8 +137,9 @@ class FlaxObjective(SampleObjective):
     def at(self, point: Any) -> FlaxObjective:
         """With ``norm='recalibrate'``: batch statistics estimated at the point.
 
-        They are the averages over the sample's batches, each by its share of the
-        examples, and are constants to whatever differentiates the loss.
+        They are the averages over the sample's batches, or over those of `calibration`,
+        each by its share of the examples, and are constants to whatever differentiates
+        the loss.
         """
         if self.norm != "recalibrate":
             return self
@@ -155,7 +162,10 @@ class FlaxObjective(SampleObjective):
         )
 
     def _statistics(self, point: Any) -> Any:
-        return accumulate(_batch_statistics, self._with(norm="train"), point)
+        source = self.calibration
+        if source is None:
+            source = self._with(norm="train")
+        return accumulate(_batch_statistics, source, point)
 
     def relabelled(self, key: jax.Array) -> FlaxObjective:
         """The same objective with a wrong label for every example, drawn at random.
@@ -188,7 +198,7 @@ class FlaxObjective(SampleObjective):
 
 jax.tree_util.register_dataclass(
     FlaxObjective,
-    data_fields=["whole", "tail", "batch_stats"],
+    data_fields=["whole", "tail", "batch_stats", "calibration"],
     meta_fields=[
         "counts", "loss_fn", "model", "norm", "loss", "l2", "error", "momenta",
         "num_outputs",
@@ -206,6 +216,7 @@ def flax_objective(
     loss: str | Callable[[jax.Array, jax.Array], jax.Array] = "cross_entropy",
     l2: float = 0.0,
     error: bool = False,
+    calibration: Any = None,
 ) -> FlaxObjective:
     r"""Makes an objective of a Linen model and labelled examples.
 
@@ -239,6 +250,9 @@ def flax_objective(
             (arrays of two or more axes: neither biases nor batch norm).
         error: the loss is then a dict, ``{'loss': ..., 'error': ...}``, with the
             fraction of wrong labels beside it, measured in the same pass.
+        calibration: inputs (n, ...) that ``'recalibrate'`` estimates statistics on
+            instead, in batches of the same size: training inputs, where the loss is
+            that of a test set.
 
     Returns:
         The objective; its points are trees like the model's parameters, except by
@@ -246,7 +260,8 @@ def flax_objective(
 
     Raises:
         InputError: an unknown policy or loss, ``'eval'`` without `batch_stats`, inputs
-            that are not floating-point, examples without labels, or none at all.
+            that are not floating-point, examples without labels, or none at all;
+            `calibration` by another policy.
 
     Example:
         >>> from lrscape import data, models
@@ -265,6 +280,11 @@ def flax_objective(
         raise unknown_name("loss", loss, LOSSES)
     if not l2 >= 0:
         raise InputError(f"l2={l2!r} must be 0 or more")
+    if calibration is not None and norm != "recalibrate":
+        raise InputError(
+            f"calibration is what norm='recalibrate' estimates statistics on; "
+            f"norm={norm!r} estimates none: leave it out"
+        )
     inputs, labels = _labelled(data)
     whole, tail, counts = as_batches((inputs, labels), batch_size)
     shapes, momenta, num_outputs = _look_at(model, whole[0][0, :1])
@@ -294,6 +314,13 @@ def flax_objective(
                     "flax.linen.BatchNorm of a momentum below 1; choose norm='train' "
                     "or 'eval'"
                 )
+    source = None
+    if calibration is not None and norm == "recalibrate":
+        # Any labels do: no loss is taken.
+        apart = (calibration, np.zeros(len(calibration), labels.dtype))
+        source = flax_objective(
+            model, apart, norm="train", batch_size=batch_size, loss=_no_loss
+        )
     return FlaxObjective(
         whole=whole,
         tail=tail,
@@ -307,6 +334,7 @@ def flax_objective(
         error=bool(error),
         momenta=momenta,
         num_outputs=num_outputs,
+        calibration=source,
     )
 
 
@@ -418,6 +446,11 @@ def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
         lambda path, leaf: leaf / (1 - momenta[path.rpartition("/")[0]]),
         updated["batch_stats"],
     )
+
+
+def _no_loss(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    del labels
+    return jnp.zeros(len(outputs), outputs.dtype)
 
 
 def _no_loss_fn(point: Any, batch: Any) -> Any:

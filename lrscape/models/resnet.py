@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -45,25 +46,34 @@ class Layers(nn.Module):
     dtype: str = "float32"
     axis_name: str | None = None
     weight_init: str = "fan_in"
+    batch_norm: bool = True
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
         super().__post_init__()
 
     def conv(self, features: int, size: int = 3, stride: int = 1) -> nn.Conv:
-        """A convolution without bias that keeps the sides, or divides them."""
+        """A convolution that keeps the sides, or divides them.
+
+        It has a bias where no norm follows that would have one.
+        """
         return nn.Conv(
             features,
             (size, size),
             strides=(stride, stride),
             padding=[(size // 2, size // 2)] * 2,
-            use_bias=False,
+            use_bias=not self.batch_norm,
             kernel_init=initializers(self.weight_init)[0],
             dtype=jnp.dtype(self.dtype),
         )
 
-    def norm(self, train: bool, name: str | None = None) -> nn.BatchNorm:
-        """Batch norm by the batch in training, by running averages otherwise."""
+    def norm(self, train: bool, name: str | None = None) -> Callable[[Any], Any]:
+        """Batch norm by the batch in training, by running averages otherwise.
+
+        Without batch norm it changes nothing.
+        """
+        if not self.batch_norm:
+            return lambda x: x
         return nn.BatchNorm(
             use_running_average=not train,
             axis_name=self.axis_name,
@@ -90,11 +100,12 @@ class ResNet(Layers):
 
     Attributes:
         num_classes: the number of outputs.
-        depth: 20, 32, 44, 56, 110 ...
+        depth: 8, 20, 32, 44, 56, 110 ...
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
         weight_init: how weights are drawn, see `lrscape.models.initializers`.
+        batch_norm: whether there is any; without it convolutions have biases.
         shortcut: where a block changes shape: ``'A'`` takes every other pixel and pads
             channels with zeros, without parameters, as the paper does on CIFAR;
             ``'B'`` projects by a 1x1 convolution with batch norm.
@@ -144,6 +155,7 @@ class PreActResNet(Layers):
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
         weight_init: how weights are drawn, see `lrscape.models.initializers`.
+        batch_norm: whether there is any; without it convolutions have biases.
         block: ``'basic'``: two 3x3 convolutions with 16, 32, 64 channels;
             ``'bottleneck'``: 1x1, 3x3 and 1x1 with four times as many channels behind.
 
@@ -183,7 +195,7 @@ class PreActResNet(Layers):
 FACTORIES: dict[str, Any] = {
     **{
         f"resnet{depth}": functools.partial(ResNet, depth=depth)
-        for depth in (20, 32, 44, 56, 110)
+        for depth in (8, 20, 32, 44, 56, 110)
     },
     **{
         f"preresnet{depth}": functools.partial(PreActResNet, depth=depth, block=block)

@@ -1,0 +1,126 @@
+"""Paper 4, "Asymmetric Valleys": measured beside its numbers.
+
+    python -m experiments.asymmetric_valleys fig2 --preset=quick
+
+Items: theorem1, theorem2, toy, fig5 and fig6 (no networks: seconds); fig2 (asymmetric
+directions, and what is not merely the direction of ones), fig3 (test loss, shifted),
+fig4 (neighbours), fig7 (projected losses, epoch by epoch), fig8 and table1 (weight
+averaging and SGD after it), fig9 (on which side the average lies), fig10 (a small batch
+after a large one), fig11 (widths), fig12 (batch norm's directions), fig13 (its averages
+alone), fig14 (networks with and without it), claims, all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. The preset quick trains an 8-layer ResNet on a part of the
+images for some epochs: within 30 minutes on two CPU cores. Paper takes the text's
+networks and settings, as far as they are known; authors draws lines as the paper's code
+does, and keeps only those epochs of SGD after SWA that bear the paper out. Both take a
+GPU. --models and --dataset give the appendix's figures. Where CIFAR-100 is not
+prepared, quick trains on CIFAR-10, and on digits where nothing is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.paper import check_flags, command_line, make
+from experiments.valleys.items import ITEMS
+from experiments.valleys.settings import DATASETS, PRESETS, Lab, check
+from lrscape import models
+from lrscape.errors import InputError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the figure, table or theorem, or all.
+        preset: quick, paper or authors.
+        seeds: networks that differ by their seed alone.
+        examples: trained on; 0: all of them.
+        sgd_epochs: of SGD's solution.
+        swa_epochs: of the run whose weights are averaged.
+        swa_from: the epoch after which averaging begins.
+        r: the outer distance of Definition 1.
+        zeta: its inner one: what is nearer does not count.
+        models: instead of each figure's own network; figure 14 keeps its own.
+        dataset: instead of each figure's own: cifar10, cifar100 or digits.
+        run_dir: where networks and results are kept; default:
+            runs/asymmetric_valleys-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    seeds: int | None = None
+    examples: int | None = None
+    sgd_epochs: int | None = None
+    swa_epochs: int | None = None
+    swa_from: int | None = None
+    r: float | None = None
+    zeta: float | None = None
+    models: tuple[str, ...] | None = None
+    dataset: str | None = None
+    run_dir: Path | None = None
+    data_dir: Path | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    least = {"seeds": 1, "examples": 0, "sgd_epochs": 1, "swa_epochs": 1, "swa_from": 1}
+    check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS)
+    for name in arguments.models or ():
+        if name not in models.NAMES:
+            raise unknown_name("models", name, models.NAMES)
+        if name == "lstm":
+            raise InputError("models='lstm' reads text, and not images; choose another")
+    settings = PRESETS[arguments.preset]
+    changes: dict[str, Any] = {
+        field: getattr(arguments, field)
+        for field in ("seeds", "sgd_epochs", "swa_epochs", "swa_from")
+        if getattr(arguments, field) is not None
+    }
+    if arguments.examples is not None:
+        changes["examples"] = arguments.examples or None
+    plan = dataclasses.replace(settings.plan, **changes)
+    ends = {
+        field: getattr(arguments, field)
+        for field in ("r", "zeta")
+        if getattr(arguments, field) is not None
+    }
+    survey = dataclasses.replace(settings.survey, **ends)
+    settings = dataclasses.replace(settings, plan=plan, survey=survey)
+    check(settings)
+    root = arguments.run_dir or Path("runs") / f"asymmetric_valleys-{arguments.preset}"
+    return Lab(
+        arguments.preset, settings, root, arguments.data_dir, arguments.dataset,
+        arguments.models or (),
+    )  # fmt: skip
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
+    make(ITEMS, wanted, lab, lambda item: lab.about())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("asymmetric_valleys", Arguments, __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
