@@ -7,6 +7,7 @@
     summary.json     the last and best metrics, seconds, images a second
     checkpoints/     to resume from            snapshots/NAME   kept for ever
     results/*.nc     labelled arrays           figures/*.png
+    report.html      all of it as a page, see `lrscape.report`
 
 Metrics are appended; everything else is written aside and renamed, so that nothing is
 ever half there.
@@ -214,7 +215,7 @@ class Records:
             for variable, array in dataset.variables.items()
             if array.ndim and array.size and array.dtype.kind in "fiub"
         }
-        with self._aside(file) as aside:
+        with write_aside(file) as aside:
             dataset.to_netcdf(aside, engine="h5netcdf", encoding=checked)
         return file
 
@@ -238,14 +239,14 @@ class Records:
     def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
         """Saves an interactive figure as ``figures/NAME.html``, which needs no net."""
         file = self._file("figures", name, ".html")
-        with self._aside(file) as aside:
+        with write_aside(file) as aside:
             figure.write_html(aside, include_plotlyjs=True)
         return file
 
     def save_figure(self, name: str, figure: matplotlib.figure.Figure) -> Path:
         """Saves a figure as ``figures/NAME.png``."""
         file = self._file("figures", name, ".png")
-        with self._aside(file) as aside:
+        with write_aside(file) as aside:
             figure.savefig(aside, format="png", dpi=150)
         return file
 
@@ -257,24 +258,25 @@ class Records:
         return self.path / folder / f"{name}{suffix}"
 
     def _write_json(self, file: Path, value: Any) -> None:
-        with self._aside(file) as aside:
+        with write_aside(file) as aside:
             aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
 
-    @contextlib.contextmanager
-    def _aside(self, file: Path) -> Iterator[Path]:
-        """A file to write to, renamed to `file` once it is whole and on disk."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=file.suffix, dir=file.parent)
-        os.close(handle)
-        aside = Path(name)
-        try:
-            yield aside
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
-            aside.chmod(0o666 & ~_umask())
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
+
+@contextlib.contextmanager
+def write_aside(file: Path) -> Iterator[Path]:
+    """A file to write to, renamed to `file` once it is whole and on disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=file.suffix, dir=file.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _umask() -> int:
