@@ -30,6 +30,10 @@ class Arguments:
         resume: go on from the last checkpoint in --run-dir; flags need not be repeated.
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
+        coordinator: of several processes: HOST:PORT where the first one listens, or
+            auto, as the cluster says (Slurm, MPI, Kubernetes, TPU and GPU pods).
+        num_processes: how many there are, unless --coordinator=auto.
+        process_id: which one this is, from 0, unless --coordinator=auto.
         debug: show a traceback with an error.
         dataset: any prepared TFDS set of labelled images; with --stream=True also
             folder, a directory --data-dir of train/CLASS/*.jpeg and val/CLASS/*.jpeg.
@@ -95,6 +99,9 @@ class Arguments:
     run_dir: Path | None = None
     resume: bool = False
     data_dir: Path | None = None
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
     debug: bool = False
 
     dataset: str | None = None
@@ -151,7 +158,10 @@ class Arguments:
 
     def given(self) -> dict[str, Any]:
         """The flags that describe the run and were given, as JSON holds them."""
-        about_the_call = ("preset", "run_dir", "resume", "data_dir", "debug")
+        about_the_call = (
+            "preset", "run_dir", "resume", "data_dir", "debug",
+            "coordinator", "num_processes", "process_id",
+        )  # fmt: skip
         return {
             field: list(value) if isinstance(value, tuple) else value
             for field, value in vars(self).items()

@@ -11,6 +11,7 @@ import jax
 from tqdm import tqdm
 
 from lrscape.data import Dataset, StreamedDataset
+from lrscape.processes import is_first
 from lrscape.records import Records
 from lrscape.runs import RunConfig, save_snapshot
 from lrscape.training import (
@@ -117,8 +118,9 @@ class Loop:
             jax.block_until_ready(state)
             self.resumed = time.monotonic()
             self.bar = tqdm(
-                total=self.total_steps, initial=step, disable=None, unit="step",
-                dynamic_ncols=True, leave=False, mininterval=0.5,
+                total=self.total_steps, initial=step, unit="step",
+                disable=None if is_first() else True, dynamic_ncols=True, leave=False,
+                mininterval=0.5,
             )  # fmt: skip
         else:
             self.training_steps += step - self.step

@@ -7,6 +7,9 @@ import sys
 from types import FrameType
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+
 
 class Signals:
     """Notes SIGTERM and Ctrl-C, to be acted upon between two updates.
@@ -26,6 +29,10 @@ class Signals:
     def __exit__(self, kind, error, trace) -> None:
         self._restore()
 
+    def asked(self) -> signal.Signals | None:
+        """The signal that asks to stop now, if any."""
+        return self.received
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         print(f"\n{self.received.name}: saving after this update", file=sys.stderr)
@@ -34,3 +41,33 @@ class Signals:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class SharedSignals:
+    """SIGTERM to any of several processes, told to all of them after the same update.
+
+    JAX notes it. Ctrl-C, which a terminal sends to each, is left to whoever started
+    them.
+    """
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._before: Any = None
+
+    def __enter__(self) -> SharedSignals:
+        self._before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def asked(self) -> signal.Signals | None:
+        """The signal that asks to stop now; every process asks after every update."""
+        self._asked += 1
+        stop = multihost_utils.reached_preemption_sync_point(self._asked)
+        return signal.SIGTERM if stop else None
+
+
+def noted_signals() -> Signals | SharedSignals:
+    """What notes signals in this process."""
+    return Signals() if jax.process_count() == 1 else SharedSignals()

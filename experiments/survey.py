@@ -34,6 +34,7 @@ from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape.direction import NORMALIZATIONS
 from lrscape.landscape.flax_objective import NORMS
+from lrscape.processes import connect, is_first, quiet_unless_first, wait_for_all
 from lrscape.records import NAME
 from lrscape.runs import open_run
 from lrscape.training.checkpoint import CorruptCheckpointError
@@ -91,6 +92,10 @@ class Arguments:
         seed: of the sample and of random directions.
         name: of results and figures; default: from the probe and its snapshots.
         data_dir: the TFDS data directory, if it has moved since.
+        coordinator: of several processes: HOST:PORT where the first one listens, or
+            auto, as the cluster says.
+        num_processes: how many there are, unless --coordinator=auto.
+        process_id: which one this is, from 0, unless --coordinator=auto.
         debug: show a traceback with an error.
     """
 
@@ -119,6 +124,9 @@ class Arguments:
     seed: int = 0
     name: str | None = None
     data_dir: Path | None = None
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
     debug: bool = False
 
 
@@ -221,6 +229,8 @@ def survey(arguments: Arguments) -> Found:
     import jax
 
     about = {**asked, **describe(jax.local_devices())}
+    if not is_first():
+        return found
     written = [records.save_result(name, found.dataset, about)]
     for suffix, figure in found.figures.items():
         written.append(records.save_figure(name + suffix, figure))
@@ -274,7 +284,10 @@ def main(argv: list[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
+        connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
+        quiet_unless_first()
         survey(arguments)
+        wait_for_all("surveyed")
     except (InputError, CorruptCheckpointError) as error:
         if arguments.debug:
             traceback.print_exception(error)

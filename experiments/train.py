@@ -26,12 +26,18 @@ import xarray as xr
 
 from experiments.arguments import Arguments, Preset, parse, resolve
 from experiments.loop import Loop, StorageError
-from experiments.signals import Signals
+from experiments.signals import noted_signals
 from lrscape import figures
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.environment import describe, differences
 from lrscape.errors import InputError
-from lrscape.records import Records, best
+from lrscape.processes import (
+    connect,
+    is_first,
+    quiet_unless_first,
+    wait_for_all,
+)
+from lrscape.records import Onlooker, Records, best
 from lrscape.runs import RunConfig, open_run, peak_step
 from lrscape.training import (
     NonFiniteLossError,
@@ -80,13 +86,15 @@ def main(
         sys.stdout.reconfigure(line_buffering=True)
     arguments = parse(f"experiments.{experiment}", docstring, presets, argv)
     try:
+        connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
+        quiet_unless_first()
         return train(experiment, presets, arguments)
     except (InputError, CorruptCheckpointError) as error:
         return _say(error, 2, arguments.debug)
     except (NonFiniteLossError, StorageError) as error:
         return _say(error, 1, arguments.debug)
     except KeyboardInterrupt:
-        # During training it is noted, see `Signals`.
+        # During training it is noted, see `noted_signals`.
         print("\ninterrupted; what was saved is whole", file=sys.stderr)
         return 128 + signal.SIGINT
 
@@ -119,14 +127,16 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
         data.normalization(config.normalize)  # reads a sample of the images
 
     # All that can be wrong with the input has been looked at: now there is a run.
+    wait_for_all("before the run is made")
     with records.lock():
-        if is_new:
+        if is_new and is_first():
             environment = describe(devices)
             Records.create(
                 records.path,
                 {**config.to_dict(), "given": arguments.given(), **environment},
             )
             print(f"run directory: {records.path}")
+        wait_for_all("the run is made")
         with Checkpoints(records.path / "checkpoints") as checkpoints:
             state = replicate(initial_state(model, data, tx, config.seed), devices)
             state, seconds = _restore(
@@ -147,7 +157,7 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
                 step=int(state.step),
                 seconds=seconds,
             )
-            with Signals() as signals, loop:
+            with noted_signals() as signals, loop:
                 if loop.step == 0:
                     loop.keep(0, state)
                     loop.save(0, state)
@@ -166,16 +176,20 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
                     # Reading state.step would wait for the device at every update.
                     step = loop.step + 1 if stride == 1 else int(state.step)
                     loop.after_update(step, state)
-                    if signals.received and step < total_steps:
+                    stop = signals.asked()
+                    if stop and step < total_steps:
                         loop.save(step, state)
                         loop.close()
                         print(
-                            f"stopped by {signals.received.name} at step {step}; "
-                            f"saved. Go on with --resume --run-dir={records.path}"
+                            f"stopped by {stop.name} at step {step}; saved. Go on "
+                            f"with --resume --run-dir={records.path}"
                         )
-                        return 128 + signals.received
+                        return 128 + stop
                 parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-                _finish(loop, parameters)
+                if is_first():
+                    _finish(loop, parameters)
+                loop.close()
+                wait_for_all("the run is finished")
     return 0
 
 
@@ -296,11 +310,16 @@ def _open(
     if arguments.run_dir is None:
         if arguments.resume:
             raise InputError("--resume needs --run-dir, the run to go on with")
+        if jax.process_count() > 1:
+            raise InputError(
+                f"run_dir=None: {jax.process_count()} processes need --run-dir, a "
+                "directory that all of them see"
+            )
         now = datetime.datetime.now()
         run_dir = Path("runs") / f"{experiment}-{now:%Y%m%d-%H%M%S}"
     else:
         run_dir = arguments.run_dir
-    records = Records(run_dir)
+    records = (Records if is_first() else Onlooker)(run_dir)
     given = arguments.given()
     if not records.exists() or not arguments.resume:
         config = resolve(

@@ -243,6 +243,17 @@ class Records:
             figure.write_html(aside, include_plotlyjs=True)
         return file
 
+    def save_text(self, name: str, text: str) -> Path:
+        """Saves a text as ``NAME`` in the directory itself."""
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"name={name!r} of a file may hold letters, digits, '_', '-' and '.'"
+            )
+        file = self.path / name
+        with self._aside(file) as aside:
+            aside.write_text(text, "utf-8")
+        return file
+
     def save_figure(self, name: str, figure: matplotlib.figure.Figure) -> Path:
         """Saves a figure as ``figures/NAME.png``."""
         file = self._file("figures", name, ".png")
@@ -277,6 +288,33 @@ def write_aside(file: Path) -> Iterator[Path]:
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)
+
+
+class Onlooker(Records):
+    """A run directory as one of several processes sees it that another one writes.
+
+    Example:
+        >>> onlooker = Onlooker('/nowhere')
+        >>> onlooker.append_metrics({'step': 1})
+        >>> onlooker.metrics()
+        []
+    """
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Nothing to keep others from."""
+        yield
+
+    def append_metrics(self, metrics: dict[str, Any]) -> None:
+        """Nothing: the other one does."""
+
+    def truncate_metrics(self, length: int) -> None:
+        """Nothing: the other one does."""
+
+    @contextlib.contextmanager
+    def _aside(self, file: Path) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / file.name
 
 
 def _umask() -> int:

@@ -1,11 +1,13 @@
 """The picture sheets."""
 
 import numpy as np
+import pytest
 
 from experiments.augmentations import main, sheet
 from lrscape import data
 
 
+@pytest.mark.slow
 def test_sheets_are_drawn(tmp_path, capsys):
     assert main(["--out", str(tmp_path)]) == 0
     files = sorted(path.stem for path in tmp_path.iterdir())

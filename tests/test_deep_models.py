@@ -245,7 +245,14 @@ def assert_every_leaf_moved(start, state):
         assert (np.asarray(before) != after).any(), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("name", ["wrn28_10", "alexnet", "bn_inception"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wrn28_10",
+        pytest.param("alexnet", marks=pytest.mark.slow),
+        pytest.param("bn_inception", marks=pytest.mark.slow),
+    ],
+)
 def test_an_update_moves_every_parameter(name):
     net, start = start_of(name)
     state = next(fit(net, noise(), SIGNS, SETTINGS, state=start))
@@ -264,6 +271,7 @@ def test_an_update_of_a_whole_network(name):
     assert np.isfinite(measured["loss"]) and measured["error"] <= 1
 
 
+@pytest.mark.slow
 def test_auxiliary_losses_are_trained_with():
     net, start = start_of("googlenet")
     images = noise()
@@ -319,6 +327,7 @@ def test_auxiliary_classifiers_are_there_for_training_alone():
         assert len(heads) == (6 if train else 0)
 
 
+@pytest.mark.slow
 def test_rates_of_dropout_and_where_norms_synchronise():
     for name, rates in (
         ("wrn28_10", [0.3] * 12),

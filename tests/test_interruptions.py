@@ -52,7 +52,9 @@ def test_killed_before_the_first_checkpoint(undisturbed, tmp_path):
     assert_same_run(undisturbed, run_dir)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_signals_save_and_say_so(undisturbed, tmp_path, number):
     run_dir = tmp_path / "stopped"
     process = start(run_dir, *FLAGS)

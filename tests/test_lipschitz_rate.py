@@ -169,6 +169,7 @@ def test_what_stands_in_for_a_data_set(presets, tmp_path, monkeypatch):
     assert lab.dataset_of("mnist") == "mnist"
 
 
+@pytest.mark.slow
 def test_interrupted_between_epochs_it_goes_on(presets, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert call(whole, "mnist", "--seeds=1") == 0

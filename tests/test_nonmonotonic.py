@@ -223,6 +223,7 @@ def test_curvature_is_that_of_the_hessian(lab):
     )
 
 
+@pytest.mark.slow
 def test_short_runs_are_of_the_size_that_is_asked_for(lab):
     rule = lab.rule("small", "laplacian")
     errors = sweeps.errors(lab, rule, 2)
@@ -329,6 +330,7 @@ def test_table_3_is_what_its_networks_reached(root, lab):
     assert any("not measured: nin_cifar10" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_table_4_is_streamed_and_of_top_5(root, lab):
     assert call(root, "table4") == 0
     (row,) = summary(root, "table4")["rows"]
@@ -339,7 +341,9 @@ def test_table_4_is_streamed_and_of_top_5(root, lab):
     assert (measured["top5"] <= measured["last"]).all()
 
 
-@pytest.mark.parametrize("preset", ["quick", "paper"])
+@pytest.mark.parametrize(
+    "preset", ["quick", pytest.param("paper", marks=pytest.mark.slow)]
+)
 def test_every_plan_can_be_made(preset):
     for plan in ORIGINAL[preset].plans.values():
         assert plan.normalize in data.NORMALIZATIONS
@@ -382,16 +386,16 @@ def test_step_networks_that_a_gaussian_one_is_worth():
 class Made:
     """A lab whose networks need not be there."""
 
-    def __init__(self):
-        self.plans, self.settings = SETTINGS.plans, SETTINGS
+    def __init__(self, plans):
+        self.plans, self.settings = plans, SETTINGS
 
 
-def verdicts(part, monkeypatch, **made):
+def verdicts(part, monkeypatch, plans=SETTINGS.plans, **made):
     for name, value in made.items():
         module, function = name.split("__")
         monkeypatch.setattr(getattr(claims, module), function, value)
     monkeypatch.setattr(claims, "_gaussians_that_failed", lambda lab: "")
-    found = part(Made())
+    found = part(Made(plans))
     judged = judge(found)
     return [(c.name, j.verdict) for c, j in zip(found, judged, strict=True)]
 
@@ -436,6 +440,22 @@ def test_sweeps_are_judged_on_the_right_side(sign, monkeypatch):
     )  # fmt: skip
     verdict = "supported" if sign > 0 else "contradicted"
     assert found == [(n, verdict) for n in ("1.8", "1.8", "1.9", "1.9", "1.12")]
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(1, "supported"), (-1, "contradicted")])
+def test_tables_are_judged_on_the_right_side(sign, verdict, monkeypatch):
+    seeds = np.array([0.0, 0.1, 0.2])
+
+    def errors(lab, task):
+        found = {"step": 20 + 5 * sign + seeds, "gaussian": 20 + 2 * seeds}
+        return {k: {"last": v, "best": v, "top5": v} for k, v in found.items()}
+
+    rows = [deep.TABLE3[0], deep.TABLE4[0], deep.TABLE4[3]]
+    found = verdicts(
+        claims.tables_of, monkeypatch, PRESETS["quick"].plans, deep__errors=errors,
+        deep__chosen=lambda lab, table: [row for row in table if row in rows],
+    )  # fmt: skip
+    assert found == [("1.11", verdict)] * 4
 
 
 def test_verdicts_have_their_sides():

@@ -163,6 +163,7 @@ def test_tfds_in_imagenets_layout(digits, tmp_path):
         data.load(name, data_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_training_is_that_on_data_in_memory(cifar10_dir):
     """Whole images of their own size: order, augmentation, updates bit for bit."""
     kept = {"examples": 64, "test_examples": 33, "data_dir": cifar10_dir}
@@ -352,6 +353,7 @@ FLAGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(folders, tmp_path):
     flags = [*FLAGS, f"--data-dir={folders}"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
@@ -411,6 +413,7 @@ def test_what_only_one_path_takes(tmp_path):
         data.open_stream("tiny_imagenet", image_size=8)
 
 
+@pytest.mark.slow
 def test_other_data_is_not_gone_on_with(folders, digits, tmp_path):
     """A stream that lacks a file since is noticed before an update is made."""
     root = tmp_path / "data"

@@ -58,6 +58,7 @@ def test_line(runs, capsys):
     assert "barrier_height" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_plane_path_and_surfaces_between_runs(runs):
     assert call(runs[0], "--probe=plane", "--norm=eval", "--grid=4") == 0
     found, summary = result_of(runs[0], "plane-final")

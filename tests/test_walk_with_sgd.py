@@ -118,6 +118,7 @@ def test_stopped_and_resumed_gives_the_same_table(lab, tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_figures_1_and_2(lab, monkeypatch):
     monkeypatch.setattr(trajectories, "SHOWN", 6)
     for item in ("fig1", "fig2"):

@@ -202,7 +202,15 @@ def _least_stable(lab: Lab, task: str, seed: int) -> float:
     return max(found, FAILED) if stability.failed(lab, task, seed) else found
 
 
-PARTS = (first_part, adaptive_against_fixed, rates, accuracies, costs, safe)
+# What measures which claims.
+PARTS = {
+    first_part: ("5.1", "5.2", "5.3"),
+    adaptive_against_fixed: ("5.4",),
+    rates: ("5.5",),
+    accuracies: ("5.6",),
+    costs: ("5.7",),
+    safe: ("5.8",),
+}
 
 
 def claims(lab: Lab) -> Result:

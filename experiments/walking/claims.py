@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -267,14 +268,39 @@ def small_rate(lab: Lab, model: str) -> list[Claim]:
     return [Claim("3.11", sentence, conditions)]
 
 
-PARTS = (
-    barriers, trajectory, height, angle, spectral, noisy, decomposition, schedules,
-    small_rate,
-)  # fmt: skip
-
-
 # Seeds that a verdict needs.
 SEEDS = {"quick": 5, "paper": 3, "authors": 3}
+
+# What measures which claims, of one network.
+OF_A_MODEL = {
+    barriers: ("3.1", "3.2"),
+    trajectory: ("3.3", "3.4"),
+    height: ("3.5",),
+    angle: ("3.6",),
+    spectral: ("3.7",),
+    noisy: ("3.8",),
+    decomposition: ("3.9",),
+    schedules: ("3.10",),
+    small_rate: ("3.11",),
+}
+
+
+def _of_all(part: Callable[[Lab, str], list[Claim]]) -> Callable[[Lab], list[Claim]]:
+    @functools.wraps(part)
+    def found(lab: Lab) -> list[Claim]:
+        return [
+            claim._replace(
+                least=max(claim.least, SEEDS[lab.preset]),
+                sentence=f"{model}: {claim.sentence}",
+            )
+            for model in lab.models_of("claims")
+            for claim in part(lab, model)
+        ]
+
+    return found
+
+
+PARTS = {_of_all(part): names for part, names in OF_A_MODEL.items()}
 
 
 def claims(lab: Lab) -> Result:
@@ -283,7 +309,7 @@ def claims(lab: Lab) -> Result:
     made = [
         (model, claim._replace(least=max(claim.least, SEEDS[lab.preset])))
         for model in models
-        for part in PARTS
+        for part in OF_A_MODEL
         for claim in part(lab, model)
     ]
     verdicts = judge([claim for _, claim in made])

@@ -1,7 +1,8 @@
 """The engine beneath surfaces and walks: batch losses at points of a subspace.
 
 Chosen by measurement: points one after another or side by side, on one device or shared
-among several, each walking through the sample in one compiled loop.
+among several (of several processes too, which then have to ask for the same points),
+each walking through the sample in one compiled loop.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lrscape.landscape.accumulate import (
 from lrscape.landscape.loops import convolutions
 from lrscape.landscape.objective import as_objective
 from lrscape.landscape.tree import once_a_shape
+from lrscape.processes import from_first, gathered, share_of
 
 AXIS = "points"
 
@@ -109,13 +111,14 @@ class PointLosses:
                 losses = batch_losses(self._objective, point)
                 yield np.array([index]), _named(losses, leading=True)
             return
-        step = chunk_size * len(self.devices)
+        step = chunk_size * self._width
         waiting: tuple[np.ndarray, Any] | None = None
         for start in range(0, len(todo), step):
             indices = todo[start : start + step]
             # The last chunk is filled up, so that it compiles to nothing new.
             rows = np.append(indices, np.full(step - len(indices), indices[-1]))
-            running = indices, self._compute(coordinates[rows], chunk_size)
+            mine = coordinates[share_of(rows)]
+            running = indices, self._compute(mine, chunk_size)
             # Handed out while the next ones run; on CPU two programs at once would
             # only be in each other's way.
             if self.devices[0].platform == "cpu":
@@ -125,6 +128,11 @@ class PointLosses:
             waiting = running
         if waiting is not None:
             yield waiting[0], _fetched(*waiting)
+
+    @property
+    def _width(self) -> int:
+        """Devices that points are shared among, those of other processes too."""
+        return len(self.devices) * jax.process_count()
 
     def _compute(self, coordinates: np.ndarray, chunk_size: int) -> Any:
         if self._mesh is None:
@@ -137,13 +145,18 @@ class PointLosses:
             self._mesh, chunk_size, self._objective, self._subspace, coordinates
         )
 
-    def choose_chunk(self, coordinates: np.ndarray) -> int:
+    def choose_chunk(self, coordinates: np.ndarray, *, alone: bool = False) -> int:
         """The number of points side by side that is fastest, by a short measurement.
 
         Doubles it while that saves a tenth or more of the time a point. Measured on
-        the first batch alone.
+        the first batch alone. Of several processes the first one decides, unless it
+        is `alone` in asking.
         """
-        most = -(-len(coordinates) // len(self.devices))
+        chunk = self._fastest_chunk(coordinates)
+        return chunk if alone else int(from_first(np.array(chunk)))
+
+    def _fastest_chunk(self, coordinates: np.ndarray) -> int:
+        most = -(-len(coordinates) // self._width)
         if not self._compilable or most == 1:
             return 1
         first = np.broadcast_to(coordinates[:1], (most, *coordinates.shape[1:]))
@@ -250,4 +263,5 @@ def _named(losses: Any, *, leading: bool = False) -> dict[str, np.ndarray]:
 
 
 def _fetched(indices: np.ndarray, losses: Any) -> dict[str, np.ndarray]:
-    return {k: v[: len(indices)] for k, v in _named(losses).items()}
+    everyones = gathered(losses)
+    return {k: v[: len(indices)] for k, v in _named(everyones).items()}

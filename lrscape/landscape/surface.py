@@ -23,6 +23,7 @@ from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.store import Store, identity_of
 from lrscape.landscape.tree import check_count, once_a_shape
+from lrscape.processes import from_first, is_first
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -115,7 +116,7 @@ def evaluate(
         chunk_size: points computed side by side on each device. None measures what is
             fastest, where there is enough to do; it changes results by rounding alone.
         store: a file that keeps every point as it is done: a call that was killed goes
-            on where it was.
+            on where it was. Of several processes the first one writes it.
         progress: whether to show a bar with the time left.
         devices: what the points are shared among; None is all local devices.
 
@@ -190,19 +191,24 @@ def measure(
     done = np.zeros(len(flat), bool)
     with contextlib.ExitStack() as stack:
         keep = None
-        if store is not None:
+        if store is not None and is_first():
             identity = identity_of(objective, subspace, coordinates, flat[0])
             # Noted where the store is begun; one that is there already has its own.
             if chunk_size is None and not Path(store).exists():
-                chunk_size = engine.choose_chunk(flat)
+                chunk_size = engine.choose_chunk(flat, alone=True)
             notes = {"chunk_size": chunk_size and int(chunk_size)}
             keep = stack.enter_context(
                 Store(store, identity, len(flat), value_names, notes)
             )
             chunk_size = chunk_size or keep.notes["chunk_size"]
             done, values = keep.done.copy(), keep.values.copy()
+        if store is not None:
+            # The first of several processes keeps the store; all go on from it.
+            done, values = from_first(done), from_first(values)
+            chunk_size = int(from_first(np.array(chunk_size or 0))) or None
         todo = np.flatnonzero(~done)
         chunk = chunk_size or engine.choose_chunk(flat)
+        progress = progress and is_first()
         bar = stack.enter_context(_bar(progress, len(flat), len(flat) - len(todo)))
         for indices, losses in engine.run(flat, todo, chunk):
             columns = [

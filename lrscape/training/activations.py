@@ -17,6 +17,7 @@ from lrscape.training.device_data import DeviceData, Passing
 from lrscape.training.devices import (
     AXIS,
     choose_devices,
+    device_count,
     map_over_devices,
     replicate,
 )
@@ -93,7 +94,7 @@ def make_largest_activations(
         key = jax.random.fold_in(jax.random.fold_in(key, indices[0]), DROPOUT)
         network = model
         if mode == "train" and "batch_stats" in variables:
-            network = synchronized(model, config, len(devices))
+            network = synchronized(model, config, device_count(devices))
         _, sown = network.apply(
             variables,
             dataset.normalize(images),

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from lrscape.processes import as_global, as_local
 from lrscape.training.state import TrainState
 
 # The newest checkpoint, and one to fall back to.
@@ -215,6 +216,8 @@ class Checkpoints:
     def save(self, state: TrainState, notes: dict[str, Any]) -> None:
         """Saves a state under its step, with notes that JSON can hold.
 
+        Of several processes all have to call it; the first one's notes are kept.
+
         Raises:
             OSError: it cannot be written.
         """
@@ -224,7 +227,7 @@ class Checkpoints:
         with _as_os_error(where), _one_error_only():
             # A step may be there already: the one that a run was resumed from.
             self._orbax.save(
-                step, tree, force=True, overwrite=True, custom_metadata=seal
+                step, as_global(tree), force=True, overwrite=True, custom_metadata=seal
             )
 
     def restore(
@@ -250,7 +253,8 @@ class Checkpoints:
             where = self.directory / str(step)
             try:
                 with _one_error_only():
-                    tree = self._orbax.load(step, abstract_state=_to_tree(template))
+                    wanted = as_global(_to_tree(template))
+                    tree = as_local(self._orbax.load(step, abstract_state=wanted))
                     seal = self._orbax.metadata(step).custom_metadata
                 notes = _checked(tree, seal, where)
             except CorruptCheckpointError as error:

@@ -1,4 +1,8 @@
-"""The one mapped call site: state and data stay whole, only indices are split."""
+"""The one mapped call site: state and data stay whole, only indices are split.
+
+Of several processes each holds state and data whole on its own devices, and maps over
+its share of the batch; the mapped axis runs over the devices of all of them.
+"""
 
 from __future__ import annotations
 
@@ -20,30 +24,43 @@ def choose_devices(num_devices: int | None, batch_size: int) -> list[jax.Device]
     """The local devices to train on.
 
     Args:
-        num_devices: how many; None is all local devices.
+        num_devices: how many; None is all local devices. Of several processes all
+            devices are used.
         batch_size: the global batch, which they must divide evenly.
 
     Returns:
         The first `num_devices` local devices.
 
     Raises:
-        InputError: more devices than there are, or a batch that they do not divide.
+        InputError: more devices than there are, fewer in one of several processes, or
+            a batch that they do not divide.
     """
     local = jax.local_devices()
+    if jax.process_count() > 1 and num_devices not in (None, len(local)):
+        raise InputError(
+            f"num_devices={num_devices}: of {jax.process_count()} processes all "
+            f"devices are used, {len(local)} in this one; leave it out"
+        )
     if num_devices is not None and num_devices > len(local):
         raise InputError(
             f"num_devices={num_devices} is more than this process has: {len(local)} "
             f"({local[0].platform})"
         )
     devices = local[:num_devices]
-    if batch_size % len(devices):
-        below = batch_size - batch_size % len(devices)
-        near = [n for n in (below, below + len(devices)) if n]
+    count = device_count(devices)
+    if batch_size % count:
+        below = batch_size - batch_size % count
+        near = [n for n in (below, below + count) if n]
         raise InputError(
-            f"batch_size={batch_size} cannot be split evenly over {len(devices)} "
+            f"batch_size={batch_size} cannot be split evenly over {count} "
             f"devices; choose {' or '.join(map(str, near))}, or another num_devices"
         )
     return devices
+
+
+def device_count(devices: Sequence[jax.Device]) -> int:
+    """How many devices a batch is split over: those of each process."""
+    return len(devices) * jax.process_count()
 
 
 def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
@@ -60,33 +77,36 @@ def map_over_devices(step: Callable, devices: Sequence[jax.Device], **options):
     """Compiles `step(state, dataset, indices)` for several devices.
 
     State and dataset are seen whole by each device and keep their ordinary shape;
-    `indices`, of shape (devices, examples a device), are split. What `step` returns
-    must be the same on every device: it has to average gradients, metrics and batch
-    statistics over the axis `AXIS` itself. Nothing checks that here; a device that
-    keeps its own value goes unnoticed, so the tests compare numbers of devices.
+    `indices`, of shape (local devices, examples a device), are split. What `step`
+    returns must be the same on every device: it has to average gradients, metrics and
+    batch statistics over the axis `AXIS` itself. Nothing checks that here; a device
+    that keeps its own value goes unnoticed, so the tests compare numbers of devices.
     """
     return jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=(None, None, 0),
         out_axes=(None, None),
-        devices=devices,
+        # With several processes the axis runs over the devices of all.
+        devices=devices if jax.process_count() == 1 else None,
         **options,
     )
 
 
 def split(indices: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
-    """Shapes a global batch of indices as (devices, examples a device)."""
-    return indices.reshape(len(devices), -1)
+    """This process's share of a global batch, (local devices, examples a device)."""
+    shares = indices.reshape(jax.process_count(), len(devices), -1)
+    return shares[jax.process_index()]
 
 
 def split_many(
     batches: Sequence[np.ndarray], devices: Sequence[jax.Device], length: int
 ) -> np.ndarray:
-    """Shapes global batches as (devices, length, examples a device).
+    """This process's share of batches, (local devices, length, examples a device).
 
     What is missing from `length` batches is filled up with -1.
     """
     indices = np.full((length, len(batches[0])), -1, np.int32)
     indices[: len(batches)] = batches
-    return indices.reshape(length, len(devices), -1).swapaxes(0, 1)
+    shares = indices.reshape(length, jax.process_count(), len(devices), -1)
+    return shares[:, jax.process_index()].swapaxes(0, 1)

@@ -9,7 +9,12 @@ import flax.linen as nn
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.training.config import Config, pad_to_multiple
-from lrscape.training.devices import choose_devices, map_over_devices, replicate
+from lrscape.training.devices import (
+    choose_devices,
+    device_count,
+    map_over_devices,
+    replicate,
+)
 from lrscape.training.feed import Resident, Streamed, make_feed
 from lrscape.training.state import TrainState
 from lrscape.training.step import batches_of, make_evaluation_step
@@ -62,7 +67,7 @@ def make_evaluate(
         )
     devices = choose_devices(config.num_devices, config.batch_size)
     step = map_over_devices(make_evaluation_step(model, top5=top5), devices)
-    batch_size = pad_to_multiple(batch_size, len(devices))
+    batch_size = pad_to_multiple(batch_size, device_count(devices))
     feeds: dict[str, Resident | Streamed] = {}
 
     def evaluate(state: TrainState, part: str = "test") -> dict[str, float]:
@@ -74,7 +79,9 @@ def make_evaluate(
         sums = []
         for batch in feeds[part].batches(indices.__getitem__, range(len(indices))):
             sums.append(step(variables, feeds[part].dataset, batch)[0])
-            if len(devices) > 1:  # see `fit`: one program in flight on virtual devices
+            if (
+                device_count(devices) > 1
+            ):  # see `fit`: one program in flight on virtual devices
                 sums[-1]["loss"].block_until_ready()
             elif len(sums) > 1:  # so that batches that are streamed do not pile up
                 sums[-2]["loss"].block_until_ready()

@@ -168,17 +168,7 @@ def make_feed(
         part: ``'train'``, ``'validation'`` or ``'test'``.
         normalize: of `lrscape.data.NORMALIZATIONS`.
         devices: that batches are split over.
-
-    Raises:
-        InputError: a stream in one of several processes, whose updates do not yet add
-            up to one another's.
     """
     if isinstance(data, StreamedDataset):
-        if jax.process_count() > 1:
-            raise InputError(
-                f"dataset={data.name!r} is streamed, and this is one of "
-                f"{jax.process_count()} processes, which would train apart: use the "
-                "devices of one process"
-            )
         return Streamed(data, part, normalize, devices)
     return Resident(data, part, normalize, devices)

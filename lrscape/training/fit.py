@@ -17,6 +17,7 @@ from lrscape.errors import InputError
 from lrscape.training.config import Config
 from lrscape.training.devices import (
     choose_devices,
+    device_count,
     map_over_devices,
     replicate,
     split_many,
@@ -116,7 +117,7 @@ def fit(
             "raise epochs"
         )
     if jax.tree.leaves(state.batch_stats):
-        model = synchronized(model, config, len(devices))
+        model = synchronized(model, config, device_count(devices))
     step = make_step(model, tx, config, steps_per_epoch)
     # What is streamed arrives a batch at a time.
     streamed = isinstance(data, StreamedDataset)
@@ -146,7 +147,7 @@ def fit(
 
     def states(state: TrainState) -> Generator[TrainState, TrainState | None]:
         # On virtual CPU devices two programs in flight may wait for each other.
-        one_at_a_time = devices[0].platform == "cpu" and len(devices) > 1
+        one_at_a_time = devices[0].platform == "cpu" and device_count(devices) > 1
         running: jax.Array | int = int(state.first_bad_step)
         views = jax.random.fold_in(key, VIEW)
         with contextlib.closing(

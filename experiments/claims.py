@@ -1,0 +1,182 @@
+"""What the five papers claim, and what holds: a table of verdicts.
+
+    python -m experiments.claims 1.1 5.3 --preset=quick
+
+Measures the claims that are named, all where none is, by the criterion of each; trains
+what is missing, into the directories that the papers' own commands use. What is
+measured is kept, every seed's value of it, and the same command goes on from there.
+Writes the verdicts as results/claims.json, and one page to look at.
+
+Verdicts: supported, contradicted, undecided (the seeds do not suffice), too few seeds,
+not measured (and why).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.judging.measure import Part, claims_in, measure, measured, parts_of
+from experiments.judging.registry import CLAIMS
+from experiments.judging.table import judged_papers, page, printed, rows_of
+from experiments.paper import as_text, command_line
+from experiments.verdicts import INTERVALS
+from lrscape.errors import InputError, unknown_name
+from lrscape.records import Records
+
+PRESETS = ("quick", "paper")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags.
+
+    Attributes:
+        claims: such as 1.1 3.5, or a paper's number for all of its; default: all.
+        preset: quick or paper.
+        list: name the claims, say what they take, and measure nothing.
+        budget: such as 30m or 2h: what is not expected to fit is left out, the dearest
+            first.
+        again: measure anew what is kept.
+        run_dir: where verdicts are kept; default: runs/claims-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    claims: tyro.conf.Positional[tuple[str, ...]] = ()
+    preset: str = "quick"
+    list: bool = False
+    budget: str | None = None
+    again: bool = False
+    run_dir: Path | None = None
+    data_dir: Path | None = None
+    debug: bool = False
+
+
+def names_of(asked: tuple[str, ...]) -> list[str]:
+    """The claims that were asked for, in the papers' order.
+
+    Raises:
+        InputError: a claim or a paper that is not there.
+
+    Example:
+        >>> names_of(('5.3', '5.1'))
+        ['5.1', '5.3']
+        >>> len(names_of(('5',))), len(names_of(()))
+        (8, 53)
+    """
+    wanted = set()
+    for one in asked:
+        chosen = [name for name in CLAIMS if one in (name, name.split(".")[0])]
+        if not chosen:
+            raise unknown_name("claims", one, CLAIMS)
+        wanted.update(chosen)
+    return [name for name in CLAIMS if name in wanted or not asked]
+
+
+def seconds_of(budget: str | None) -> float:
+    """A time such as 30m, in seconds; without one there is no limit.
+
+    Raises:
+        InputError: anything else.
+
+    Example:
+        >>> seconds_of('90s'), seconds_of('2h'), seconds_of(None)
+        (90.0, 7200.0, inf)
+    """
+    if budget is None:
+        return float("inf")
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
+    if not found:
+        raise InputError(f"budget={budget!r} must be a time such as 90s, 30m or 2h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def run(arguments: Arguments) -> None:
+    """Measures, judges and writes the table."""
+    if arguments.preset not in PRESETS:
+        raise unknown_name("preset", arguments.preset, PRESETS)
+    wanted, budget = names_of(arguments.claims), seconds_of(arguments.budget)
+    parts = parts_of(wanted)
+    if arguments.list:
+        print(as_text(_listed(wanted, parts)))
+        return
+    root = arguments.run_dir or Path("runs") / f"claims-{arguments.preset}"
+    records = Records(root)
+    about = {"claims": arguments.preset}
+    if not records.exists():
+        Records.create(root, about)
+    elif records.config() != about:
+        raise InputError(
+            f"run_dir={str(root)!r} holds something else: {records.config()}; choose "
+            "another directory"
+        )
+    notes = [INTERVALS]
+    with records.lock():
+        started, found = time.monotonic(), {}
+        for part in parts:
+            kept = measured(part, records, arguments.preset)
+            if kept is None or arguments.again:
+                left = budget - (time.monotonic() - started)
+                if part.minutes * 60 > left:
+                    notes.append(
+                        f"{', '.join(part.claims)}: left out, expected to take "
+                        f"{part.minutes:g} minutes of {left / 60:.0f} that were left"
+                    )
+                    continue
+                print(f"measuring {', '.join(part.claims)} ({part.name})")
+                kept = measure(part, records, arguments.preset, arguments.data_dir)
+            found[part] = kept
+        _write(records, found, wanted, arguments.preset, notes)
+
+
+def _listed(wanted: list[str], parts: list[Part]) -> list[dict[str, Any]]:
+    minutes = {name: part.minutes for part in parts for name in part.claims}
+    return [
+        {
+            "claim": name,
+            "minutes": f"{minutes[name]:g}" if name in minutes else "no measure yet",
+            "paper": CLAIMS[name].paper,
+            "says": CLAIMS[name].says,
+        }
+        for name in wanted
+    ]
+
+
+def _write(
+    records: Records,
+    found: dict[Part, dict[str, Any]],
+    wanted: list[str],
+    preset: str,
+    notes: list[str],
+) -> None:
+    by_paper: dict[str, list] = {}
+    for part, kept in found.items():
+        by_paper.setdefault(part.paper, []).extend(claims_in(kept))
+    about = {name: kept for part, kept in found.items() for name in part.claims}
+    rows = rows_of(judged_papers(by_paper), about, preset, wanted)
+    print(as_text(printed(rows)))
+    for note in notes:
+        print(note)
+    written = [
+        records.save_result_summary("claims", {"rows": rows, "notes": notes}),
+        records.save_text("claims.html", page(rows, notes)),
+    ]
+    print("written:", *written, sep="\n  ")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("claims", Arguments, __doc__ or "", run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `python -m experiments.claims` is made of."""

@@ -1,0 +1,147 @@
+"""Measuring claims: part by part, each kept on disk once it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.judging.registry import EXPERIMENTS
+from experiments.paper import compiled_once
+from experiments.statistics import Claim, Condition
+from lrscape.environment import describe
+from lrscape.records import Records
+
+# The number of a paper -> what judges it.
+MODULES = {
+    "1": "experiments.peaks.claims",
+    "3": "experiments.walking.claims",
+    "5": "experiments.lipschitz.claims",
+}
+
+# What measuring takes where nothing is trained yet, in minutes on two CPU cores, by the
+# preset quick.
+MINUTES = {
+    "theory": 17, "flatness": 25, "accuracy": 40, "gradients": 8, "sweeping": 20,
+    "ensembles": 14, "tables_of": 28, "barriers": 4, "trajectory": 4, "height": 3,
+    "angle": 4, "spectral": 4, "noisy": 4, "decomposition": 3, "schedules": 8,
+    "small_rate": 3, "first_part": 4, "adaptive_against_fixed": 12, "rates": 4,
+    "accuracies": 6, "costs": 6, "safe": 8,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Claims that are measured together.
+
+    Attributes:
+        paper: its number.
+        name: of the function that measures it.
+        claims: their names.
+    """
+
+    paper: str
+    name: str
+    claims: tuple[str, ...]
+
+    @property
+    def minutes(self) -> float:
+        """What it takes where nothing is trained yet."""
+        return MINUTES.get(self.name, 10)
+
+    @property
+    def file(self) -> str:
+        """The name under which its result is kept."""
+        return f"part-{self.paper}-{self.name}"
+
+    def measure(self, lab: Any) -> list[Claim]:
+        """Trains what is missing, and measures."""
+        found = importlib.import_module(MODULES[self.paper]).PARTS
+        function = next(one for one in found if one.__name__ == self.name)
+        return function(lab)
+
+
+def parts_of(names: Iterable[str]) -> list[Part]:
+    """The parts that measure claims, the cheapest first.
+
+    Args:
+        names: of claims; those that nothing measures are left out.
+    """
+    wanted = set(names)
+    found = [
+        Part(paper, function.__name__, claims)
+        for paper, module in MODULES.items()
+        for function, claims in importlib.import_module(module).PARTS.items()
+        if wanted & set(claims)
+    ]
+    return sorted(found, key=lambda part: part.minutes)
+
+
+def lab_of(paper: str, preset: str, data_dir: Path | None) -> Any:
+    """A paper's laboratory: its settings, and where its networks are kept."""
+    module = importlib.import_module(f"experiments.{EXPERIMENTS[paper]}")
+    return module.lab_of(
+        module.Arguments(item="claims", preset=preset, data_dir=data_dir)
+    )
+
+
+def measured(part: Part, records: Records, preset: str) -> dict[str, Any] | None:
+    """What was kept of a part, or None."""
+    file = records.path / "results" / f"{part.file}.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text("utf-8"))
+    return found if found["preset"] == preset else None
+
+
+def measure(
+    part: Part, records: Records, preset: str, data_dir: Path | None
+) -> dict[str, Any]:
+    """Measures a part and keeps it.
+
+    Returns:
+        ``claims`` (see `claims_in`), ``seconds``, and what it was measured on.
+    """
+    lab = lab_of(part.paper, preset, data_dir)
+    jax.clear_caches()
+    started = time.monotonic()
+    with compiled_once(lab.root / "compiled"):
+        claims = part.measure(lab)
+    found = {
+        "preset": preset,
+        "claims": [as_dict(claim) for claim in claims],
+        "seconds": round(time.monotonic() - started, 1),
+        "networks": str(lab.root),
+        **describe(jax.local_devices()),
+    }
+    records.save_result_summary(part.file, found)
+    return found
+
+
+def as_dict(claim: Claim) -> dict[str, Any]:
+    """A claim as JSON holds it, every value of every seed in it."""
+    conditions = [
+        {
+            "name": condition.name,
+            "values": [float(value) for value in condition.values],
+            "shown": condition.shown,
+        }
+        for condition in claim.conditions
+    ]
+    return {**claim._asdict(), "conditions": conditions}
+
+
+def claims_in(found: Mapping[str, Any]) -> list[Claim]:
+    """The claims of a part that was kept."""
+    return [
+        Claim(
+            **{**claim, "conditions": [Condition(**one) for one in claim["conditions"]]}
+        )
+        for claim in found["claims"]
+    ]

@@ -1,0 +1,1 @@
+"""What `python -m experiments.sweep` is made of."""

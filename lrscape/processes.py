@@ -1,0 +1,162 @@
+"""Several processes that work as one: how they find one another, and agree.
+
+Each process holds its own devices. Everything that is decided, such as the order of the
+examples, is computed in each of them alike; what only one may do, writing above all, is
+done by the first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+
+from lrscape.errors import InputError
+
+# After so many seconds without a word from a process the others give up.
+HEARTBEAT_SECONDS = 10
+
+
+def connect(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Joins the other processes; before any array is made.
+
+    Args:
+        coordinator: ``host:port`` of the first process, which must be free there; or
+            ``'auto'``: as JAX finds it out under Slurm, MPI, Kubernetes, on TPU and GPU
+            pods. None: this process works alone, and nothing happens.
+        num_processes: how many there are; ``'auto'`` finds it out.
+        process_id: which one this is, from 0; ``'auto'`` finds it out.
+
+    Raises:
+        InputError: half of what is needed, or numbers that cannot be.
+
+    Example:
+        >>> connect()  # alone
+        >>> jax.process_count()
+        1
+    """
+    if coordinator is None:
+        if num_processes is not None or process_id is not None:
+            raise InputError(
+                f"num_processes={num_processes} and process_id={process_id} need "
+                "coordinator=HOST:PORT, where the first process listens"
+            )
+        return
+    if coordinator == "auto":
+        found: dict[str, Any] = {}
+    else:
+        if num_processes is None or process_id is None:
+            raise InputError(
+                f"coordinator={coordinator!r} needs num_processes and process_id; or "
+                "give coordinator='auto' where the cluster says"
+            )
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise InputError(
+                f"coordinator={coordinator!r} must be HOST:PORT, or 'auto'"
+            )
+        if not 0 <= process_id < num_processes:
+            raise InputError(
+                f"process_id={process_id} must be 0 or more and below "
+                f"num_processes={num_processes}"
+            )
+        found = {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+    # Without it XLA's CPU devices cannot reach those of another process.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(**found, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"coordinator={coordinator!r}: the processes did not find one another: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes; alone, it is."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once all processes have called it with the same name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_first(array: np.ndarray) -> np.ndarray:
+    """The first process's array, of the same shape and dtype in all, to the last bit.
+
+    Example:
+        >>> from_first(np.array([1.5, 2.5])).tolist()
+        [1.5, 2.5]
+    """
+    if jax.process_count() == 1:
+        return array
+    # As bytes: JAX would cut double precision short.
+    as_bytes = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(as_bytes))
+    return np.frombuffer(bytearray(sent.tobytes()), array.dtype).reshape(array.shape)
+
+
+def gathered(tree: Any) -> Any:
+    """The rows of all processes' arrays, in the order of the processes.
+
+    Args:
+        tree: arrays of the same shape in each process.
+
+    Returns:
+        NumPy arrays, as many times as long as there are processes.
+    """
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def share_of(rows: np.ndarray) -> np.ndarray:
+    """This process's share of rows whose number all processes divide."""
+    return np.split(rows, jax.process_count())[jax.process_index()]
+
+
+def as_global(tree: Any) -> Any:
+    """Arrays that each process holds whole, as ones that all hold together.
+
+    Orbax saves, and restores into, nothing else where there are several processes.
+    """
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.host_local_array_to_global_array(
+        tree, _mesh(), PartitionSpec()
+    )
+
+
+def as_local(tree: Any) -> Any:
+    """The other way round."""
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.global_array_to_host_local_array(
+        tree, _mesh(), PartitionSpec()
+    )
+
+
+def _mesh() -> Mesh:
+    return Mesh(np.array(jax.devices()), ("batch",))
+
+
+def quiet_unless_first() -> None:
+    """Sends what other processes than the first print to nowhere; not their errors."""
+    if not is_first():
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115

@@ -1,0 +1,161 @@
+"""The table of claims: what is named, measured, kept and judged."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from experiments import claims
+from experiments.judging import measure
+from experiments.judging.registry import CLAIMS, EXPERIMENTS
+from experiments.judging.table import judged_papers, page, rows_of
+from experiments.statistics import Claim, above, below, judge
+
+
+def test_every_claim_is_there_once():
+    counts = {p: sum(name.startswith(f"{p}.") for name in CLAIMS) for p in EXPERIMENTS}
+    assert counts == {"1": 12, "2": 11, "3": 11, "4": 11, "5": 8}
+    for paper in counts:
+        numbers = [int(n.split(".")[1]) for n in CLAIMS if n.startswith(f"{paper}.")]
+        assert numbers == list(range(1, counts[paper] + 1))
+
+
+def test_parts_measure_claims_that_there_are():
+    parts = measure.parts_of(CLAIMS)
+    named = [name for part in parts for name in part.claims]
+    assert len(named) == len(set(named)) and set(named) <= set(CLAIMS)
+    assert {part.name for part in parts} == set(measure.MINUTES)
+    minutes = [part.minutes for part in parts]
+    assert minutes == sorted(minutes)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Parts that take no time: an effect, none, and its opposite."""
+    random = np.random.default_rng(0)
+    called = []
+
+    def measured(part, lab):
+        called.append(part.name)
+        shift = {"first_part": 3.0, "rates": 0.0, "safe": -3.0}.get(part.name, 3.0)
+        values = random.normal(shift, 1, 20)
+        return [
+            Claim(f"{name} x" if name == "3.9" else name, "<b>it</b> holds", [
+                above("a", values), below("b", [2.9, 3.0, 3.1], 4.0)
+            ])
+            for name in part.claims
+        ]  # fmt: skip
+
+    monkeypatch.setattr(measure.Part, "measure", measured)
+    return called
+
+
+def call(root, *argv):
+    return claims.main([*argv, f"--run-dir={root}"])
+
+
+def kept(root):
+    return json.loads((root / "results" / "claims.json").read_text())
+
+
+def test_verdicts_come_out_as_the_data_say(tmp_path, stand_ins, capsys):
+    assert call(tmp_path, "5.1", "5.5", "5.8") == 0
+    rows = {row["claim"]: row for row in kept(tmp_path)["rows"]}
+    assert [rows[name]["verdict"] for name in ("5.1", "5.5", "5.8")] == [
+        "supported", "undecided", "contradicted",
+    ]  # fmt: skip
+    assert rows["5.1"]["seeds"] == "3 to 20" and rows["5.1"]["cores"]
+    assert rows["5.8"]["command"] == "python -m experiments.claims 5.8 --preset=quick"
+    assert "5.8    contradicted" in capsys.readouterr().out
+    # Kept: more claims, and those that are there are not measured again.
+    before = (tmp_path / "results" / "part-5-safe.json").read_bytes()
+    assert call(tmp_path, "5") == 0
+    assert (tmp_path / "results" / "part-5-safe.json").read_bytes() == before
+    assert stand_ins.count("safe") == 1 and stand_ins.count("costs") == 1
+    assert len(kept(tmp_path)["rows"]) == 8
+    assert call(tmp_path, "5.8", "--again") == 0
+    assert stand_ins.count("safe") == 2
+
+
+def test_the_page_shows_text_as_text(tmp_path, stand_ins):
+    assert call(tmp_path, "5.1", "3.9") == 0
+    text = (tmp_path / "claims.html").read_text()
+    assert "&lt;b&gt;it&lt;/b&gt; holds" in text and "<b>it</b>" not in text
+    assert not re.search(r"(src|href)=", text)  # it needs no net
+    assert "2 claims: 2 supported" in text
+
+
+def test_what_does_not_fit_is_said(tmp_path, stand_ins, capsys):
+    assert call(tmp_path, "--budget=200s") == 0
+    out = capsys.readouterr().out
+    assert "left out, expected to take" in out
+    rows = kept(tmp_path)["rows"]
+    assert len(rows) == 53
+    measured = [row for row in rows if row["verdict"] != "not measured"]
+    assert 0 < len(measured) < 10
+    # The cheapest, since nothing here takes any time.
+    longest = max(p.minutes for p in measure.parts_of(r["claim"] for r in measured))
+    assert longest * 60 <= 200
+
+
+def test_a_claim_of_the_theory_is_measured(tmp_path):
+    """The real thing, of the cheapest claim that trains nothing."""
+    lab = measure.lab_of("5", "quick", None)
+    (part,) = (p for p in measure.parts_of(["5.3"]) if p.name == "first_part")
+    assert part.claims == ("5.1", "5.2", "5.3") and lab.preset == "quick"
+    claim = Claim("5.3", "says", [below("distance", [2e-4], 5e-4)], least=1)
+    again = measure.claims_in({"claims": [measure.as_dict(claim)]})[0]
+    assert again == claim._replace(conditions=again.conditions)
+    assert [str(c) for c in again.conditions] == [str(c) for c in claim.conditions]
+    (row,) = rows_of(judged_papers({"5": [again]}), {}, "quick", ["5.3"])
+    assert row["verdict"] == "supported" and "supported" in page([row], [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["9.9"], "claims='9.9'"),
+        (["--preset=quik"], "quick"),
+        (["--budget=soon"], "such as 90s"),
+    ],
+)
+def test_bad_input(tmp_path, argv, message, capsys):
+    assert call(tmp_path, *argv) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_list_measures_nothing(tmp_path, capsys):
+    assert call(tmp_path, "5.3", "2.1", "--list") == 0
+    out = capsys.readouterr().out
+    assert "5.3" in out and "no measure yet" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_directory_is_left_alone(tmp_path, stand_ins, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert call(tmp_path, "5.8") == 2
+    assert "holds something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+def test_chance_is_seldom_taken_for_an_effect(count):
+    """On data without an effect, judged alone and among twenty claims."""
+    random = np.random.default_rng(count)
+    for together in (1, 20):
+        verdicts = [
+            judged.verdict
+            for _ in range(500 // together)
+            for judged in judge(
+                [
+                    Claim(str(i), "", [above("a", random.normal(size=count))])
+                    for i in range(together)
+                ]
+            )
+        ]
+        assert verdicts.count("supported") <= 0.06 * len(verdicts)
+        assert verdicts.count("contradicted") <= 0.06 * len(verdicts)
+    # And an effect is found.
+    shifted = [Claim("1", "", [above("a", random.normal(4.0, 0.2, count))])]
+    assert judge(shifted)[0].verdict == "supported"
