@@ -215,7 +215,7 @@ class Records:
             for variable, array in dataset.variables.items()
             if array.ndim and array.size and array.dtype.kind in "fiub"
         }
-        with write_aside(file) as aside:
+        with self._aside(file) as aside:
             dataset.to_netcdf(aside, engine="h5netcdf", encoding=checked)
         return file
 
@@ -239,7 +239,7 @@ class Records:
     def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
         """Saves an interactive figure as ``figures/NAME.html``, which needs no net."""
         file = self._file("figures", name, ".html")
-        with write_aside(file) as aside:
+        with self._aside(file) as aside:
             figure.write_html(aside, include_plotlyjs=True)
         return file
 
@@ -257,7 +257,7 @@ class Records:
     def save_figure(self, name: str, figure: matplotlib.figure.Figure) -> Path:
         """Saves a figure as ``figures/NAME.png``."""
         file = self._file("figures", name, ".png")
-        with write_aside(file) as aside:
+        with self._aside(file) as aside:
             figure.savefig(aside, format="png", dpi=150)
         return file
 
@@ -269,8 +269,11 @@ class Records:
         return self.path / folder / f"{name}{suffix}"
 
     def _write_json(self, file: Path, value: Any) -> None:
-        with write_aside(file) as aside:
+        with self._aside(file) as aside:
             aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+    def _aside(self, file: Path) -> contextlib.AbstractContextManager[Path]:
+        return write_aside(file)
 
 
 @contextlib.contextmanager
