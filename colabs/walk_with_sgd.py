@@ -105,8 +105,9 @@ for rate, walk in walks.items():
         )
 
 # %% [markdown]
-# A negative cosine of consecutive gradients: SGD goes back and forth between the walls.
-# A smaller rate goes lower down in the valley.
+# The height says how far up the walls SGD is, a negative cosine of consecutive gradients
+# that it goes back and forth between them. Early on a smaller rate keeps closer to the
+# floor, but moves less far along it.
 #
 # ## How far it gets
 
