@@ -89,6 +89,7 @@ def interactive_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> go.Fi
         {
             f"yaxis{n or ''}": {
                 "domain": [low, high], "title": {"text": text}, "rangemode": "tozero",
+                "hoverformat": ".4g",
             }
             for n, (low, high, text) in zip((0, 2, 3), panels, strict=True)
         },
@@ -159,6 +160,7 @@ def interactive_line(
                 f"yaxis{n + 1 if n else ''}": {
                     "domain": [low + (0.06 if n < len(shown) - 1 else 0), low + height],
                     "title": {"text": as_text(label(result[name]))},
+                    "hoverformat": ".4g",
                 }
             }
         )

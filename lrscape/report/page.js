@@ -6,8 +6,9 @@
   document.documentElement.classList.add('js');
   const plots = JSON.parse(document.getElementById('plots').textContent);
   const dark = matchMedia('(prefers-color-scheme: dark)');
+  const narrow = () => innerWidth < 544;
   const config = {
-    responsive: true, displaylogo: false, displayModeBar: innerWidth < 544 ? false : 'hover',
+    responsive: true, displaylogo: false, displayModeBar: narrow() ? false : 'hover',
   };
   const hosts = [...document.querySelectorAll('.plot')];
   const cameras = new Map();
@@ -20,7 +21,7 @@
     const changed = {
       ...layout, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       font: {...layout.font, color: ink, size: 12},
-      hoverlabel: {bgcolor: panel, bordercolor: line, font: {color: ink}},
+      hoverlabel: {namelength: -1, bgcolor: panel, bordercolor: line, font: {color: ink}},
       modebar: {bgcolor: 'rgba(0,0,0,0)', color: line, activecolor: ink},
     };
     for (const name of Object.keys(layout)) {
@@ -31,14 +32,26 @@
       for (const name of ['xaxis', 'yaxis', 'zaxis']) {
         changed.scene[name] = {...layout.scene[name], ...axis};
       }
+      if (narrow()) {  // room for the axes' names
+        const {x, y, z} = changed.scene.camera.eye;
+        changed.scene.camera = {eye: {x: 1.35 * x, y: 1.35 * y, z: 1.35 * z}};
+      }
       if (cameras.has(host)) changed.scene.camera = cameras.get(host);
     }
     return changed;
   };
 
+  // Beside a surface there is no room on a phone: its scale lies below it.
+  const fitted = (trace) => (narrow() && trace.type === 'surface') ? {
+    ...trace, colorbar: {
+      ...trace.colorbar, orientation: 'h', len: 0.9, y: 0, yanchor: 'top',
+      title: {...trace.colorbar.title, side: 'top'},
+    },
+  } : trace;
+
   const draw = (host) => {
     const {data, layout} = plots[Number(host.dataset.plot)];
-    Plotly.react(host, data, coloured(layout, host), config);
+    Plotly.react(host, data.map(fitted), coloured(layout, host), config);
     if (layout.scene && !host.dataset.watched) {
       host.dataset.watched = 'yes';
       host.on('plotly_relayout', (change) => {

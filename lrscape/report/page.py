@@ -24,6 +24,15 @@ from lrscape.report.markup import (
     text,
 )
 from lrscape.report.reading import CURVES, HISTORY, Result, RunOnDisk, read_run
+from lrscape.report.sections import (
+    arrays,
+    counted,
+    header,
+    numbers_of,
+    row_of,
+    settings,
+    side_by_side,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,11 +43,6 @@ POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline' 'unsafe-eval'"
 )
-MADE_BY = (
-    "versions", "device", "device_count", "cores", "machine", "commit", "command",
-)  # fmt: skip
-# Settings that say where, not what.
-NOT_COMPARED = (*MADE_BY, "given", "data_dir", "data")
 
 
 def write_report(
@@ -81,8 +85,8 @@ def render(paths: Sequence[str | Path]) -> tuple[str, list[str]]:
     for run in runs:
         page.warn(run.name if len(runs) > 1 else "", doubts(run))
     page.warn("", between(runs))
-    body = [_header(runs)]
-    sections = [_side_by_side(runs), page.curves(runs)]
+    body = [header(runs)]
+    sections = [side_by_side(runs), page.curves(runs)]
     sections += [page.run(run, alone=len(runs) == 1) for run in runs]
     body += [page.warnings_section(), *sections]
     return page.document(runs, "\n".join(filter(None, body))), page.warnings
@@ -138,11 +142,11 @@ class _Page:
 
     def run(self, run: RunOnDisk, *, alone: bool) -> str:
         """All that is known of one run."""
-        parts = [] if alone else [f"<h2>{text(run.name)}</h2>", _numbers_of(run)]
+        parts = [] if alone else [f"<h2>{text(run.name)}</h2>", numbers_of(run)]
         if run.is_paper:
             parts += self._paper(run)
         else:
-            parts.append(_settings(run.config))
+            parts.append(settings(run.config))
             for result in run.results.values():
                 if result.name not in (CURVES, HISTORY):
                     parts.append(self._result(result))
@@ -158,9 +162,9 @@ class _Page:
         ordered = sorted(run.results.values(), key=lambda r: r.name != "claims")
         parts = [self._result(result) for result in ordered]
         if run.networks:
-            rows = [_row(network) for network in run.networks]
+            rows = [row_of(network) for network in run.networks]
             rows = [{"network": row.pop("run"), **row} for row in rows]
-            networks = details(f"{len(rows)} networks", table(rows))
+            networks = details(counted(len(rows), "network"), table(rows))
             parts.append(
                 f'<article id="networks"><h3>Networks</h3>{networks}</article>'
             )
@@ -185,7 +189,7 @@ class _Page:
             listed = [row for row in result.summary if isinstance(row, dict)]
             parts.append(table(listed))
         if result.dataset is not None and rows is None:
-            parts.append(details("Arrays", table(_arrays(result.dataset))))
+            parts.append(details("Arrays", table(arrays(result.dataset))))
         if result.settings:
             parts.append(details("How it was made", pairs(result.settings)))
         return f"<article>{''.join(parts)}</article>"
@@ -285,116 +289,6 @@ class _Page:
             f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n"
             f"<body>\n<main>\n{body}\n</main>\n{scripts}</body>\n</html>\n"
         )
-
-
-def _header(runs: Sequence[RunOnDisk]) -> str:
-    if len(runs) > 1:
-        return f"<header><h1>{len(runs)} runs</h1></header>"
-    (run,) = runs
-    return f"<header><h1>{text(run.name)}</h1>{_numbers_of(run)}</header>"
-
-
-def _numbers_of(run: RunOnDisk) -> str:
-    """What a run is, in a line, and its few numbers."""
-    if run.is_paper:
-        count = len(run.networks)
-        trained = f", {count} networks" if count else ""
-        return (
-            f"<p>{len(run.results)} results{trained}. Columns in italics are the "
-            "paper's own numbers; all others are measured.</p>"
-        )
-    config, last = run.config, run.last
-    words = [str(config.get(name)) for name in ("model", "dataset") if name in config]
-    what = " on ".join(words)
-    if "schedule" in config:
-        what += f", {config['schedule']} rate"
-    numbers: dict[str, str] = {}
-    for part in ("test", "validation", "train"):
-        if (value := last.get(f"{part}_error")) is not None:
-            numbers[f"{part} error"] = f"{100 * value:.2f} %"
-    summary = run.summary or {}
-    best = summary.get("best")
-    by = str(summary.get("best_by"))
-    if isinstance(best, dict) and isinstance(best.get(by), int | float):
-        name = f"least {by.replace('_', ' ')}"
-        numbers[name] = f"{100 * best[by]:.2f} %"
-    if "epoch" in last:
-        numbers["epochs"] = f"{last['epoch']:g}"
-    for key, name, unit in (
-        ("parameters", "parameters", ""),
-        ("seconds", "seconds", " s"),
-        ("images_per_second", "images a second", ""),
-    ):
-        if isinstance(value := summary.get(key), int | float):
-            numbers[name] = f"{value:,.0f}{unit}"
-    cards = "".join(
-        f"<div><dt>{text(k)}<dd>{text(v)}</div>" for k, v in numbers.items()
-    )
-    return (
-        f'<p>{text(what)}</p><dl class="cards">{cards}</dl>'
-        if numbers
-        else (f"<p>{text(what)}</p>")
-    )
-
-
-def _settings(config: dict[str, Any]) -> str:
-    if not config:
-        return ""
-    chosen = {k: v for k, v in config.items() if k not in (*MADE_BY, "given")}
-    made = {k: config[k] for k in MADE_BY if k in config}
-    return details("Settings", pairs(chosen) + pairs(made))
-
-
-def _side_by_side(runs: Sequence[RunOnDisk]) -> str:
-    """Runs as rows: what they differ in, and what came of it."""
-    trained = [run for run in runs if not run.is_paper]
-    if len(trained) < 2:
-        return ""
-    fields = dict.fromkeys(name for run in trained for name in run.config)
-    differing = [
-        name
-        for name in fields
-        if name not in NOT_COMPARED
-        and len({json.dumps(run.config.get(name)) for run in trained}) > 1
-    ]
-    rows = []
-    for run in trained:
-        settings = {n.replace("_", " "): run.config.get(n) for n in differing}
-        row = _row(run)
-        rows.append({"run": row.pop("run"), **settings, **row})
-    return f'<section id="runs"><h2>Side by side</h2>{table(rows)}</section>'
-
-
-def _row(run: RunOnDisk) -> dict[str, Any]:
-    """A run in a few numbers; errors in per cent."""
-    last, summary = run.last, run.summary or {}
-    state = "finished" if run.finished else "not finished"
-    if run.diverged is not None:
-        state = f"not finite from update {run.diverged:g}"
-    row: dict[str, Any] = {"run": run.name, "state": state, "epoch": last.get("epoch")}
-    for part in ("test", "validation", "train"):
-        if isinstance(value := last.get(f"{part}_error"), float):
-            row[f"{part} error (%)"] = f"{100 * value:.2f}"
-    row["last rate"] = last.get("learning_rate")
-    if "seconds" in summary:
-        row["seconds"] = summary["seconds"]
-    return row
-
-
-def _arrays(dataset: Any) -> list[dict[str, Any]]:
-    """The arrays of a result, each with its range."""
-    rows = []
-    for name, array in dataset.data_vars.items():
-        row = {
-            "array": str(name),
-            "over": " x ".join(f"{d} {n}" for d, n in array.sizes.items()),
-            "unit": array.attrs.get("units", "-"),
-        }
-        if array.dtype.kind in "fiu" and array.size:
-            finite = array.where(abs(array) < float("inf"))
-            row |= {"least": float(finite.min()), "largest": float(finite.max())}
-        rows.append(row)
-    return rows
 
 
 def _is_grid(dataset: Any) -> bool:
