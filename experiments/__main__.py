@@ -7,17 +7,29 @@ from pathlib import Path
 
 # Shared code, not experiments.
 PARTS = {
-    "__init__", "__main__", "arguments", "arms", "loop", "paper", "signals",
-    "statistics", "train", "verdicts",
+    "__init__", "__main__", "arguments", "arms", "flags", "loop", "paper", "signals",
+    "programs", "statistics", "tensorboard", "train", "verdicts",
 }  # fmt: skip
 
 
+# What all of them have in common.
+COMMON = """
+Each says by --help what it takes, and what its presets are. Exit statuses: 0 finished,
+1 training, a disk or a run failed, 2 bad input, 128 + N stopped by signal N (130 is
+Ctrl-C); what was done is kept, and the same command goes on, in training with --resume.
+
+Completion, here of experiments.cifar in bash (there are zsh and tcsh too):
+  alias experiments.cifar='python -m experiments.cifar'
+  python -m experiments.cifar --tyro-print-completion bash > cifar.sh; . ./cifar.sh"""
+
+
 def main() -> None:
-    """Prints a line for each experiment: the first of its file's docstring."""
+    """Prints a line for each experiment, the first of its file's docstring."""
     for file in sorted(Path(__file__).parent.glob("*.py")):
         if file.stem not in PARTS:
             docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
             print(f"python -m experiments.{file.stem:<18} {docstring.splitlines()[0]}")
+    print(COMMON)
 
 
 if __name__ == "__main__":

@@ -6,168 +6,23 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
+from experiments.flags import (
+    Arguments,
+    DataFlags,
+    LoopFlags,
+    OptimizerFlags,
+    RunFlags,
+    ScheduleFlags,
+    TrainingFlags,
+)
+from experiments.programs import program
 from lrscape import schedules
 from lrscape.errors import InputError, unknown_name
 from lrscape.runs import STREAM_FIELDS, RunConfig
-
-
-def _aliases(*names: str):
-    return tyro.conf.arg(aliases=names)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Flags of a training experiment; None means "from the preset".
-
-    Attributes:
-        preset: the settings that all other flags change; default: quick.
-        run_dir: where everything about the run goes; default:
-            runs/EXPERIMENT-YYYYMMDD-HHMMSS.
-        resume: go on from the last checkpoint in --run-dir; flags need not be repeated.
-        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
-            ~/tensorflow_datasets.
-        coordinator: of several processes: HOST:PORT where the first one listens, or
-            auto, as the cluster says (Slurm, MPI, Kubernetes, TPU and GPU pods).
-        num_processes: how many there are, unless --coordinator=auto.
-        process_id: which one this is, from 0, unless --coordinator=auto.
-        debug: show a traceback with an error.
-        dataset: any prepared TFDS set of labelled images; with --stream=True also
-            folder, a directory --data-dir of train/CLASS/*.jpeg and val/CLASS/*.jpeg.
-        validation: how many training examples to hold out.
-        split_seed: which examples are held out or left out; for digits, which are test
-            examples.
-        examples: how many training examples to keep; default: all.
-        test_examples: how many test examples to keep; default: all.
-        stream: read images as they are needed, of any size, rather than hold them in
-            memory.
-        image_size: with --stream: the side of a view, in pixels.
-        crop: with --stream: random_resized (a random patch, scaled and mirrored, to
-            train on; the middle to measure on) or none (the whole image, scaled).
-        min_area: with --stream: the least share of an image that a patch takes.
-        threads: with --stream: that read and decode; default: one a core.
-        top5: report the labels beyond the five largest logits too.
-        model: mlp, cnn, small, large, nin, nin_mnist, nin_bn, vgg, vgg11, resnet20 ...
-            resnet110, preresnet20 ... preresnet164, densenet40, densenet100,
-            densenet190, wrn28_10, alexnet, googlenet or bn_inception.
-        compute_dtype: float32, bfloat16 or float64, of models that offer it: the
-            ResNets.
-        epochs: passes over the training examples.
-        batch_size: examples an update, over all devices.
-        seed: of initial weights, order, augmentation and dropout.
-        augment: augmentations in order, of crop, flip, jitter, shift, zoom, rotation;
-            none: --augment none.
-        normalize: standardize (mean 0, deviation 1 a channel), center (minus the mean
-            image, on the pixels' own scale), scale (to 0 ... 1), center_scale (both) or
-            whiten (contrast and ZCA, before images are augmented).
-        schedule: gaussian, laplacian, rational, step, triangular, trapezoid or swa.
-        peak_lr: the schedule's largest rate. A preset has one for schedules with a peak
-            and a smaller one, its start_lr, for those that start at their largest.
-        start_lr: the rate at the first update (gaussian, laplacian, trapezoid).
-        end_lr: the rate at the end (gaussian, laplacian, trapezoid).
-        variance: sigma squared of a gaussian; instead of end_lr.
-        scale: lambda of a laplacian; instead of end_lr.
-        decay: of rational: the rate ends at peak_lr / (1 + decay).
-        milestones: of step: fractions of the run, separated by spaces.
-        factor: of step: what each milestone multiplies the rate by.
-        cycle_steps: of triangular: updates in a cycle; default: a quarter of the run.
-        base_lr: of triangular: the smallest rate.
-        rise: of trapezoid: the length of the rise, as a fraction of the run.
-        fall: of trapezoid: the length of the fall, as a fraction of the run.
-        swa_lr: of swa: the rate at the end.
-        swa_start: of swa: where the rate begins to change, as a fraction of the run.
-        swa_end: of swa: where the rate has changed, as a fraction of the run.
-        per_epoch: change the rate at epochs only.
-        optimizer: sgd, adam, adamw, rmsprop ... as Optax spells them.
-        momentum: of sgd and rmsprop.
-        nesterov: use Nesterov's momentum.
-        weight_decay: L2 term (or the optimizer's own decay).
-        decay_all: decay biases and batch norm too.
-        sync_batch_norm: batch norm over all devices together.
-        num_devices: local devices to use; default: all.
-        scan_steps: updates in one compiled loop; default: 1 on CPU, 100 elsewhere.
-        log_every: updates over which training metrics are averaged; default: an epoch.
-        checkpoint_every: updates between checkpoints; default: an epoch.
-        snapshot_epochs: epochs after which a snapshot is kept for ever, besides
-            initial, peak and final; separated by spaces.
-    """
-
-    preset: str | None = None
-    run_dir: Path | None = None
-    resume: bool = False
-    data_dir: Path | None = None
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    debug: bool = False
-
-    dataset: str | None = None
-    validation: int | None = None
-    split_seed: int | None = None
-    examples: int | None = None
-    test_examples: int | None = None
-    stream: bool | None = None
-    image_size: int | None = None
-    crop: str | None = None
-    min_area: float | None = None
-    threads: int | None = None
-    top5: bool | None = None
-    model: str | None = None
-    compute_dtype: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    seed: int | None = None
-    augment: tuple[str, ...] | None = None
-    normalize: str | None = None
-
-    schedule: str | None = None
-    peak_lr: Annotated[
-        float | None, _aliases("--peak-value", "--init-lr", "--init-value")
-    ] = None
-    start_lr: Annotated[float | None, _aliases("--start-value")] = None
-    end_lr: Annotated[float | None, _aliases("--end-value")] = None
-    variance: float | None = None
-    scale: float | None = None
-    decay: float | None = None
-    milestones: tuple[float, ...] | None = None
-    factor: float | None = None
-    cycle_steps: int | None = None
-    base_lr: Annotated[float | None, _aliases("--base-value")] = None
-    rise: float | None = None
-    fall: float | None = None
-    swa_lr: Annotated[float | None, _aliases("--swa-value")] = None
-    swa_start: float | None = None
-    swa_end: float | None = None
-    per_epoch: bool | None = None
-
-    optimizer: str | None = None
-    momentum: float | None = None
-    nesterov: bool | None = None
-    weight_decay: float | None = None
-    decay_all: bool | None = None
-
-    sync_batch_norm: bool | None = None
-    num_devices: int | None = None
-    scan_steps: int | None = None
-    log_every: int | None = None
-    checkpoint_every: int | None = None
-    snapshot_epochs: tuple[int, ...] | None = None
-
-    def given(self) -> dict[str, Any]:
-        """The flags that describe the run and were given, as JSON holds them."""
-        about_the_call = (
-            "preset", "run_dir", "resume", "data_dir", "debug",
-            "coordinator", "num_processes", "process_id",
-        )  # fmt: skip
-        return {
-            field: list(value) if isinstance(value, tuple) else value
-            for field, value in vars(self).items()
-            if value is not None and field not in about_the_call
-        }
-
 
 # A schedule's argument and its flag, where they differ.
 _FLAGS = {
@@ -324,6 +179,18 @@ def _as_flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Groups:
+    """`Arguments` as ``--help`` shows them: a box a group."""
+
+    run: RunFlags
+    data: DataFlags
+    training: TrainingFlags
+    schedule: ScheduleFlags
+    optimizer: OptimizerFlags
+    loop: LoopFlags
+
+
 def parse(
     module: str,
     docstring: str,
@@ -339,13 +206,16 @@ def parse(
         values = {**preset.fields, **preset.model_options}
         shown = "  ".join(f"{k}={_shown(v)}" for k, v in values.items())
         lines += ["", f"{name}: {preset.about}", shown]
-    return tyro.cli(
-        Arguments,
-        prog=f"python -m {module}",
+    groups = tyro.cli(
+        tyro.conf.OmitArgPrefixes[_Groups],
+        prog=program(module, arguments),
         description="\n".join(lines),
         args=arguments,
         # Flags alone, no --no-... twins for the switches that are off.
         config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return Arguments(
+        **{k: v for group in vars(groups).values() for k, v in vars(group).items()}
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from experiments.tensorboard import open_events, write_line
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.processes import is_first
 from lrscape.records import Records
@@ -46,6 +47,7 @@ class Loop:
         snapshot_steps: dict[int, list[str]],
         step: int,
         seconds: float,
+        tensorboard: bool = False,
     ):
         self.records = records
         self.checkpoints = checkpoints
@@ -67,12 +69,15 @@ class Loop:
         self.bar: tqdm | None = None
         self.step = step
         self.shown = 0.0
+        self.events = open_events(records.path, step) if tensorboard else None
 
     def __enter__(self) -> Loop:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         self.close()
+        if self.events is not None:
+            self.events.close()
         # Nothing that is not finite is ever saved.
         if isinstance(error, NonFiniteLossError):
             error.args = (f"{error}; {self._last_checkpoint()}",)
@@ -170,6 +175,8 @@ class Loop:
             line["pipeline_images_per_second"] = self.gauge.images_per_second
         line["seconds"] = round(self.seconds, 3)
         self.records.append_metrics(line)
+        if self.events is not None:
+            write_line(self.events, line)
         if evaluates:
             measured = "  ".join(
                 f"{part} loss {line[part + '_loss']:.4f} "

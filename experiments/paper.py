@@ -17,6 +17,7 @@ import jax
 import tyro
 import xarray as xr
 
+from experiments.programs import program
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
@@ -62,7 +63,7 @@ def command_line(
     """
     given: Any = tyro.cli(
         arguments,
-        prog=f"python -m experiments.{name}",
+        prog=program(f"experiments.{name}", argv),
         description=docstring.strip(),
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),

@@ -30,6 +30,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.probes import PROBES, Found, Settings, Survey
+from experiments.programs import program
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape.direction import NORMALIZATIONS
@@ -278,7 +279,7 @@ def main(argv: list[str] | None = None) -> int:
         lines.append(f"{preset}: {shown}")
     arguments = tyro.cli(
         Arguments,
-        prog="python -m experiments.survey",
+        prog=program("experiments.survey", argv),
         description="\n".join(lines),
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),

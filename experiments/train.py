@@ -27,6 +27,7 @@ import xarray as xr
 from experiments.arguments import Arguments, Preset, parse, resolve
 from experiments.loop import Loop, StorageError
 from experiments.signals import noted_signals
+from experiments.tensorboard import check_tensorboard
 from lrscape import figures
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.environment import describe, differences
@@ -108,6 +109,8 @@ def _say(error: Exception, status: int, debug: bool) -> int:
 
 def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) -> int:
     """Starts a run or goes on with one; returns the exit status."""
+    if arguments.tensorboard:
+        check_tensorboard()
     config, records, is_new = _open(experiment, presets, arguments)
     if records.summary() is not None:
         print(f"{records.path} is finished: there is nothing to resume")
@@ -156,6 +159,7 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
                 ),
                 step=int(state.step),
                 seconds=seconds,
+                tensorboard=bool(arguments.tensorboard) and is_first(),
             )
             with noted_signals() as signals, loop:
                 if loop.step == 0:

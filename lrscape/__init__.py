@@ -6,8 +6,8 @@ The parts are independent of one another and are imported when first used:
 - `lrscape.landscape`: probes of the loss landscape, on any pytree and any loss.
 - `lrscape.models`, `lrscape.data`, `lrscape.training`: Flax models trained under
   ``pmap``, with checkpoints that resume bit for bit.
-- `lrscape.records`, `lrscape.runs`, `lrscape.figures`: a run on disk, opened again,
-  and drawn.
+- `lrscape.records`, `lrscape.runs`, `lrscape.figures`, `lrscape.report`: a run on
+  disk, opened again, drawn, and shown as a page.
 
 Example:
     >>> import lrscape
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         landscape,
         models,
         records,
+        report,
         runs,
         schedules,
         training,
@@ -44,6 +45,7 @@ __all__ = [
     "landscape",
     "models",
     "records",
+    "report",
     "runs",
     "schedules",
     "training",

@@ -7,6 +7,7 @@
     summary.json     the last and best metrics, seconds, images a second
     checkpoints/     to resume from            snapshots/NAME   kept for ever
     results/*.nc     labelled arrays           figures/*.png
+    report.html      all of it as a page, see `lrscape.report`
 
 Metrics are appended; everything else is written aside and renamed, so that nothing is
 ever half there.
@@ -271,21 +272,25 @@ class Records:
         with self._aside(file) as aside:
             aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
 
-    @contextlib.contextmanager
-    def _aside(self, file: Path) -> Iterator[Path]:
-        """A file to write to, renamed to `file` once it is whole and on disk."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=file.suffix, dir=file.parent)
-        os.close(handle)
-        aside = Path(name)
-        try:
-            yield aside
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
-            aside.chmod(0o666 & ~_umask())
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
+    def _aside(self, file: Path) -> contextlib.AbstractContextManager[Path]:
+        return write_aside(file)
+
+
+@contextlib.contextmanager
+def write_aside(file: Path) -> Iterator[Path]:
+    """A file to write to, renamed to `file` once it is whole and on disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=file.suffix, dir=file.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 class Onlooker(Records):

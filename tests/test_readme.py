@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from experiments import digits
 from experiments.train import main
 from lrscape import data
+from lrscape.report import render
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -57,3 +60,38 @@ def test_every_link_leads_somewhere():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert (ROOT / target).exists(), target
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "block",
+    re.findall(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL),
+    ids=lambda block: re.findall(r"(?:def|class) (\w+)", block)[0],
+)
+def test_examples_for_contributors_run(block, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(block, "CONTRIBUTING.md", "exec"), names)
+    if "cosine" in names:
+        rates = names["cosine"](0.4, 100)(jnp.array([0, 50, 100, 200]))
+        np.testing.assert_allclose(rates, [0.4, 0.2, 0, 0], atol=1e-7)
+    if "sharpest_of" in names:
+        point, directions = jnp.zeros(2), [jnp.eye(2)[0], 2 * jnp.eye(2)[1]]
+        found = names["sharpest_of"](lambda w: jnp.sum(w**2), point, directions)
+        np.testing.assert_allclose(found, 4e-4, rtol=1e-5)
+    if "norm" in names:
+        survey = SimpleNamespace(
+            point={"initial": jnp.zeros(4), "final": jnp.ones(4)}.get
+        )
+        found = names["norm"](survey)
+        assert found.summary == {"distance": 2.0}
+    if "Linear" in names:
+        module = names["Linear"](num_classes=3)
+        x = jnp.ones((2, 4, 4, 1))
+        logits, _ = module.init_with_output(jax.random.key(0), x, train=True)
+        assert logits.shape == (2, 3)
+    if "table1" in names:
+        assert "8.1" in capsys.readouterr().out
+        assert 'class="paper number">8.1' in render([tmp_path / "runs/paper-quick"])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import xarray as xr
 from experiments.probes.survey import Found, Survey, about
 from lrscape import figures, landscape
 from lrscape.errors import InputError
+from lrscape.figures.interactive import as_text
 
 
 def line(survey: Survey) -> Found:
@@ -198,11 +200,13 @@ def _surface_found(
     path_losses: np.ndarray | None = None,
 ) -> Found:
     title = survey.title()
+    marked = {name: [float(at) for at in place] for name, place in points.items()}
+    dataset.attrs["points"] = json.dumps(marked)
     flat = figures.contour_figure(dataset, path=path, points=points, title=title)
     deep = figures.surface_figure(dataset, points=points, title=title)
     page = figures.interactive_surface(
         dataset, points=points, path=path, path_heights=path_losses,
-        title=title.replace("\n", "<br>"),
+        title=as_text(title).replace("\n", "<br>"),
     )  # fmt: skip
     return Found(dataset, summary, {"": flat, "-3d": deep}, {"-3d": page})
 

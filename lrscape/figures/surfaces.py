@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from lrscape.errors import InputError
+from lrscape.figures.interactive import as_text
 from lrscape.figures.style import DARK, PATH, SURFACE, cells, label, log_levels
 
 if TYPE_CHECKING:
@@ -220,7 +221,8 @@ def interactive_surface(
         at = np.array(list(points.values()), float)
         figure.add_scatter3d(
             x=at[:, 0], y=at[:, 1], z=heights(at), mode="markers+text",
-            text=list(points), marker={"size": 5, "color": PATH}, name="points",
+            text=[as_text(name) for name in points],
+            marker={"size": 5, "color": PATH}, name="points",
         )  # fmt: skip
     figure.update_layout(
         title=title,

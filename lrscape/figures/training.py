@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lrscape.figures.style import COLORS, DARK, tidy
+from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
 
 
 def learning_curves(
@@ -62,6 +62,45 @@ def learning_curves(
         tidy(axes)
     if loss.get_lines():
         loss.legend(frameon=False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def compared_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str | None = None
+) -> Figure:
+    """Draws the test loss, the test error and the rate of several runs.
+
+    Args:
+        runs: name -> logged lines, as for `learning_curves`.
+        title: over the figure.
+
+    Returns:
+        The figure, a colour for each run.
+    """
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    shown = (
+        ("test_loss", 1, "test loss (nats)"),
+        ("test_error", 100, "test error (%)"),
+        ("learning_rate", 1, "learning rate"),
+    )
+    for axes, (key, unit, text) in zip(panels, shown, strict=True):
+        for n, (name, lines) in enumerate(runs.items()):
+            found = [line for line in lines if key in line]
+            axes.plot(
+                [line["epoch"] for line in found],
+                [unit * line[key] for line in found],
+                color=CYCLE[n % len(CYCLE)],
+                # A dollar sign begins mathematics, an underscore hides a name.
+                label=" " + name.replace("$", r"\$"),
+            )
+        axes.set_ylabel(text)
+        tidy(axes)
+    panels[1].set_ylim(bottom=0)
+    panels[2].set_xlabel("epoch")
+    panels[1].legend(frameon=False, fontsize=8)
     if title:
         figure.suptitle(title)
     return figure
