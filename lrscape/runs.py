@@ -121,8 +121,7 @@ class RunConfig(Config):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""
-        fields = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+        return _lists(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RunConfig:
@@ -137,7 +136,10 @@ class RunConfig(Config):
         known = {field.name for field in dataclasses.fields(cls)}
         try:
             return cls(**{k: _tuples(v) for k, v in fields.items() if k in known})
-        except TypeError as error:
+        except InputError:
+            raise
+        # A stranger's fields can be of any kind and depth.
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InputError(f"config: {error}") from error
 
     def load_data(self) -> data_.Dataset | data_.StreamedDataset:
@@ -189,6 +191,12 @@ class RunConfig(Config):
         )
 
 
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _lists(v) for k, v in value.items()}
+    return [_lists(v) for v in value] if isinstance(value, tuple | list) else value
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
@@ -233,6 +241,7 @@ class Snapshot(NamedTuple):
 def save_snapshot(records: Records, name: str, state: TrainState) -> None:
     """Keeps a state's parameters and batch statistics as ``snapshots/NAME``."""
     tree = state.variables
+    records.check_links()
     save_tree(records.path / "snapshots" / name, tree, {"step": int(state.step)})
 
 
