@@ -40,6 +40,18 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _ASIDE = ".aside-"
 
 
+def check_path(path: Path) -> None:
+    """Raises InputError for a path that Orbax would write elsewhere than it reads.
+
+    TensorStore takes a backslash for a separator, and finds nothing below a bracket.
+    """
+    if odd := sorted(set("\\[]") & set(str(path.absolute()))):
+        raise InputError(
+            f"run_dir={str(path)!r}: checkpoints cannot be kept in a directory whose "
+            f"path has {' or '.join(odd)}; choose or rename a directory"
+        )
+
+
 class Records:
     """Owns one run directory.
 
@@ -98,6 +110,7 @@ class Records:
         Raises:
             InputError: another process holds the lock, or it cannot be written.
         """
+        check_path(self.path)
         self.check_links()
         try:
             self.path.mkdir(parents=True, exist_ok=True)

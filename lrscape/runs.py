@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import inspect
 import os
+import reprlib
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -133,9 +135,16 @@ class RunConfig(Config):
         Raises:
             InputError: a field that is lacking, or a value that cannot work.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
         try:
-            return cls(**{k: _tuples(v) for k, v in fields.items() if k in known})
+            kinds = get_type_hints(cls)
+            given = {k: _tuples(v) for k, v in fields.items() if k in kinds}
+            for field, value in given.items():
+                if not _is_a(value, kinds[field]):
+                    raise InputError(
+                        f"config: {field}={reprlib.repr(value)} is no "
+                        f"{kinds[field]}"
+                    )
+            return cls(**given)
         except InputError:
             raise
         # A stranger's fields can be of any kind and depth.
@@ -189,6 +198,22 @@ class RunConfig(Config):
             weight_decay=self.weight_decay,
             decay_all=self.decay_all,
         )
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type, as JSON has them."""
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(value, option) for option in get_args(kind))
+    origin = get_origin(kind) or kind
+    if origin is tuple:
+        return isinstance(value, tuple) and all(
+            _is_a(item, get_args(kind)[0]) for item in value
+        )
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if origin is int and isinstance(value, bool):
+        return False
+    return isinstance(value, origin)
 
 
 def _lists(value: Any) -> Any:

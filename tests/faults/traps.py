@@ -99,14 +99,15 @@ def signal_at_update(step, name, delay):
 
 
 def clock_that_jumps(seed):
-    """Wall time goes back and forth by days, and clocks that never go back leap."""
+    """Wall time goes back and forth by months, and clocks that never go back leap."""
     moves = random.Random(seed)
     wall, steady, precise = time.time, time.monotonic, time.perf_counter
     ahead = [0.0]
 
     def forth():
+        # By minutes at the most: what waits longer than that for a save gives up.
         if moves.random() < 0.05:
-            ahead[0] += moves.random() * 1e4
+            ahead[0] += moves.random() * max(0, 100 - ahead[0])
         return ahead[0]
 
     time.time = lambda: wall() + moves.uniform(-1e7, 1e7)
@@ -124,7 +125,9 @@ def not_a_number_in_data(example):
         dataset = load(self)
         image = dataset.train.image.astype(np.float32)
         image[example, 3, 3, 0] = np.nan
-        object.__setattr__(dataset, "train", dataset.train._replace(image=image))
+        object.__setattr__(
+            dataset, "train", type(dataset.train)(image, dataset.train.label)
+        )
         return dataset
 
     RunConfig.load_data = load_data
