@@ -141,8 +141,7 @@ class RunConfig(Config):
             for field, value in given.items():
                 if not _is_a(value, kinds[field]):
                     raise InputError(
-                        f"config: {field}={reprlib.repr(value)} is no "
-                        f"{kinds[field]}"
+                        f"config: {field}={reprlib.repr(value)} is no {kinds[field]}"
                     )
             return cls(**given)
         except InputError:
