@@ -169,8 +169,8 @@ def _digest_dataset(dataset: xr.Dataset) -> str:
         kind = "text" if array.dtype.kind in "OUT" else array.dtype.str
         digest.update(f"{name} {kind} {variable.dims} {variable.shape}\n".encode())
         text = array.dtype.kind in "OUT"
-        content = json.dumps(array.astype(str).tolist()).encode() if text else array
-        digest.update(content)
+        words = json.dumps(array.astype(str).tolist()).encode() if text else None
+        digest.update(array.tobytes() if words is None else words)
         digest.update(_attributes(variable.attrs))
     digest.update(_attributes(dataset.attrs))
     return digest.hexdigest()

@@ -37,7 +37,7 @@ def products(size: int, accelerator: bool) -> dict[str, Callable[[], Any]]:
     }
     if accelerator:
         kinds["bfloat16"] = (jnp.bfloat16, None)
-    functions = {}
+    functions: dict[str, Callable[[], Any]] = {}
     for name, (dtype, precision) in kinds.items():
         a, b = one.astype(dtype), other.astype(dtype)
         product = jax.jit(lambda a, b, p=precision: jnp.matmul(a, b, precision=p))

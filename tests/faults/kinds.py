@@ -355,7 +355,8 @@ def dead_process(suite, where, moves, number):
     process = launch(run_dir)
     wanted, deadline = moves.choice([0, 15, 30]), time.monotonic() + 100
     while newest(run_dir)[:1] < [wanted]:
-        check(process.poll() is None, "it ended", "".join(process.communicate()[:1]))
+        if process.poll() is not None:
+            raise LostError(f"it ended: {process.communicate()[0]}")
         check(time.monotonic() < deadline, "it does not train")
         time.sleep(0.02)
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
