@@ -32,10 +32,8 @@ def sealed(value: Any) -> str:
         value: an object, or a list of them.
 
     Example:
-        >>> print(sealed({'seed': 0})[:27])
-        {
-          "seed": 0,
-          "sha256"
+        >>> list(json.loads(sealed({'seed': 0})))
+        ['seed', 'sha256']
     """
     # As it will be read: names become strings, tuples lists.
     plain = json.loads(json.dumps(value))
@@ -91,7 +89,7 @@ def sealed_line(value: dict[str, Any]) -> str:
 
     Example:
         >>> sealed_line({'step': 1})
-        '{"step": 1, "crc": "7f63e4e8"}\\n'
+        '{"step": 1, "crc": "3daa833a"}\n'
     """
     body = json.dumps(value)[:-1]
     return f'{body}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n'
