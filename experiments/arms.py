@@ -159,10 +159,10 @@ class Arm(abc.ABC):
 
     def numbers(self, name: str, make: Callable[[], Row]) -> Row:
         """A few numbers that are measured once."""
-        file = self.records.path / "results" / f"{name}.json"
-        if not file.exists():
+        if (found := self.records.load_result_summary(name)) is None:
             self.records.save_result_summary(name, make())
-        return json.loads(file.read_text("utf-8"))
+            found = self.records.load_result_summary(name)
+        return found
 
     def history(self) -> list[Row]:
         """What was seen after each epoch, trained to the end if it was not.
@@ -202,8 +202,7 @@ class Arm(abc.ABC):
         return images, jnp.asarray(placed.label)
 
     def _rows(self) -> list[Row]:
-        file = self.records.path / "results" / f"{HISTORY}.json"
-        return json.loads(file.read_text("utf-8")) if file.exists() else []
+        return self.records.load_result_summary(HISTORY) or []
 
     def _train(self, rows, checkpoints, signals) -> list[Row]:
         config, per_epoch = self.config, self.steps_per_epoch

@@ -217,6 +217,7 @@ def survey(arguments: Arguments) -> Found:
                     f"{', '.join(run.snapshots) or 'none'}"
                 )
     records = runs[0].records
+    records.check_links()
     name = arguments.name or _name(settings, runs)
     asked = {
         **dataclasses.asdict(settings),
@@ -294,6 +295,15 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if arguments.debug:
+            traceback.print_exception(error)
+        print(
+            f"error: {error}; make room, then give the same command again to go on "
+            "with what is measured",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(
             "\nstopped; give the same command again to go on with what is measured",

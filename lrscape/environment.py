@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "lrscape": __version__,
-            **{package: version(package) for package in PACKAGES},
+            **{package: _version(package) for package in PACKAGES},
         },
         "device": devices[0].device_kind,
         "device_count": len(devices),
@@ -45,6 +45,13 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         "commit": _commit(),
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def differences(stored: Mapping[str, Any], devices: Sequence[jax.Device]) -> list[str]:

@@ -10,7 +10,8 @@
     report.html      all of it as a page, see `lrscape.report`
 
 Metrics are appended; everything else is written aside and renamed, so that nothing is
-ever half there.
+ever half there. What is read again has a checksum (see `lrscape.seals`): a bit that
+flips on disk is an error, never another number.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrscape import seals
 from lrscape.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +37,20 @@ if TYPE_CHECKING:
     import xarray as xr
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+# Begins the name of what is written aside; host, process and a random end follow.
+_ASIDE = ".aside-"
+
+
+def check_path(path: Path) -> None:
+    """Raises InputError for a path that Orbax would write elsewhere than it reads.
+
+    TensorStore takes a backslash for a separator, and finds nothing below a bracket.
+    """
+    if odd := sorted(set("\\[]") & set(str(path.absolute()))):
+        raise InputError(
+            f"run_dir={str(path)!r}: checkpoints cannot be kept in a directory whose "
+            f"path has {' or '.join(odd)}; choose or rename a directory"
+        )
 
 
 class Records:
@@ -95,6 +111,8 @@ class Records:
         Raises:
             InputError: another process holds the lock, or it cannot be written.
         """
+        check_path(self.path)
+        self.check_links()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a+", encoding="utf-8")
@@ -114,7 +132,26 @@ class Records:
             file.truncate()
             file.write(f"process {os.getpid()} on {platform.node()}\n")
             file.flush()
+            self._tidy()
             yield
+
+    def check_links(self) -> None:
+        """Raises InputError where a link leads out of the directory.
+
+        What is written goes nowhere else, whoever made the directory.
+        """
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                if (file := Path(folder, name)).is_symlink():
+                    self._inside(str(file.relative_to(self.path)))
+
+    def _tidy(self) -> None:
+        """Removes what processes that were killed had begun to write aside."""
+        for file in self.path.glob(f"**/{_ASIDE}*"):
+            host, _, number = file.name[len(_ASIDE) :].partition("~")[0].rpartition("-")
+            if host == _host() and number.isdigit() and not _is_alive(int(number)):
+                with contextlib.suppress(OSError):
+                    file.unlink()
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(
@@ -136,42 +173,50 @@ class Records:
             raise InputError(
                 f"run_dir={str(self.path)!r} holds no run (no config.json)"
             )
-        try:
-            config = json.loads((self.path / "config.json").read_text("utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{self.path / 'config.json'} is damaged: {error}"
-            ) from error
-        if not isinstance(config, dict):
-            raise InputError(f"{self.path / 'config.json'} holds no settings")
-        return config
+        return self._read_object("config.json")
+
+    def _read_object(self, name: str) -> dict[str, Any]:
+        found = seals.read(self._inside(name))
+        if not isinstance(found, dict):
+            raise InputError(f"{self.path / name} holds no object, but {type(found)}")
+        return found
 
     # Metrics.
 
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Adds one line to the metrics."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        file = self._inside("metrics.jsonl")
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(seals.sealed_line(metrics))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every logged line, in order; one that was cut short is left out."""
-        file = self.path / "metrics.jsonl"
-        if not file.is_file():
-            return []
-        lines = file.read_text("utf-8").split("\n")
-        # What follows the last line end is empty, or half a line.
-        return [json.loads(line) for line in lines[:-1]]
+        """Every logged line, in order; one that was cut short is left out.
+
+        Raises:
+            InputError: a line was changed on disk, or lost from a run that is finished.
+        """
+        file = self._inside("metrics.jsonl")
+        found = seals.read_lines(file) if file.is_file() else []
+        last = (self.summary() or {}).get("last")
+        if isinstance(last, dict) and "step" in last:
+            steps = [line.get("step") for line in found[-1:]]
+            if steps != [last["step"]]:
+                raise InputError(
+                    f"{file} is damaged: it ends before step {last['step']}, the last "
+                    "one of the finished run"
+                )
+        return found
 
     def metrics_length(self) -> int:
         """The bytes of metrics so far, which a checkpoint notes."""
-        file = self.path / "metrics.jsonl"
+        file = self._inside("metrics.jsonl")
         return file.stat().st_size if file.is_file() else 0
 
     def truncate_metrics(self, length: int) -> None:
         """Forgets what was logged after a checkpoint that noted `length`.
 
         Raises:
-            InputError: less is there than the checkpoint noted.
+            InputError: less is there than the checkpoint noted, or it was changed.
         """
         found = self.metrics_length()
         if found < length:
@@ -181,7 +226,8 @@ class Records:
                 "run cannot be resumed as it was"
             )
         if found > length:
-            os.truncate(self.path / "metrics.jsonl", length)
+            os.truncate(self._inside("metrics.jsonl"), length)
+        self.metrics()  # damage shows now, rather than at the end of the run
 
     # Summary, results, figures.
 
@@ -190,9 +236,9 @@ class Records:
         self._write_json(self.path / "summary.json", summary)
 
     def summary(self) -> dict[str, Any] | None:
-        """The summary of a finished run, or None."""
-        file = self.path / "summary.json"
-        return json.loads(file.read_text("utf-8")) if file.is_file() else None
+        """The summary of a finished run, or None; raises InputError if damaged."""
+        there = self._inside("summary.json").is_file()
+        return self._read_object("summary.json") if there else None
 
     def save_result(
         self, name: str, dataset: xr.Dataset, settings: dict[str, Any]
@@ -209,6 +255,7 @@ class Records:
         """
         file = self._file("results", name, ".nc")
         dataset = dataset.assign_attrs(settings=json.dumps(settings, sort_keys=True))
+        dataset = seals.sealed_dataset(dataset)
         # Checksums, since HDF5 reads flipped bits without a word otherwise.
         checked = {
             variable: {"fletcher32": True, "chunksizes": array.shape}
@@ -221,12 +268,8 @@ class Records:
 
     def load_result(self, name: str) -> xr.Dataset:
         """Loads ``results/NAME.nc`` into memory; raises OSError if it is damaged."""
-        import xarray as xr
-
-        with xr.open_dataset(
-            self._file("results", name, ".nc"), engine="h5netcdf"
-        ) as dataset:
-            return dataset.load()
+        file = self._file("results", name, ".nc")
+        return seals.load_dataset(file)
 
     def save_result_summary(
         self, name: str, summary: dict[str, Any] | list[Any]
@@ -235,6 +278,15 @@ class Records:
         file = self._file("results", name, ".json")
         self._write_json(file, summary)
         return file
+
+    def load_result_summary(self, name: str) -> Any:
+        """Loads ``results/NAME.json``; None where there is none.
+
+        Raises:
+            InputError: it was changed on disk.
+        """
+        file = self._file("results", name, ".json")
+        return seals.read(file) if file.is_file() else None
 
     def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
         """Saves an interactive figure as ``figures/NAME.html``, which needs no net."""
@@ -266,11 +318,21 @@ class Records:
             raise InputError(
                 f"name={name!r} of a file may hold letters, digits, '_', '-' and '.'"
             )
-        return self.path / folder / f"{name}{suffix}"
+        return self._inside(f"{folder}/{name}{suffix}")
+
+    def _inside(self, name: str) -> Path:
+        """A file of the run; none that a link puts elsewhere."""
+        file = self.path / name
+        if not file.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(
+                f"{file} leads out of its run directory, to {file.resolve()}; put a "
+                "copy in the link's place"
+            )
+        return file
 
     def _write_json(self, file: Path, value: Any) -> None:
         with self._aside(file) as aside:
-            aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+            aside.write_text(seals.sealed(value), "utf-8")
 
     def _aside(self, file: Path) -> contextlib.AbstractContextManager[Path]:
         return write_aside(file)
@@ -280,7 +342,8 @@ class Records:
 def write_aside(file: Path) -> Iterator[Path]:
     """A file to write to, renamed to `file` once it is whole and on disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=file.suffix, dir=file.parent)
+    prefix = f"{_ASIDE}{_host()}-{os.getpid()}~"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=file.suffix, dir=file.parent)
     os.close(handle)
     aside = Path(name)
     try:
@@ -318,6 +381,20 @@ class Onlooker(Records):
     def _aside(self, file: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch) / file.name
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", platform.node())
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import inspect
 import os
+import reprlib
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -121,8 +123,7 @@ class RunConfig(Config):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""
-        fields = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+        return _lists(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RunConfig:
@@ -134,10 +135,19 @@ class RunConfig(Config):
         Raises:
             InputError: a field that is lacking, or a value that cannot work.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
         try:
-            return cls(**{k: _tuples(v) for k, v in fields.items() if k in known})
-        except TypeError as error:
+            kinds = get_type_hints(cls)
+            given = {k: _tuples(v) for k, v in fields.items() if k in kinds}
+            for field, value in given.items():
+                if not _is_a(value, kinds[field]):
+                    raise InputError(
+                        f"config: {field}={reprlib.repr(value)} is no {kinds[field]}"
+                    )
+            return cls(**given)
+        except InputError:
+            raise
+        # A stranger's fields can be of any kind and depth.
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InputError(f"config: {error}") from error
 
     def load_data(self) -> data_.Dataset | data_.StreamedDataset:
@@ -189,6 +199,28 @@ class RunConfig(Config):
         )
 
 
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type, as JSON has them."""
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(value, option) for option in get_args(kind))
+    origin = get_origin(kind) or kind
+    if origin is tuple:
+        return isinstance(value, tuple) and all(
+            _is_a(item, get_args(kind)[0]) for item in value
+        )
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if origin is int and isinstance(value, bool):
+        return False
+    return isinstance(value, origin)
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _lists(v) for k, v in value.items()}
+    return [_lists(v) for v in value] if isinstance(value, tuple | list) else value
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
@@ -233,6 +265,7 @@ class Snapshot(NamedTuple):
 def save_snapshot(records: Records, name: str, state: TrainState) -> None:
     """Keeps a state's parameters and batch statistics as ``snapshots/NAME``."""
     tree = state.variables
+    records.check_links()
     save_tree(records.path / "snapshots" / name, tree, {"step": int(state.step)})
 
 

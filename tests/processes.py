@@ -40,6 +40,8 @@ def without_times(value):
             "seconds_waited",
         )  # fmt: skip
         return {k: without_times(v) for k, v in value.items() if k not in times}
+    if isinstance(value, list):
+        return [without_times(x) for x in value]
     return value
 
 

@@ -35,9 +35,7 @@ def test_a_run_leaves_its_directory_whole(tmp_path, capsys):
     assert config["schedule"] == "gaussian" and config["epochs"] == 2
     for field in ("versions", "device", "cores", "commit", "command"):
         assert field in config
-    metrics = [
-        json.loads(s) for s in (run_dir / "metrics.jsonl").read_text().splitlines()
-    ]
+    metrics = open_run(run_dir).records.metrics()
     assert [line["step"] for line in metrics] == [20, 40]  # 1337 // 64 a epoch
     for line in metrics:
         assert set(line) == {

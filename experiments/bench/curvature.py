@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-import importlib.util
 import json
 import subprocess
 import sys
@@ -35,9 +34,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.pairs import interleaved, ratios, show
+from experiments.bench.pairs import installed, interleaved, ratios, show
 from lrscape import landscape, models
 from lrscape.environment import describe
+from lrscape.errors import InputError
 from lrscape.landscape.accumulate import gradient
 from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.runs import open_run
@@ -51,6 +51,8 @@ CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int], int, int, int, int]
     "resnet20": ({}, (32, 32, 3), 128, 1, 10, 3),
 }  # fmt: skip
 TOP = 3
+BY_HAND = "PyTorch, double backward"
+PARTS = ("agreement", "products", "loops", "tasks", "memory")
 SAMPLES = 10
 LOOP = 5
 # Images a batch for loops, whose own work weighs the more, the fewer there are.
@@ -111,7 +113,7 @@ class Case:
 
     def peers(self) -> dict[str, Any]:
         """What is installed of PyTorch's packages, by name."""
-        if not importlib.util.find_spec("torch"):
+        if not installed("torch"):
             print("PyTorch is not installed: the packages are left out")
             return {}
         from experiments.bench.torch_curvature import make_peers
@@ -123,6 +125,24 @@ class Case:
         from experiments.bench.torch_curvature import as_parameters
 
         return as_parameters(tree, self.variables)
+
+    def by_hand(self) -> Callable[[], Any]:
+        """The product as one would write it in PyTorch; raises if it is another."""
+        from experiments.bench.torch_curvature import double_backward
+
+        product = double_backward(self.variables, self.images, self.labels)
+        vector = self.as_parameters(self.direction)
+        operator = self.operator(reuse=False)
+        ours = self.as_parameters(
+            operator.to_tree(operator(operator.to_vector(self.direction)))
+        )
+        pairs = list(zip(ours, product(vector), strict=True))
+        apart = sum(float(((a - b) ** 2).sum()) for a, b in pairs)
+        error = (apart / sum(float((a**2).sum()) for a, _ in pairs)) ** 0.5
+        # TensorFloat-32 keeps eleven bits of each factor.
+        if not error < (1e-3 if jax.local_devices()[0].platform == "cpu" else 0.05):
+            raise AssertionError(f"{BY_HAND} disagrees: {error:.1e} off")
+        return functools.partial(product, vector)
 
     def eigenvalues(self, tolerance: float, reuse: bool | None = None) -> Any:
         """The largest ones and their residuals."""
@@ -226,6 +246,8 @@ def product_tables(case: Case, peers: dict[str, Any], repeats: int) -> dict[str,
         vector = case.as_parameters(case.direction)
         for name, peer in peers.items():
             functions[name] = functools.partial(peer.product, vector)
+    if installed("torch"):
+        functions[BY_HAND] = case.by_hand()
     tables = {"inference": ratios(interleaved(functions, repeats))}
     show(f"{case.name}: products in inference mode", tables["inference"])
     for name in peers:
@@ -264,10 +286,13 @@ def loop_table(case: Case, repeats: int) -> dict[str, Any]:
             *where, max_products=LOOP, tolerance=1e-30, **options
         ),
         "Hutchinson": lambda: landscape.trace(*where, num_samples=LOOP, **options),
-        "density": lambda: landscape.spectral_quadrature(
-            *where, num_matvecs=LOOP, num_samples=1, **options
-        ),
     }
+    if installed("matfree"):
+        functions["density"] = lambda: landscape.spectral_quadrature(
+            *where, num_matvecs=LOOP, num_samples=1, **options
+        )
+    else:
+        print("matfree is not installed: densities are left out")
     table = ratios(interleaved(functions, repeats))
     show(f"{case.name}: loops, {size} images a batch", table)
     return table
@@ -278,6 +303,8 @@ def task_tables(case: Case, peers: dict[str, Any], repeats: int) -> dict[str, An
     products = _products_of(lambda: case.eigenvalues(1e-3))
     # The residuals of the pairs are products too, which others do not look at.
     steps = products - TOP
+    if not installed("matfree"):
+        raise InputError("--parts tasks needs matfree, which is not installed")
     nodes = landscape.spectral_quadrature(
         case.objective,
         case.params,
@@ -382,6 +409,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a finished run, for resnet20")
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--task-repeats", type=int, help="those of whole tasks")
+    parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
     parser.add_argument("--json", type=Path, help="a file to write the figures to")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -406,6 +434,8 @@ def main() -> None:
             "memory": functools.partial(memory_table, name),
         }
         for part, measure in parts.items():
+            if part not in options.parts:
+                continue
             found[name][part] = measure()
             if options.json:  # what is measured is not lost if the rest is stopped
                 options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +10,19 @@ from typing import Any
 import numpy as np
 
 REFERENCE_AGAIN = "reference again"
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported.
+
+    Example:
+        >>> installed('numpy'), installed('no_such_package')
+        (True, False)
+    """
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def interleaved(

@@ -77,6 +77,38 @@ def make_peers(variables: Any, images: Any, labels: Any) -> dict[str, Peer]:
     return peers
 
 
+def double_backward(
+    variables: Any, images: Any, labels: Any
+) -> Callable[[list[Any]], list[Any]]:
+    """The Hessian of the mean loss times a list of arrays, by PyTorch alone.
+
+    The gradient of the product of gradient and vector; each batch's graph is made
+    anew, as it has to be where batches do not all fit.
+
+    Args:
+        variables: of the network in JAX.
+        images: (batches, size, height, width, channels).
+        labels: (batches, size).
+    """
+    model, loss = make_model(variables), nn.CrossEntropyLoss()
+    batches = make_batches(images, labels, channels_last=False)
+    params = list(model.parameters())
+
+    def product(vector: list[Any]) -> list[Any]:
+        total = [torch.zeros_like(parameter) for parameter in params]
+        for x, y in batches:
+            gradient = torch.autograd.grad(loss(model(x), y), params, create_graph=True)
+            slope = sum((g * v).sum() for g, v in zip(gradient, vector, strict=True))
+            for sums, part in zip(
+                total, torch.autograd.grad(slope, params), strict=True
+            ):
+                sums += part
+        _wait()
+        return [sums / len(batches) for sums in total]
+
+    return product
+
+
 def as_parameters(tree: Any, variables: Any) -> list[Any]:
     """A tree like the parameters in JAX as a list like those in PyTorch."""
     twin = make_model({**variables, "params": tree})

@@ -12,7 +12,6 @@ change speed. Four minutes on two CPU cores.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import resource
 import subprocess
@@ -25,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.bench.pairs import interleaved, ratios, show
+from experiments.bench.pairs import installed, interleaved, ratios, show
 from lrscape import data, models, training, transforms
 from lrscape.environment import describe
 from lrscape.training.fit import scan_steps
 
+PARTS = ("training", "import")
 LEARNING_RATE = 0.01  # small: random labels are not to be learnt, nor to diverge
 
 
@@ -52,7 +52,11 @@ def make_tx() -> optax.GradientTransformation:
 
 
 def bare_step(model, tx, dataset: data.Dataset, batch_size: int):
-    """One update as one would write it by hand: jitted, on a batch that is ready."""
+    """One update as one would write it by hand: jitted, on a batch that is ready.
+
+    Returns:
+        The update, and the floating-point operations that XLA counts in it, or None.
+    """
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     params = variables["params"]
     state = (params, variables["batch_stats"], tx.init(params))
@@ -79,7 +83,8 @@ def bare_step(model, tx, dataset: data.Dataset, batch_size: int):
         nonlocal state
         state = jax.block_until_ready(step(*state))
 
-    return one
+    counted = step.lower(*state).cost_analysis() or {}
+    return one, counted.get("flops")
 
 
 def loop_step(
@@ -105,7 +110,7 @@ def training_table(model_name: str, batch_size: int, repeats: int) -> dict:
     model = models.create(model_name, num_classes=10)
     stride = scan_steps(training.Config(epochs=1), jax.local_devices())
     calls = 2 * repeats + 10
-    one = bare_step(model, make_tx(), dataset, batch_size)
+    one, flops = bare_step(model, make_tx(), dataset, batch_size)
     loop, first = loop_step(model, make_tx(), dataset, batch_size, calls, 1)
     # What is compared works through `stride` updates a call.
     functions = {
@@ -116,7 +121,7 @@ def training_table(model_name: str, batch_size: int, repeats: int) -> dict:
         scanned, first = loop_step(model, make_tx(), dataset, batch_size, calls, stride)
         functions[f"loop, {stride} updates compiled"] = scanned
     peak = peak_memory()
-    if importlib.util.find_spec("torch") and model_name == "resnet20":
+    if installed("torch") and model_name == "resnet20":
         from experiments.bench.torch_resnet import make_training_step
 
         torch_step = make_training_step(batch_size, LEARNING_RATE)
@@ -132,6 +137,7 @@ def training_table(model_name: str, batch_size: int, repeats: int) -> dict:
         "model": model_name,
         "batch_size": batch_size,
         "updates_per_call": stride,
+        "flops_per_call": flops and stride * flops,
         "table": table,
         "first_state_seconds": first,
         "peak_memory_bytes": peak,
@@ -175,13 +181,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
     options = parser.parse_args()
-    figures = {
-        **describe(jax.local_devices()),
-        "repeats": options.repeats,
-        "training": training_table(options.model, options.batch_size, options.repeats),
-        "import": import_table(options.repeats),
-    }
+    figures = {**describe(jax.local_devices()), "repeats": options.repeats}
+    if "training" in options.parts:
+        figures["training"] = training_table(
+            options.model, options.batch_size, options.repeats
+        )
+    if "import" in options.parts:
+        figures["import"] = import_table(options.repeats)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
         print(f"\nfigures are in {options.json}")

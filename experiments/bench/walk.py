@@ -25,8 +25,8 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.walking.networks import STRETCH
+from experiments.walking.result import on_both
 from experiments.walking.settings import PRESETS, RATES, Lab
-from experiments.walking.tables import on_both
 from lrscape.environment import describe
 
 # Passes over the sample that are timed for the floor.

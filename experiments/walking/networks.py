@@ -170,8 +170,7 @@ class Network:
             ``norm_train`` and ``norm_eval``, by batch-norm mode, in nats.
         """
         name = "history" if sample is None else f"history-{_size(sample)}"
-        file = self.records.path / "results" / f"{name}.json"
-        rows: list = json.loads(file.read_text("utf-8")) if file.exists() else []
+        rows: list = self.records.load_result_summary(name) or []
         if len(rows) > epochs:
             return rows[: epochs + 1]
         per_epoch = self.steps_per_epoch
@@ -289,8 +288,7 @@ class Network:
         """A few numbers that are measured once."""
         if not self.has_numbers(name):
             self.records.save_result_summary(name, make())
-        file = self.records.path / "results" / f"{name}.json"
-        return json.loads(file.read_text("utf-8"))
+        return self.records.load_result_summary(name)
 
     def initial_params(self) -> Any:
         """The weights before the first update."""

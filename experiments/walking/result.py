@@ -1,10 +1,21 @@
-"""What was measured on several networks and seeds, as one data set."""
+"""What was measured on several networks and seeds, and what walks have crossed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import xarray as xr
+
+
+def barriers(walk: xr.Dataset, prefix: str = "") -> np.ndarray:
+    """At which updates of a walk a barrier is crossed."""
+    return walk[f"{prefix}crosses_barrier"].values.astype(bool)
+
+
+def on_both(walk: xr.Dataset) -> np.ndarray:
+    """At which updates one is crossed on both samples."""
+    return barriers(walk) & barriers(walk, "second_")
 
 
 def joined(found: Mapping[str, Sequence[xr.Dataset]], along: str = "step"):

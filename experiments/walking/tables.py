@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.paper import Result
 from experiments.statistics import mean_and_interval
-from experiments.walking.result import joined
+from experiments.walking.result import barriers, joined, on_both
 from experiments.walking.settings import RATES, Lab
 from lrscape.figures.style import CYCLE, tidy
 
@@ -118,16 +118,6 @@ def _table(
             "authors' code does; what of it is not on the fixed sample is noise"
         )
     return Result(rows, joined(walks), {}, notes)
-
-
-def barriers(walk: xr.Dataset, prefix: str = "") -> np.ndarray:
-    """At which updates of a walk a barrier is crossed."""
-    return walk[f"{prefix}crosses_barrier"].values.astype(bool)
-
-
-def on_both(walk: xr.Dataset) -> np.ndarray:
-    """At which updates one is crossed on both samples."""
-    return barriers(walk) & barriers(walk, "second_")
 
 
 def relative_heights(walks: Sequence[xr.Dataset]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import re
@@ -146,10 +147,38 @@ def prepared_builder(name: str, data_dir: Path | None) -> Any:
             "`pip install 'lrscape[prepare]'`), or set TFDS_DATA_DIR or --data-dir to "
             "where it is."
         )
+    _check_classes(directory / "features.json")
     # Three seconds of imports that only this needs.
     import tensorflow_datasets as tfds
 
     return tfds.builder_from_directory(str(directory))
+
+
+def _check_classes(file: Path) -> None:
+    """Raises InputError for a set that names classes other than TFDS's own.
+
+    TFDS imports whatever module is named there, so that a directory from a stranger
+    could have code run.
+    """
+    if not file.is_file():
+        return
+    try:
+        nodes = [json.loads(file.read_text("utf-8"))]
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    own = "tensorflow_datasets."
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            for name in (node.get("pythonClassName"), node.get("type")):
+                if isinstance(name, str) and not name.startswith(own):
+                    raise InputError(
+                        f"{file} names the class {name!r}, which is not one of TFDS's "
+                        "own; such a data set is not read"
+                    )
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
 
 
 def image_parts(name: str, builder: Any, *, any_size: bool = False) -> tuple[str, str]:

@@ -104,6 +104,7 @@ class Store:
         if not newline and (not line or _begins(line)):
             # Nothing there, or killed within the first line.
             self._file.truncate(0)
+            header["crc"] = _header_checksum(header)
             self._file.write(json.dumps(header).encode() + b"\n")
             self._file.flush()
             return header["notes"]
@@ -116,6 +117,16 @@ class Store:
             raise InputError(
                 f"store={str(self.path)!r} is no store of a surface; choose another "
                 "file"
+            )
+        if "crc" in found and found.pop("crc") != _header_checksum(found):
+            raise InputError(
+                f"store={str(self.path)!r} was changed on disk: its first line is not "
+                "what was written; remove it to measure anew"
+            )
+        if not found.keys() >= header.keys():
+            raise InputError(
+                f"store={str(self.path)!r} is damaged: its first line lacks fields; "
+                "remove it to measure anew"
             )
         differing = [
             part
@@ -167,6 +178,10 @@ class Store:
 def _checksum(record: np.void) -> int:
     index, values = np.int64(record["index"]), np.asarray(record["values"], "<f8")
     return zlib.crc32(values.tobytes(), zlib.crc32(index.tobytes()))
+
+
+def _header_checksum(header: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(dict(header), sort_keys=True).encode())
 
 
 def _begins(line: bytes) -> bool:

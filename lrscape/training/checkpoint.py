@@ -25,6 +25,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from lrscape.processes import as_global, as_local
+from lrscape.records import check_path
 from lrscape.training.state import TrainState
 
 # The newest checkpoint, and one to fall back to.
@@ -145,6 +146,7 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    check_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # As NumPy arrays, so that it loads on any number of devices.
     tree = jax.tree.map(np.asarray, tree)
@@ -184,6 +186,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path):
+        check_path(directory)
         self.directory = directory
         self._orbax = ocp.training.Checkpointer(
             directory.absolute(),

@@ -1,0 +1,185 @@
+"""Checksums in the files of a run, so that what was changed on disk is not believed.
+
+JSON holds its own under the key ``sha256``, a line of metrics under ``crc``, arrays in
+an attribute. A file without one, from before there were any, is read as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrscape.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+KEY = "sha256"
+_LINE = re.compile(r'(\{.*), "crc": "([0-9a-f]{8})"\}', re.DOTALL)
+_WAY_OUT = "bring it back from a copy"
+
+
+def sealed(value: Any) -> str:
+    """A value as JSON, with a checksum in each object; `read` gives it back.
+
+    Args:
+        value: an object, or a list of them.
+
+    Example:
+        >>> list(json.loads(sealed({'seed': 0})))
+        ['seed', 'sha256']
+    """
+    # As it will be read: names become strings, tuples lists.
+    plain = json.loads(json.dumps(value))
+    plain = [_seal(x) for x in plain] if isinstance(plain, list) else _seal(plain)
+    return json.dumps(plain, indent=2) + "\n"
+
+
+def read(file: Path) -> Any:
+    """What a file of JSON holds, without its checksums.
+
+    Raises:
+        InputError: it cannot be read, or is not what was written.
+    """
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    # Python gives up on what is nested too deeply.
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} is damaged: {error}; {_WAY_OUT}") from error
+    if not isinstance(value, list):
+        return _unsealed(value, file)
+    rows = [_unsealed(x, file) for x in value]
+    if len({KEY in x for x in value if isinstance(x, dict)}) > 1:
+        raise InputError(f"{file} is damaged: a row lacks its checksum; {_WAY_OUT}")
+    return rows
+
+
+def _seal(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    fields = {k: v for k, v in value.items() if k != KEY}
+    return {**fields, KEY: _digest(fields)}
+
+
+def _unsealed(value: Any, file: Path) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if KEY not in value:
+        last = next(reversed(value.values()), None)
+        if isinstance(last, str) and re.fullmatch("[0-9a-f]{64}", last):
+            raise InputError(f"{file} is damaged: its checksum has no name; {_WAY_OUT}")
+        return value
+    fields = {k: v for k, v in value.items() if k != KEY}
+    if value[KEY] != _digest(fields):
+        raise InputError(
+            f"{file} was changed on disk; {_WAY_OUT}, or remove its field {KEY!r} to "
+            "have it taken as it is"
+        )
+    return fields
+
+
+def sealed_line(value: dict[str, Any]) -> str:
+    r"""One line of JSON, its end included, with its checksum.
+
+    Example:
+        >>> sealed_line({'step': 1})
+        '{"step": 1, "crc": "3daa833a"}\n'
+    """
+    body = json.dumps(value)[:-1]
+    return f'{body}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n'
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Every line of a file, without its checksum; half a line at the end is left out.
+
+    Raises:
+        InputError: it cannot be read, or a line is not what was written.
+    """
+    try:
+        *lines, rest = file.read_text("utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is damaged: {error}; {_WAY_OUT}") from error
+    if _LINE.fullmatch(rest):  # lacks its end alone
+        lines.append(rest)
+    elif _LINE.match(rest):
+        raise InputError(f"{file} is damaged: its last line has no end; {_WAY_OUT}")
+    matches = [_LINE.fullmatch(line) for line in lines]
+    any_sealed = any(matches)
+    found = []
+    for number, (line, match) in enumerate(zip(lines, matches, strict=True), 1):
+        whole = match and f"{zlib.crc32(match[1].encode()):08x}" == match[2]
+        if any_sealed and not whole:
+            raise InputError(f"{file} was changed on disk, line {number}; {_WAY_OUT}")
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file} is damaged, line {number}: {error}") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{file} is damaged: line {number} is no object")
+        value.pop("crc", None)
+        found.append(value)
+    return found
+
+
+def sealed_dataset(dataset: xr.Dataset) -> xr.Dataset:
+    """A data set with a checksum of its variables and attributes among the latter."""
+    return dataset.assign_attrs({KEY: _digest_dataset(dataset)})
+
+
+def load_dataset(file: Path) -> xr.Dataset:
+    """Loads a data set into memory.
+
+    Raises:
+        OSError: it cannot be read, or is not what was written.
+    """
+    import xarray as xr
+
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there")
+    try:
+        with xr.open_dataset(file, engine="h5netcdf") as opened:
+            dataset = opened.load()
+    # Damage comes out of HDF5 and h5netcdf as errors of many kinds.
+    except Exception as error:
+        line = str(error).split("\n")[0]
+        raise OSError(f"{file} is damaged: {line}; {_WAY_OUT}") from error
+    expected = dataset.attrs.pop(KEY, None)
+    if expected is not None and expected != _digest_dataset(dataset):
+        raise OSError(f"{file} was changed on disk; {_WAY_OUT}")
+    return dataset
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_dataset(dataset: xr.Dataset) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(dataset.variables, key=str):
+        variable = dataset.variables[name]
+        array = np.ascontiguousarray(variable.values)
+        kind = "text" if array.dtype.kind in "OUT" else array.dtype.str
+        digest.update(f"{name} {kind} {variable.dims} {variable.shape}\n".encode())
+        text = array.dtype.kind in "OUT"
+        words = json.dumps(array.astype(str).tolist()).encode() if text else None
+        digest.update(array.tobytes() if words is None else words)
+        digest.update(_attributes(variable.attrs))
+    digest.update(_attributes(dataset.attrs))
+    return digest.hexdigest()
+
+
+def _attributes(attributes: dict[Any, Any]) -> bytes:
+    # As they come back from disk: a list of one as a number, a truth value as 0 or 1.
+    plain = {
+        str(name): np.atleast_1d(value).astype(float).tolist()
+        if np.asarray(value).dtype.kind in "bfiu"
+        else np.atleast_1d(value).astype(str).tolist()
+        for name, value in attributes.items()
+    }
+    return json.dumps(plain, sort_keys=True).encode()

@@ -1,0 +1,1 @@
+"""Injected faults, each of which a run has to survive: ``python -m tests.faults``."""

@@ -1,0 +1,152 @@
+"""What goes wrong within a process, and when: armed before its work begins."""
+
+import errno
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+# Python's own word for each thing that changes a directory.
+CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+def changes_of(under):
+    """Makes a function that tells of an audit event whether it changes `under`."""
+    prefix = os.fspath(under)
+
+    def changes(event, arguments):
+        if event == "open":
+            path, _, flags = arguments
+            if not flags & WRITING:
+                return False
+        elif event in CHANGES:
+            path = arguments[0]
+        else:
+            return False
+        return isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(
+            path
+        ).startswith(prefix)
+
+    return changes
+
+
+def count_changes(under, counter):
+    """Writes to the file `counter` how often `under` was changed in this process."""
+    changes, seen = changes_of(under), [0]
+
+    def hook(event, arguments):
+        seen[0] += changes(event, arguments)
+
+    sys.addaudithook(hook)
+    return lambda: Path(counter).write_text(str(seen[0]))
+
+
+def kill_at_change(under, number):
+    """SIGKILL to this process as it is about to change `under` for the nth time."""
+    changes, seen = changes_of(under), [0]
+
+    def hook(event, arguments):
+        if changes(event, arguments):
+            seen[0] += 1
+            if seen[0] == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def fail_from_change(under, number, name):
+    """From the nth change of `under` on each fails: ENOSPC, EROFS, EACCES ..."""
+    changes, seen = changes_of(under), [0]
+    code = getattr(errno, name)
+
+    def hook(event, arguments):
+        if changes(event, arguments):
+            seen[0] += 1
+            # What is removed makes room; nothing else does.
+            if seen[0] >= number and (event != "os.remove" or name != "ENOSPC"):
+                raise OSError(code, os.strerror(code), str(under))
+
+    sys.addaudithook(hook)
+
+
+def limit_file_size(limit):
+    """No file may grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def signal_at_update(step, name, delay):
+    """A signal to this process so many seconds after an update."""
+    from experiments.loop import Loop
+
+    original = Loop.after_update
+    number = getattr(signal, name)
+
+    def after_update(self, now, state):
+        if now == step:
+            send = threading.Timer(delay, os.kill, (os.getpid(), number))
+            send.daemon = True
+            send.start() if delay else os.kill(os.getpid(), number)
+        original(self, now, state)
+
+    Loop.after_update = after_update
+
+
+def clock_that_jumps(seed):
+    """Wall time goes back and forth by months, and clocks that never go back leap."""
+    moves = random.Random(seed)
+    wall, steady, precise = time.time, time.monotonic, time.perf_counter
+    ahead = [0.0]
+
+    def forth():
+        # By minutes at the most: what waits longer than that for a save gives up.
+        if moves.random() < 0.05:
+            ahead[0] += moves.random() * max(0, 100 - ahead[0])
+        return ahead[0]
+
+    time.time = lambda: wall() + moves.uniform(-1e7, 1e7)
+    time.monotonic = lambda: steady() + forth()
+    time.perf_counter = lambda: precise() + forth()
+
+
+def not_a_number_in_data(example):
+    """A pixel of one training example is NaN."""
+    from lrscape.runs import RunConfig
+
+    load = RunConfig.load_data
+
+    def load_data(self):
+        dataset = load(self)
+        image = dataset.train.image.astype(np.float32)
+        image[example, 3, 3, 0] = np.nan
+        object.__setattr__(
+            dataset, "train", type(dataset.train)(image, dataset.train.label)
+        )
+        return dataset
+
+    RunConfig.load_data = load_data
+
+
+def kill_in_store(number, share):
+    """SIGKILL at the nth points that a surface keeps, with a share of them written."""
+    from lrscape.landscape.store import Store
+
+    add, seen = Store.add, [0]
+
+    def killed_add(self, indices, values):
+        seen[0] += 1
+        if seen[0] == number:
+            start = self.path.stat().st_size
+            add(self, indices, values)
+            size = self.path.stat().st_size
+            os.truncate(self.path, start + int(share * (size - start)))
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, indices, values)
+
+    Store.add = killed_add
