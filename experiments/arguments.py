@@ -34,6 +34,10 @@ class Arguments:
             auto, as the cluster says (Slurm, MPI, Kubernetes, TPU and GPU pods).
         num_processes: how many there are, unless --coordinator=auto.
         process_id: which one this is, from 0, unless --coordinator=auto.
+        seeds: train so many networks that differ by their seed alone, from --seed on,
+            each into RUN_DIR/seed_SEED, and gather them in RUN_DIR.
+        replicas: with --seeds: together (all in one program), apart (one after another)
+            or auto (what a short measurement finds to be faster); default: auto.
         debug: show a traceback with an error.
         dataset: any prepared TFDS set of labelled images; with --stream=True also
             folder, a directory --data-dir of train/CLASS/*.jpeg and val/CLASS/*.jpeg.
@@ -102,6 +106,8 @@ class Arguments:
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+    seeds: int | None = None
+    replicas: str | None = None
     debug: bool = False
 
     dataset: str | None = None
@@ -160,7 +166,7 @@ class Arguments:
         """The flags that describe the run and were given, as JSON holds them."""
         about_the_call = (
             "preset", "run_dir", "resume", "data_dir", "debug",
-            "coordinator", "num_processes", "process_id",
+            "coordinator", "num_processes", "process_id", "seeds", "replicas",
         )  # fmt: skip
         return {
             field: list(value) if isinstance(value, tuple) else value

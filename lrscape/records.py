@@ -235,6 +235,10 @@ class Records:
         self._write_json(file, summary)
         return file
 
+    def read_result_summary(self, name: str) -> Any:
+        """What `save_result_summary` saved."""
+        return json.loads(self._file("results", name, ".json").read_text("utf-8"))
+
     def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
         """Saves an interactive figure as ``figures/NAME.html``, which needs no net."""
         file = self._file("figures", name, ".html")

@@ -32,14 +32,16 @@ class NonFiniteLossError(ArithmeticError):
 
     Attributes:
         step: the update that did, counted from 0.
+        steps: of several networks, that of each.
     """
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, steps: Sequence[int] = ()):
         super().__init__(
             f"the loss or its gradient is not finite at step {step}; lower the "
             "learning rate, start it lower, or clip gradients"
         )
         self.step = step
+        self.steps = tuple(steps)
 
 
 def fit(
@@ -258,4 +260,4 @@ def raise_if_not_finite(first_bad_step: jax.Array | np.ndarray | int) -> None:
     """Raises `NonFiniteLossError` if a step was bad; of several networks, in each."""
     bad = np.asarray(first_bad_step)
     if (bad >= 0).all():
-        raise NonFiniteLossError(int(bad.max()))
+        raise NonFiniteLossError(int(bad.max()), bad.reshape(-1).tolist())

@@ -81,16 +81,7 @@ def fit_seeds(
         [5, 5, 5] [-1, -1, -1]
     """
     seeds = _checked(config, seeds)
-    if isinstance(data, StreamedDataset):
-        raise InputError(
-            f"dataset={data.name!r} is streamed, and each seed would read other "
-            "examples; hold it in memory (lrscape.data.load), or train seed by seed"
-        )
-    if _convolves_on_cpu(model, data):
-        raise InputError(
-            f"model={type(model).__name__} has convolutions, which on CPU are many "
-            "times slower for several networks together; train them one after another"
-        )
+    check_together(model, data)
     if state is not None:
         steps = np.asarray(state.step)
         if steps.shape != (len(seeds),) or (steps != steps[0]).any():
@@ -108,6 +99,20 @@ def fit_seeds(
         yield_at=yield_at,
         donate=donate,
     )
+
+
+def check_together(model: nn.Module, data: Dataset | StreamedDataset) -> None:
+    """Raises InputError where `fit_seeds` would not train these together."""
+    if isinstance(data, StreamedDataset):
+        raise InputError(
+            f"dataset={data.name!r} is streamed, and each seed would read other "
+            "examples; hold it in memory (lrscape.data.load), or train seed by seed"
+        )
+    if _convolves_on_cpu(model, data):
+        raise InputError(
+            f"model={type(model).__name__} has convolutions, which on CPU are many "
+            "times slower for several networks together; train them one after another"
+        )
 
 
 def initial_states(
@@ -192,11 +197,10 @@ def choose_together(
         config, epochs=-(-updates // config.steps_per_epoch(data))
     )
     one = dataclasses.replace(config, seed=seeds[0])
-    options = {"yield_every": length, "donate": True}
     try:
         apart_, together_ = _timed(
-            fit(model, data, tx, one, **options),
-            fit_seeds(model, data, tx, config, seeds, **options),
+            fit(model, data, tx, one, yield_every=length, donate=True),
+            fit_seeds(model, data, tx, config, seeds, yield_every=length, donate=True),
         )
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
