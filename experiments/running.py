@@ -141,12 +141,14 @@ def train_in(
                 "yield_every": stride, "yield_at": loop.is_due, "donate": True,
                 "state": state,
             }  # fmt: skip
-            what: tuple[Any, ...] = (parts.model, data, parts.tx)
             if together is None:
                 # One of several that train apart has a seed of its own.
-                states = fit(*what, runs[0][0], **options)
+                states = fit(parts.model, data, parts.tx, runs[0][0], **options)
             else:
-                states = fit_seeds(*what, config, seeds, **options)
+                assert isinstance(data, Dataset)
+                states = fit_seeds(
+                    parts.model, data, parts.tx, config, seeds, **options
+                )
             for state in states:
                 # Reading state.step would wait for the device at every update.
                 step = loop.step + 1 if stride == 1 else int(np.max(state.step))

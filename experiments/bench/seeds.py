@@ -23,6 +23,7 @@ from experiments.arguments import resolve
 from experiments.bench.pairs import interleaved, ratios, show
 from experiments.digits import PRESETS
 from lrscape import training
+from lrscape.data import Dataset
 from lrscape.environment import describe
 from lrscape.runs import RunConfig
 from lrscape.training.devices import choose_devices
@@ -43,6 +44,7 @@ def calls_of(states: Generator[Any, Any], updates: int, stride: int):
 def seeds_table(config: RunConfig, count: int, updates: int, repeats: int) -> dict:
     """So many updates of each seed, one after another and together."""
     data = config.load_data()
+    assert isinstance(data, Dataset)
     model = config.make_model(data.num_classes)
     steps_per_epoch, total_steps = (
         config.steps_per_epoch(data),
