@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import jax
 from experiments.arguments import resolve
 from experiments.bench.pairs import interleaved, ratios, show
 from experiments.digits import PRESETS
+from experiments.paper import compiled_once
 from lrscape import training
 from lrscape.data import Dataset
 from lrscape.environment import describe
@@ -92,17 +94,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--updates", type=int, default=10, help="of each seed, a round")
+    parser.add_argument("--updates", type=int, default=4, help="of each seed, a round")
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--json", type=Path, help="a file to write the figures to")
     options = parser.parse_args()
     config = resolve("digits", PRESETS, "quick", {}, None)
+    with tempfile.TemporaryDirectory() as folder, compiled_once(Path(folder)):
+        table = seeds_table(config, options.seeds, options.updates, options.repeats)
     figures = {
         **describe(jax.local_devices()),
         "repeats": options.repeats,
-        "training": seeds_table(
-            config, options.seeds, options.updates, options.repeats
-        ),
+        "training": table,
     }
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
