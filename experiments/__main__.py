@@ -7,8 +7,9 @@ from pathlib import Path
 
 # Shared code, not experiments.
 PARTS = {
-    "__init__", "__main__", "arguments", "arms", "flags", "loop", "paper", "signals",
-    "programs", "statistics", "tensorboard", "train", "verdicts",
+    "__init__", "__main__", "arguments", "arms", "finish", "flags", "loop", "paper",
+    "programs", "running", "seeds", "signals", "statistics", "tensorboard", "train",
+    "verdicts",
 }  # fmt: skip
 
 

@@ -28,6 +28,10 @@ class RunFlags:
             auto, as the cluster says (Slurm, MPI, Kubernetes, TPU and GPU pods).
         num_processes: how many there are, unless --coordinator=auto.
         process_id: which one this is, from 0, unless --coordinator=auto.
+        seeds: train so many networks that differ by their seed alone, from --seed on,
+            each into RUN_DIR/seed_SEED, and gather them in RUN_DIR.
+        replicas: with --seeds: together (all in one program), apart (one after another)
+            or auto (what a short measurement finds to be faster); default: auto.
         debug: show a traceback with an error.
     """
 
@@ -38,6 +42,8 @@ class RunFlags:
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+    seeds: int | None = None
+    replicas: str | None = None
     debug: bool = False
 
 
@@ -205,7 +211,8 @@ class Arguments(
         """The flags that describe the run and were given, as JSON holds them."""
         about_the_call = (
             "preset", "run_dir", "resume", "data_dir", "debug",
-            "coordinator", "num_processes", "process_id", "tensorboard",
+            "coordinator", "num_processes", "process_id", "seeds", "replicas",
+            "tensorboard",
         )  # fmt: skip
         return {
             field: list(value) if isinstance(value, tuple) else value

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
-from experiments.tensorboard import open_events, write_line
+from experiments.tensorboard import EventWriter, open_events, write_line
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.processes import is_first
 from lrscape.records import Records
@@ -20,6 +23,7 @@ from lrscape.training import (
     TrainState,
     averages,
     learning_rate,
+    unstacked,
 )
 from lrscape.training.checkpoint import Checkpoints
 from lrscape.training.feed import position
@@ -30,14 +34,48 @@ class StorageError(OSError):
     """A run directory that can no longer be written."""
 
 
+@dataclasses.dataclass
+class Place:
+    """Where a network's run is kept.
+
+    Attributes:
+        records: its directory.
+        checkpoints: its checkpoints.
+        name: what it is called where it is one of several; empty: it is alone.
+        failed: the update at which one of several turned non-finite.
+        saved_step: of the last checkpoint that was saved.
+        events: TensorBoard's files, where they are wanted.
+    """
+
+    records: Records
+    checkpoints: Checkpoints
+    name: str = ""
+    failed: int | None = None
+    saved_step: int | None = None
+    events: EventWriter | None = None
+
+    @property
+    def last_checkpoint(self) -> str:
+        """Where the last good state lies, as a clause."""
+        if not (steps := self.checkpoints.steps):
+            return "there is no checkpoint yet"
+        return (
+            f"the last good checkpoint is {self.checkpoints.directory / str(steps[-1])}"
+        )
+
+
 class Loop:
-    """What happens between updates: log, snapshot, checkpoint, progress."""
+    """What happens between updates: log, snapshot, checkpoint, progress.
+
+    Of one network, or of several that are trained together, whose states come stacked
+    and are kept each in its own place; one that turns non-finite is kept no further.
+    """
 
     def __init__(
         self,
         *,
-        records: Records,
-        checkpoints: Checkpoints,
+        places: Sequence[Place],
+        root: Path,
         config: RunConfig,
         evaluate: Callable[..., dict[str, float]],
         parts: tuple[str, ...],
@@ -49,8 +87,8 @@ class Loop:
         seconds: float,
         tensorboard: bool = False,
     ):
-        self.records = records
-        self.checkpoints = checkpoints
+        self.places = places
+        self.root = root
         self.batch_size = config.batch_size
         self.log_every = config.log_every or steps_per_epoch
         self.checkpoint_every = config.checkpoint_every or steps_per_epoch
@@ -63,37 +101,31 @@ class Loop:
         self.total_steps = total_steps
         self.snapshot_steps = snapshot_steps
         self.seconds_before = seconds
-        self.saved_step: int | None = None
         self.started = self.resumed = time.monotonic()
         self.training_seconds, self.training_steps = 0.0, 0
         self.bar: tqdm | None = None
         self.step = step
         self.shown = 0.0
-        self.events = open_events(records.path, step) if tensorboard else None
+        for place in places if tensorboard else ():
+            place.events = open_events(place.records.path, step)
 
     def __enter__(self) -> Loop:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         self.close()
-        if self.events is not None:
-            self.events.close()
+        for place in self.places:
+            if place.events is not None:
+                place.events.close()
         # Nothing that is not finite is ever saved.
         if isinstance(error, NonFiniteLossError):
-            error.args = (f"{error}; {self._last_checkpoint()}",)
+            error.args = (f"{error}; {self.places[0].last_checkpoint}",)
         elif isinstance(error, OSError):
             raise StorageError(
-                f"{self.records.path} cannot be written: {error}; "
-                f"{self._last_checkpoint()}. Make room, then go on with --resume "
-                f"--run-dir={self.records.path}"
+                f"{self.root} cannot be written: {error}; "
+                f"{self.places[0].last_checkpoint}. Make room, then go on with "
+                f"--resume --run-dir={self.root}"
             ) from error
-
-    def _last_checkpoint(self) -> str:
-        if not (steps := self.checkpoints.steps):
-            return "there is no checkpoint yet"
-        return (
-            f"the last good checkpoint is {self.checkpoints.directory / str(steps[-1])}"
-        )
 
     def close(self) -> None:
         """Takes the progress bar away."""
@@ -137,13 +169,36 @@ class Loop:
         # What follows waits for the device and is not training.
         jax.block_until_ready(state)
         self.training_seconds += time.monotonic() - self.resumed
-        raise_if_not_finite(state.first_bad_step)
-        if self._logs(step):
-            self._log(step, state, evaluates=step % self.steps_per_epoch == 0)
-        self.keep(step, state)
-        if self._saves(step):
-            self.save(step, state)
+        for place, own in self._each(state):
+            if self._logs(step):
+                evaluates = step % self.steps_per_epoch == 0
+                self._log(place, step, own, evaluates=evaluates)
+            self._keep(place, step, own)
+            if self._saves(step):
+                self._save(place, step, own)
         self.resumed = time.monotonic()
+
+    def _each(self, state: TrainState) -> list[tuple[Place, TrainState]]:
+        """Each place and its state, of those that are finite.
+
+        Raises:
+            NonFiniteLossError: there is none.
+        """
+        bad = np.asarray(state.first_bad_step)
+        raise_if_not_finite(bad)
+        if not bad.ndim:
+            return [(self.places[0], state)]
+        found = []
+        for place, own, step in zip(self.places, unstacked(state), bad, strict=True):
+            if step < 0:
+                found.append((place, own))
+            elif place.failed is None:
+                place.failed = int(step)
+                tqdm.write(
+                    f"warning: {place.name}: {NonFiniteLossError(int(step))}; "
+                    f"{place.last_checkpoint}. The others go on"
+                )
+        return found
 
     def _show(self, state: TrainState) -> None:
         """Rate and loss beside the progress bar, at most twice a second."""
@@ -151,10 +206,14 @@ class Loop:
         if self.bar.disable or time.monotonic() - self.shown < 0.5:
             return
         self.shown = time.monotonic()
+        if np.ndim(state.step):
+            state = unstacked(state)[0]
         loss = averages(state)["loss"]
         self.bar.set_postfix(rate=f"{_rate(state):.3g}", loss=f"{loss:.4f}")
 
-    def _log(self, step: int, state: TrainState, *, evaluates: bool) -> None:
+    def _log(
+        self, place: Place, step: int, state: TrainState, *, evaluates: bool
+    ) -> None:
         train = averages(state)
         line: dict[str, Any] = {
             "step": step,
@@ -174,9 +233,9 @@ class Loop:
             line["images_per_second"] = self.images_per_second
             line["pipeline_images_per_second"] = self.gauge.images_per_second
         line["seconds"] = round(self.seconds, 3)
-        self.records.append_metrics(line)
-        if self.events is not None:
-            write_line(self.events, line)
+        place.records.append_metrics(line)
+        if place.events is not None:
+            write_line(place.events, line)
         if evaluates:
             measured = "  ".join(
                 f"{part} loss {line[part + '_loss']:.4f} "
@@ -189,7 +248,8 @@ class Loop:
                 for part in ("train", *self.parts)
             )
             tqdm.write(
-                f"epoch {step // self.steps_per_epoch:>3}  rate "
+                (f"{place.name}  " if place.name else "")
+                + f"epoch {step // self.steps_per_epoch:>3}  rate "
                 f"{line['learning_rate']:.3g}  {measured}  {self.seconds:.1f} s"
                 + self._speeds()
             )
@@ -203,21 +263,29 @@ class Loop:
 
     def keep(self, step: int, state: TrainState) -> None:
         """Keeps the snapshots that are due at a step."""
+        for place, own in self._each(state):
+            self._keep(place, step, own)
+
+    def _keep(self, place: Place, step: int, state: TrainState) -> None:
         for name in self.snapshot_steps.get(step, ()):
-            save_snapshot(self.records, name, state)
+            save_snapshot(place.records, name, state)
 
     def save(self, step: int, state: TrainState) -> None:
         """Saves a checkpoint, once a step."""
-        if self.saved_step != step:
-            raise_if_not_finite(state.first_bad_step)
-            notes: dict[str, Any] = {
-                "metrics_bytes": self.records.metrics_length(),
-                "seconds": self.seconds,
-            }
-            if isinstance(self.data, StreamedDataset):
-                notes["stream"] = position(self.data, state.key, step, self.batch_size)
-            self.checkpoints.save(state, notes)
-            self.saved_step = step
+        for place, own in self._each(state):
+            self._save(place, step, own)
+
+    def _save(self, place: Place, step: int, state: TrainState) -> None:
+        if place.saved_step == step:
+            return
+        notes: dict[str, Any] = {
+            "metrics_bytes": place.records.metrics_length(),
+            "seconds": self.seconds,
+        }
+        if isinstance(self.data, StreamedDataset):
+            notes["stream"] = position(self.data, state.key, step, self.batch_size)
+        place.checkpoints.save(state, notes)
+        place.saved_step = step
 
     @property
     def pipeline(self) -> dict[str, float]:
@@ -236,7 +304,7 @@ class Loop:
 
     @property
     def images_per_second(self) -> float | None:
-        """Training images a second, compiling and measuring apart."""
+        """Each network's training images a second, compiling and measuring apart."""
         if not self.training_steps:
             return None
         return self.training_steps * self.batch_size / self.training_seconds

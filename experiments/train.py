@@ -14,23 +14,19 @@ import datetime
 import io
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
-import optax
-import xarray as xr
 
+from experiments import seeds
 from experiments.arguments import Arguments, Preset, parse, resolve
-from experiments.loop import Loop, StorageError
-from experiments.signals import noted_signals
+from experiments.loop import StorageError
+from experiments.paper import compiled_once
+from experiments.running import Parts, train_in
 from experiments.tensorboard import check_tensorboard
-from lrscape import figures
-from lrscape.data import Dataset, StreamedDataset
-from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.processes import (
     connect,
@@ -38,31 +34,13 @@ from lrscape.processes import (
     quiet_unless_first,
     wait_for_all,
 )
-from lrscape.records import Onlooker, Records, best
-from lrscape.runs import RunConfig, open_run, peak_step
-from lrscape.training import (
-    NonFiniteLossError,
-    TrainState,
-    fit,
-    initial_state,
-    make_evaluate,
-)
-from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
-from lrscape.training.devices import choose_devices, replicate
-from lrscape.training.feed import position
-from lrscape.training.fit import scan_steps
+from lrscape.records import Onlooker, Records
+from lrscape.runs import RunConfig
+from lrscape.training import NonFiniteLossError
+from lrscape.training.checkpoint import CorruptCheckpointError
 
 # What a run may be resumed with another value of, at the price of bit-for-bit equality.
 CHANGEABLE = ("data_dir", "num_devices", "threads")
-
-# Of what is neither a loss nor an error.
-UNITS = {
-    "seconds": "s",
-    "seconds_waited": "s",
-    "learning_rate": "1",
-    "gradient_norm": "1",
-    "epoch": "epoch",
-}
 
 
 def main(
@@ -112,199 +90,17 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
     if arguments.tensorboard:
         check_tensorboard()
     config, records, is_new = _open(experiment, presets, arguments)
+    wanted = seeds.asked_for(arguments, config, None if is_new else records.config())
     if records.summary() is not None:
         print(f"{records.path} is finished: there is nothing to resume")
         return 0
-    print(f"reading {config.dataset}")
-    data = config.load_data()
-    steps_per_epoch = config.steps_per_epoch(data)
-    total_steps = config.total_steps(data)
-    devices = choose_devices(config.num_devices, config.batch_size)
-    model = config.make_model(data.num_classes)
-    schedule = config.make_schedule(total_steps, steps_per_epoch)
-    tx = config.make_optimizer(schedule)
-    evaluate = make_evaluate(
-        model, data, config, batch_size=config.eval_batch_size, top5=config.top5
-    )
-    if isinstance(data, StreamedDataset):
-        data.normalization(config.normalize)  # reads a sample of the images
-
+    if wanted is not None:
+        with tempfile.TemporaryDirectory() as directory, compiled_once(Path(directory)):
+            return seeds.train_seeds(config, records, wanted, arguments)
+    parts = Parts.of(config)
     # All that can be wrong with the input has been looked at: now there is a run.
     wait_for_all("before the run is made")
-    with records.lock():
-        if is_new and is_first():
-            environment = describe(devices)
-            Records.create(
-                records.path,
-                {**config.to_dict(), "given": arguments.given(), **environment},
-            )
-            print(f"run directory: {records.path}")
-        wait_for_all("the run is made")
-        with Checkpoints(records.path / "checkpoints") as checkpoints:
-            state = replicate(initial_state(model, data, tx, config.seed), devices)
-            state, seconds = _restore(
-                records, checkpoints, state, devices, data, config.batch_size
-            )
-            loop = Loop(
-                records=records,
-                checkpoints=checkpoints,
-                config=config,
-                evaluate=evaluate,
-                parts=("test",) if data.validation is None else ("validation", "test"),
-                data=data,
-                steps_per_epoch=steps_per_epoch,
-                total_steps=total_steps,
-                snapshot_steps=_snapshot_steps(
-                    config, steps_per_epoch, total_steps, schedule
-                ),
-                step=int(state.step),
-                seconds=seconds,
-                tensorboard=bool(arguments.tensorboard) and is_first(),
-            )
-            with noted_signals() as signals, loop:
-                if loop.step == 0:
-                    loop.keep(0, state)
-                    loop.save(0, state)
-                stride = 1 if config.stream else scan_steps(config, devices)
-                states = fit(
-                    model,
-                    data,
-                    tx,
-                    config,
-                    yield_every=stride,
-                    yield_at=loop.is_due,
-                    donate=True,
-                    state=state,
-                )
-                for state in states:
-                    # Reading state.step would wait for the device at every update.
-                    step = loop.step + 1 if stride == 1 else int(state.step)
-                    loop.after_update(step, state)
-                    stop = signals.asked()
-                    if stop and step < total_steps:
-                        loop.save(step, state)
-                        loop.close()
-                        print(
-                            f"stopped by {stop.name} at step {step}; saved. Go on "
-                            f"with --resume --run-dir={records.path}"
-                        )
-                        return 128 + stop
-                parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-                if is_first():
-                    _finish(loop, parameters)
-                loop.close()
-                wait_for_all("the run is finished")
-    return 0
-
-
-def _restore(
-    records: Records,
-    checkpoints: Checkpoints,
-    state: TrainState,
-    devices: list[jax.Device],
-    data: Dataset | StreamedDataset,
-    batch_size: int,
-) -> tuple[TrainState, float]:
-    """The last good state and the seconds it took, or the initial one and none.
-
-    Raises:
-        InputError: a stream that would not go on at the example that comes next.
-    """
-    restored = checkpoints.restore(state)
-    if restored is None:
-        if records.metrics_length():
-            records.truncate_metrics(0)
-        return state, 0.0
-    state, notes, problems = restored
-    for problem in problems:
-        print(f"warning: {problem}; fell back to an older checkpoint")
-    if isinstance(data, StreamedDataset):
-        before = notes.get("stream")
-        now = position(data, state.key, int(state.step), batch_size)
-        if before != now:
-            raise InputError(
-                f"dataset={data.name!r} is not what {records.path} was trained on: the "
-                f"next example was {before}, and would be {now}; bring the data back "
-                "as it was, or start another run"
-            )
-    records.truncate_metrics(notes["metrics_bytes"])
-    for difference in differences(records.config(), devices):
-        print(
-            f"warning: {difference}: the run goes on, but not bit for bit as it would "
-            "have"
-        )
-    print(f"resuming {records.path} at step {int(state.step)}")
-    return state, notes["seconds"]
-
-
-def _finish(loop: Loop, parameters: int) -> None:
-    """Writes curves, results and summary, and says where they lie."""
-    loop.close()
-    records = loop.records
-    metrics = records.metrics()
-    part = loop.parts[0]
-    least = best(metrics, f"{part}_error")
-    assert least is not None  # the last step of a run is always measured
-    last = metrics[-1]
-    run = open_run(records.path).config
-    title = f"{run.model} on {run.dataset}, {run.schedule} rate"
-    records.save_figure(
-        "learning_curves", figures.learning_curves(metrics, title=title)
-    )
-    records.save_result("learning_curves", _as_dataset(metrics), run.to_dict())
-    # The summary says that the run is finished, so it comes last.
-    speed = loop.images_per_second
-    records.write_summary(
-        {
-            "last": last,
-            "best": least,
-            "best_by": f"{part}_error",
-            "steps": loop.total_steps,
-            "epochs": loop.total_steps / loop.steps_per_epoch,
-            "parameters": parameters,
-            "seconds": round(loop.seconds, 3),
-            "images_per_second": speed and round(speed, 1),
-            **loop.pipeline,
-        }
-    )
-    fast = f", {speed:,.0f} images/s" if speed else ""
-    if read := loop.pipeline:
-        fast += (
-            f" (its stream read up to {read['pipeline_images_per_second']:,.0f} "
-            f"beside it; waited for it {read['seconds_waited']:.1f} s at most)"
-        )
-    print(
-        f"test error {100 * last['test_error']:.2f} % after the last epoch (least "
-        f"{part} error {100 * least[part + '_error']:.2f} % after epoch "
-        f"{least['epoch']:g}); {loop.seconds:.0f} s{fast}\n"
-        f"everything lies in {records.path}: curves in "
-        f"{records.path / 'figures' / 'learning_curves.png'}"
-    )
-
-
-def _as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
-    """The metrics as one labelled array for each, along `step`."""
-    names = [name for name in metrics[-1] if name != "step"]
-    variables = {}
-    for name in names:
-        unit = UNITS.get(name, "nat" if name.endswith("loss") else "fraction")
-        values = np.array([line.get(name, np.nan) for line in metrics])
-        variables[name] = ("step", values, {"units": unit})
-    steps = np.array([line["step"] for line in metrics])
-    return xr.Dataset(variables, {"step": ("step", steps, {"units": "update"})})
-
-
-def _snapshot_steps(
-    config: RunConfig, steps_per_epoch: int, total_steps: int, schedule: optax.Schedule
-) -> dict[int, list[str]]:
-    """The names of the snapshots that are due at each step."""
-    due: dict[int, list[str]] = {}
-    peak = peak_step(schedule, total_steps)
-    named = {"initial": 0, "peak": peak, "final": total_steps}
-    named.update({f"epoch_{e}": e * steps_per_epoch for e in config.snapshot_epochs})
-    for name, step in named.items():
-        due.setdefault(step, []).append(name)
-    return due
+    return train_in(parts, records.path, [(config, records)], arguments)
 
 
 def _open(
@@ -334,7 +130,7 @@ def _open(
             print(f"{run_dir} holds no run to resume: starting one")
         return config, records, True
     stored = records.config()
-    config = open_run(run_dir).config
+    config = RunConfig.from_dict(stored)
     if config.experiment != experiment:
         raise InputError(
             f"run_dir={str(run_dir)!r} is a run of experiments.{config.experiment}; "

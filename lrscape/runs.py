@@ -319,7 +319,13 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self.records = Records(path)
-        self.config = RunConfig.from_dict(self.records.config())
+        fields = self.records.config()
+        if seeds := fields.get("seeds"):
+            raise InputError(
+                f"run_dir={str(self.path)!r} holds {len(seeds)} runs, one a seed; open "
+                f"one of them, such as {str(self.path / f'seed_{seeds[0]}')!r}"
+            )
+        self.config = RunConfig.from_dict(fields)
         self.snapshots = Snapshots(self.path / "snapshots")
 
     @functools.cached_property

@@ -13,7 +13,10 @@ from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
 
 
 def learning_curves(
-    metrics: Sequence[dict[str, Any]], *, title: str | None = None
+    metrics: Sequence[dict[str, Any]],
+    *,
+    bands: tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]] | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Draws loss and error over the epochs, with the learning rate beneath them.
 
@@ -21,6 +24,8 @@ def learning_curves(
         metrics: logged lines with ``epoch``, ``learning_rate``, and any of
             ``train_loss``, ``train_error``, ``test_loss`` ...; errors are fractions.
             A value that is not finite leaves a gap.
+        bands: such lines of the lower and of the upper ends of bands around losses and
+            errors.
         title: over the figure.
 
     Returns:
@@ -31,11 +36,12 @@ def learning_curves(
     last_errors = []
     for part, color in COLORS.items():
         for axes, name, unit in ((loss, "loss", 1), (error, "error", 100)):
-            points = [
-                (line["epoch"], unit * line[f"{part}_{name}"])
-                for line in metrics
-                if f"{part}_{name}" in line
-            ]
+            points = _points(metrics, f"{part}_{name}", unit)
+            if points and bands is not None:
+                low, high = (_points(end, f"{part}_{name}", unit) for end in bands)
+                epochs, lower = zip(*low, strict=True)
+                upper = [value for _, value in high]
+                axes.fill_between(epochs, lower, upper, color=color, alpha=0.2, lw=0)
             if points:
                 marker = "o" if len(points) < 12 else None
                 axes.plot(
@@ -134,6 +140,13 @@ def image_sheet(
     if title:
         figure.suptitle(title)
     return figure
+
+
+def _points(
+    metrics: Sequence[dict[str, Any]], key: str, unit: float
+) -> list[tuple[float, float]]:
+    """Epochs and values of the lines that have a key."""
+    return [(line["epoch"], unit * line[key]) for line in metrics if key in line]
 
 
 def _label_ends(axes, ends) -> None:

@@ -12,6 +12,10 @@ from lrscape.training.evaluate import make_evaluate as make_evaluate
 from lrscape.training.fit import NonFiniteLossError as NonFiniteLossError
 from lrscape.training.fit import fit as fit
 from lrscape.training.optimizers import create_optimizer as create_optimizer
+from lrscape.training.replicas import fit_seeds as fit_seeds
+from lrscape.training.replicas import initial_states as initial_states
+from lrscape.training.replicas import stacked as stacked
+from lrscape.training.replicas import unstacked as unstacked
 from lrscape.training.state import TrainState as TrainState
 from lrscape.training.state import averages as averages
 from lrscape.training.state import initial_state as initial_state
@@ -24,8 +28,12 @@ __all__ = [
     "averages",
     "create_optimizer",
     "fit",
+    "fit_seeds",
     "initial_state",
+    "initial_states",
     "learning_rate",
     "make_evaluate",
     "make_largest_activations",
+    "stacked",
+    "unstacked",
 ]

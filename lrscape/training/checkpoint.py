@@ -234,15 +234,16 @@ class Checkpoints:
             )
 
     def restore(
-        self, template: TrainState
+        self, template: TrainState, *, last: int | None = None
     ) -> tuple[TrainState, dict[str, Any], list[str]] | None:
         """Loads the newest checkpoint that is whole.
 
-        A damaged one is deleted, since the run is about to pass that step again.
+        Newer ones are deleted, since the run is about to pass their steps again.
 
         Args:
             template: a state of the same model and optimizer, on the devices that the
                 restored one is to be put on.
+            last: the newest step to load; None: any.
 
         Returns:
             The state, its notes, and what was found wrong with newer checkpoints; or
@@ -253,6 +254,8 @@ class Checkpoints:
         """
         problems: list[str] = []
         for step in reversed(self.steps):
+            if last is not None and step > last:
+                continue
             where = self.directory / str(step)
             try:
                 with _one_error_only():
@@ -266,9 +269,9 @@ class Checkpoints:
             except Exception as error:
                 problems.append(f"{where} cannot be loaded: {_first_line(error)}")
             else:
-                for damaged in self.steps:
-                    if damaged > step:
-                        self._orbax.delete(damaged)
+                for newer in self.steps:
+                    if newer > step:
+                        self._orbax.delete(newer)
                 key = jax.random.wrap_key_data(tree.key)
                 return tree.replace(key=key), notes, problems
         if problems:

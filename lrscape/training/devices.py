@@ -94,19 +94,27 @@ def map_over_devices(step: Callable, devices: Sequence[jax.Device], **options):
 
 
 def split(indices: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
-    """This process's share of a global batch, (local devices, examples a device)."""
-    shares = indices.reshape(jax.process_count(), len(devices), -1)
-    return shares[jax.process_index()]
+    """This process's share of global batches.
+
+    Args:
+        indices: of one batch, (examples,), or of any number of them,
+            (..., examples).
+        devices: of this process.
+
+    Returns:
+        (local devices, ..., examples a device).
+    """
+    shares = indices.reshape(*indices.shape[:-1], jax.process_count(), len(devices), -1)
+    return np.moveaxis(shares[..., jax.process_index(), :, :], -2, 0)
 
 
 def split_many(
     batches: Sequence[np.ndarray], devices: Sequence[jax.Device], length: int
 ) -> np.ndarray:
-    """This process's share of batches, (local devices, length, examples a device).
+    """This process's share of batches, (local devices, length, ..., examples a device).
 
     What is missing from `length` batches is filled up with -1.
     """
-    indices = np.full((length, len(batches[0])), -1, np.int32)
+    indices = np.full((length, *batches[0].shape), -1, np.int32)
     indices[: len(batches)] = batches
-    shares = indices.reshape(length, jax.process_count(), len(devices), -1)
-    return shares[:, jax.process_index()].swapaxes(0, 1)
+    return split(indices, devices)

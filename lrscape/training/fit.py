@@ -32,14 +32,16 @@ class NonFiniteLossError(ArithmeticError):
 
     Attributes:
         step: the update that did, counted from 0.
+        steps: of several networks, that of each.
     """
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, steps: Sequence[int] = ()):
         super().__init__(
             f"the loss or its gradient is not finite at step {step}; lower the "
             "learning rate, start it lower, or clip gradients"
         )
         self.step = step
+        self.steps = tuple(steps)
 
 
 def fit(
@@ -102,15 +104,55 @@ def fit(
         ...     model, digits, tx, config, yield_every=2)]
         [2, 4, 5]
     """
+    return pass_through(
+        lambda: initial_state(model, data, tx, config.seed) if state is None else state,
+        model,
+        data,
+        tx,
+        config,
+        yield_every=yield_every,
+        yield_at=yield_at,
+        donate=donate,
+    )
+
+
+def pass_through(
+    make_state: Callable[[], TrainState],
+    model: nn.Module,
+    data: Dataset | StreamedDataset,
+    tx: optax.GradientTransformation,
+    config: Config,
+    *,
+    yield_every: int,
+    yield_at: Callable[[int], bool],
+    donate: bool,
+) -> Generator[TrainState, TrainState | None]:
+    """What `fit` does, of one network or of several that are stacked.
+
+    Args:
+        make_state: the state to start from, or the states of several networks, stacked
+            along a leading axis; called once the settings are known to work.
+        model: see `fit`, likewise all that follows.
+        data: not streamed where there are several networks.
+        tx: theirs.
+        config: theirs; each network's random numbers come from its own key.
+        yield_every: see `fit`.
+        yield_at: see `fit`.
+        donate: see `fit`.
+
+    Returns:
+        The states, see `fit`; stacked as they were given. `NonFiniteLossError` is
+        raised once there is no network left whose loss and gradient are finite.
+    """
     if isinstance(yield_every, bool) or yield_every < 1:
         raise InputError(f"yield_every={yield_every!r} must be 1 or more")
     steps_per_epoch = config.steps_per_epoch(data)
     total_steps = config.total_steps(data)
     devices = choose_devices(config.num_devices, config.batch_size)
-    if state is None:
-        state = initial_state(model, data, tx, config.seed)
+    state = make_state()
     _check_opt_state(state, tx)
-    start = int(state.step)
+    several = np.ndim(state.step) > 0
+    start = int(np.max(state.step))
     if start > total_steps:
         raise InputError(
             f"state.step={start} lies beyond the end of the run, {total_steps} steps; "
@@ -119,6 +161,9 @@ def fit(
     if jax.tree.leaves(state.batch_stats):
         model = synchronized(model, config, device_count(devices))
     step = make_step(model, tx, config, steps_per_epoch)
+    if several:
+        # Within the compiled loop, whose count is the same for all.
+        step = jax.vmap(step, in_axes=(0, None, 0))
     # What is streamed arrives a batch at a time.
     streamed = isinstance(data, StreamedDataset)
     length = 1 if streamed else min(scan_steps(config, devices), yield_every)
@@ -135,12 +180,14 @@ def fit(
 
     @functools.lru_cache(maxsize=2)  # a stream is read beyond an epoch's end
     def order_of(epoch: int) -> np.ndarray:
+        if several:
+            return np.stack([epoch_order(k, epoch, len(data.train)) for k in key])
         return epoch_order(key, epoch, len(data.train))
 
     def batch_at(n: int) -> np.ndarray:
         epoch, position = divmod(n, steps_per_epoch)
-        order = order_of(epoch)
-        return order[position * config.batch_size : (position + 1) * config.batch_size]
+        first = position * config.batch_size
+        return order_of(epoch)[..., first : first + config.batch_size]
 
     def due(n: int) -> bool:
         return n % yield_every == 0 or n == total_steps or yield_at(n)
@@ -148,8 +195,8 @@ def fit(
     def states(state: TrainState) -> Generator[TrainState, TrainState | None]:
         # On virtual CPU devices two programs in flight may wait for each other.
         one_at_a_time = devices[0].platform == "cpu" and device_count(devices) > 1
-        running: jax.Array | int = int(state.first_bad_step)
-        views = jax.random.fold_in(key, VIEW)
+        running: jax.Array | np.ndarray = np.asarray(state.first_bad_step)
+        views = jax.random.fold_in(key, VIEW) if streamed else None
         with contextlib.closing(
             feed.batches(batch_at, range(start, total_steps), views)
         ) as upcoming:
@@ -209,7 +256,8 @@ def scan_steps(config: Config, devices: Sequence[jax.Device]) -> int:
     return 1 if devices[0].platform == "cpu" else 100
 
 
-def raise_if_not_finite(first_bad_step: jax.Array | int) -> None:
-    """Raises `NonFiniteLossError` if a step was bad."""
-    if (bad := int(first_bad_step)) >= 0:
-        raise NonFiniteLossError(bad)
+def raise_if_not_finite(first_bad_step: jax.Array | np.ndarray | int) -> None:
+    """Raises `NonFiniteLossError` if a step was bad; of several networks, in each."""
+    bad = np.asarray(first_bad_step)
+    if (bad >= 0).all():
+        raise NonFiniteLossError(int(bad.max()), bad.reshape(-1).tolist())

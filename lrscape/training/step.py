@@ -164,12 +164,12 @@ def penultimate(intermediates: Any) -> jax.Array | None:
 def make_loop(step):
     """Makes many updates one program: ``loop(state, dataset, indices)``.
 
-    `indices` has shape (updates, examples a device). Rows of -1 at its end are no
+    `indices` has shape (updates, ..., examples a device). Rows of -1 at its end are no
     updates, so that a shorter stretch needs no program of its own.
     """
 
     def loop(state: TrainState, dataset: DeviceData, indices: jax.Array):
-        count = jnp.sum(indices[:, 0] >= 0)
+        count = jnp.sum(indices.reshape(len(indices), -1)[:, 0] >= 0)
 
         def update(n, state):
             return step(state, dataset, indices[n])[0]

@@ -1,0 +1,78 @@
+"""What is written once a run is trained to its end: curves, results and summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from experiments.loop import Loop, Place
+from lrscape import figures
+from lrscape.records import best
+from lrscape.runs import open_run
+
+# Of what is neither a loss nor an error.
+UNITS = {
+    "seconds": "s",
+    "seconds_waited": "s",
+    "learning_rate": "1",
+    "gradient_norm": "1",
+    "epoch": "epoch",
+}
+
+
+def finish(loop: Loop, place: Place, parameters: int) -> None:
+    """Writes curves, results and summary, and says where they lie."""
+    records = place.records
+    metrics = records.metrics()
+    part = loop.parts[0]
+    least = best(metrics, f"{part}_error")
+    assert least is not None  # the last step of a run is always measured
+    last = metrics[-1]
+    run = open_run(records.path).config
+    title = f"{run.model} on {run.dataset}, {run.schedule} rate"
+    records.save_figure(
+        "learning_curves", figures.learning_curves(metrics, title=title)
+    )
+    records.save_result("learning_curves", as_dataset(metrics), run.to_dict())
+    # The summary says that the run is finished, so it comes last.
+    speed = loop.images_per_second
+    records.write_summary(
+        {
+            "last": last,
+            "best": least,
+            "best_by": f"{part}_error",
+            "steps": loop.total_steps,
+            "epochs": loop.total_steps / loop.steps_per_epoch,
+            "parameters": parameters,
+            "seconds": round(loop.seconds, 3),
+            "images_per_second": speed and round(speed, 1),
+            **loop.pipeline,
+        }
+    )
+    fast = f", {speed:,.0f} images/s" if speed else ""
+    if read := loop.pipeline:
+        fast += (
+            f" (its stream read up to {read['pipeline_images_per_second']:,.0f} "
+            f"beside it; waited for it {read['seconds_waited']:.1f} s at most)"
+        )
+    print(
+        f"test error {100 * last['test_error']:.2f} % after the last epoch (least "
+        f"{part} error {100 * least[part + '_error']:.2f} % after epoch "
+        f"{least['epoch']:g}); {loop.seconds:.0f} s{fast}\n"
+        f"everything lies in {records.path}: curves in "
+        f"{records.path / 'figures' / 'learning_curves.png'}"
+    )
+
+
+def as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
+    """The metrics as one labelled array for each, along `step`."""
+    names = [name for name in metrics[-1] if name != "step"]
+    variables = {}
+    for name in names:
+        unit = UNITS.get(name, "nat" if name.endswith("loss") else "fraction")
+        values = np.array([line.get(name, np.nan) for line in metrics])
+        variables[name] = ("step", values, {"units": unit})
+    steps = np.array([line["step"] for line in metrics])
+    return xr.Dataset(variables, {"step": ("step", steps, {"units": "update"})})
