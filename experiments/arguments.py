@@ -6,12 +6,13 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from lrscape import schedules
 from lrscape.errors import InputError, unknown_name
+from lrscape.run_fields import RunFields
 from lrscape.runs import STREAM_FIELDS, RunConfig
 
 
@@ -20,8 +21,8 @@ def _aliases(*names: str):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Flags of a training experiment; None means "from the preset".
+class TrainingArguments:
+    """Flags that every training experiment has; None means "from the preset".
 
     Attributes:
         preset: the settings that all other flags change; default: quick.
@@ -35,34 +36,7 @@ class Arguments:
         num_processes: how many there are, unless --coordinator=auto.
         process_id: which one this is, from 0, unless --coordinator=auto.
         debug: show a traceback with an error.
-        dataset: any prepared TFDS set of labelled images; with --stream=True also
-            folder, a directory --data-dir of train/CLASS/*.jpeg and val/CLASS/*.jpeg.
-        validation: how many training examples to hold out.
-        split_seed: which examples are held out or left out; for digits, which are test
-            examples.
-        examples: how many training examples to keep; default: all.
-        test_examples: how many test examples to keep; default: all.
-        stream: read images as they are needed, of any size, rather than hold them in
-            memory.
-        image_size: with --stream: the side of a view, in pixels.
-        crop: with --stream: random_resized (a random patch, scaled and mirrored, to
-            train on; the middle to measure on) or none (the whole image, scaled).
-        min_area: with --stream: the least share of an image that a patch takes.
-        threads: with --stream: that read and decode; default: one a core.
-        top5: report the labels beyond the five largest logits too.
-        model: mlp, cnn, small, large, nin, nin_mnist, nin_bn, vgg, vgg11, resnet20 ...
-            resnet110, preresnet20 ... preresnet164, densenet40, densenet100,
-            densenet190, wrn28_10, alexnet, googlenet or bn_inception.
-        compute_dtype: float32, bfloat16 or float64, of models that offer it: the
-            ResNets.
         epochs: passes over the training examples.
-        batch_size: examples an update, over all devices.
-        seed: of initial weights, order, augmentation and dropout.
-        augment: augmentations in order, of crop, flip, jitter, shift, zoom, rotation;
-            none: --augment none.
-        normalize: standardize (mean 0, deviation 1 a channel), center (minus the mean
-            image, on the pixels' own scale), scale (to 0 ... 1), center_scale (both) or
-            whiten (contrast and ZCA, before images are augmented).
         schedule: gaussian, laplacian, rational, step, triangular, trapezoid or swa.
         peak_lr: the schedule's largest rate. A preset has one for schedules with a peak
             and a smaller one, its start_lr, for those that start at their largest.
@@ -86,9 +60,7 @@ class Arguments:
         nesterov: use Nesterov's momentum.
         weight_decay: L2 term (or the optimizer's own decay).
         decay_all: decay biases and batch norm too.
-        sync_batch_norm: batch norm over all devices together.
         num_devices: local devices to use; default: all.
-        scan_steps: updates in one compiled loop; default: 1 on CPU, 100 elsewhere.
         log_every: updates over which training metrics are averaged; default: an epoch.
         checkpoint_every: updates between checkpoints; default: an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever, besides
@@ -103,26 +75,7 @@ class Arguments:
     num_processes: int | None = None
     process_id: int | None = None
     debug: bool = False
-
-    dataset: str | None = None
-    validation: int | None = None
-    split_seed: int | None = None
-    examples: int | None = None
-    test_examples: int | None = None
-    stream: bool | None = None
-    image_size: int | None = None
-    crop: str | None = None
-    min_area: float | None = None
-    threads: int | None = None
-    top5: bool | None = None
-    model: str | None = None
-    compute_dtype: str | None = None
     epochs: int | None = None
-    batch_size: int | None = None
-    seed: int | None = None
-    augment: tuple[str, ...] | None = None
-    normalize: str | None = None
-
     schedule: str | None = None
     peak_lr: Annotated[
         float | None, _aliases("--peak-value", "--init-lr", "--init-value")
@@ -142,16 +95,12 @@ class Arguments:
     swa_start: float | None = None
     swa_end: float | None = None
     per_epoch: bool | None = None
-
     optimizer: str | None = None
     momentum: float | None = None
     nesterov: bool | None = None
     weight_decay: float | None = None
     decay_all: bool | None = None
-
-    sync_batch_norm: bool | None = None
     num_devices: int | None = None
-    scan_steps: int | None = None
     log_every: int | None = None
     checkpoint_every: int | None = None
     snapshot_epochs: tuple[int, ...] | None = None
@@ -169,6 +118,63 @@ class Arguments:
         }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(TrainingArguments):
+    """Flags of training on images; None means "from the preset".
+
+    Attributes:
+        dataset: any prepared TFDS set of labelled images; with --stream=True also
+            folder, a directory --data-dir of train/CLASS/*.jpeg and val/CLASS/*.jpeg.
+        validation: how many training examples to hold out.
+        split_seed: which examples are held out or left out; for digits, which are test
+            examples.
+        examples: how many training examples to keep; default: all.
+        test_examples: how many test examples to keep; default: all.
+        stream: read images as they are needed, of any size, rather than hold them in
+            memory.
+        image_size: with --stream: the side of a view, in pixels.
+        crop: with --stream: random_resized (a random patch, scaled and mirrored, to
+            train on; the middle to measure on) or none (the whole image, scaled).
+        min_area: with --stream: the least share of an image that a patch takes.
+        threads: with --stream: that read and decode; default: one a core.
+        top5: report the labels beyond the five largest logits too.
+        model: mlp, cnn, small, large, nin, nin_mnist, nin_bn, vgg, vgg11, resnet20 ...
+            resnet110, preresnet20 ... preresnet164, densenet40, densenet100,
+            densenet190, wrn28_10, alexnet, googlenet or bn_inception.
+        compute_dtype: float32, bfloat16 or float64, of models that offer it: the
+            ResNets.
+        batch_size: examples an update, over all devices.
+        seed: of initial weights, order, augmentation and dropout.
+        augment: augmentations in order, of crop, flip, jitter, shift, zoom, rotation;
+            none: --augment none.
+        normalize: standardize (mean 0, deviation 1 a channel), center (minus the mean
+            image, on the pixels' own scale), scale (to 0 ... 1), center_scale (both) or
+            whiten (contrast and ZCA, before images are augmented).
+        sync_batch_norm: batch norm over all devices together.
+        scan_steps: updates in one compiled loop; default: 1 on CPU, 100 elsewhere.
+    """
+
+    dataset: str | None = None
+    validation: int | None = None
+    split_seed: int | None = None
+    examples: int | None = None
+    test_examples: int | None = None
+    stream: bool | None = None
+    image_size: int | None = None
+    crop: str | None = None
+    min_area: float | None = None
+    threads: int | None = None
+    top5: bool | None = None
+    model: str | None = None
+    compute_dtype: str | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    augment: tuple[str, ...] | None = None
+    normalize: str | None = None
+    sync_batch_norm: bool | None = None
+    scan_steps: int | None = None
+
+
 # A schedule's argument and its flag, where they differ.
 _FLAGS = {
     "peak_value": "peak_lr",
@@ -179,6 +185,16 @@ _FLAGS = {
     "swa_value": "swa_lr",
     "start": "swa_start",
     "end": "swa_end",
+}
+
+# Flags that are fields of a model, by their names there.
+MODEL_FLAGS = {
+    "compute_dtype": "dtype",
+    "features": "features",
+    "layers": "layers",
+    "embedding": "embedding",
+    "dropout": "dropout",
+    "tie_weights": "tie_weights",
 }
 
 # Of these a schedule takes one, so one that is given drops a preset's other.
@@ -215,13 +231,18 @@ class Preset:
     model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+Config = TypeVar("Config", bound=RunFields)
+Flags = TypeVar("Flags", bound=TrainingArguments)
+
+
 def resolve(
     experiment: str,
     presets: Mapping[str, Preset],
     preset_name: str,
     given: Mapping[str, Any],
     data_dir: Path | None,
-) -> RunConfig:
+    config_class: type[Config] = RunConfig,  # type: ignore[assignment]
+) -> Config:
     """The run that flags describe.
 
     Args:
@@ -230,6 +251,7 @@ def resolve(
         preset_name: the one that is chosen.
         given: the flags that were given, `Arguments.given`.
         data_dir: the TFDS data directory, if given.
+        config_class: what the run is described by.
 
     Returns:
         The configuration, checked.
@@ -252,9 +274,10 @@ def resolve(
     fields = {k: v for k, v in fields.items() if k not in _SCHEDULE_FLAGS}
     same_model = fields["model"] == preset.fields["model"]
     model_options = dict(preset.model_options) if same_model else {}
-    if (dtype := fields.pop("compute_dtype", None)) is not None:
-        model_options["dtype"] = dtype
-    return RunConfig.from_dict(
+    for flag, field in MODEL_FLAGS.items():
+        if (value := fields.pop(flag, None)) is not None:
+            model_options[field] = value
+    return config_class.from_dict(
         {
             **fields,
             "experiment": experiment,
@@ -329,7 +352,8 @@ def parse(
     docstring: str,
     presets: Mapping[str, Preset],
     arguments: list[str] | None = None,
-) -> Arguments:
+    flags: type[Flags] = Arguments,  # type: ignore[assignment]
+) -> Flags:
     """Reads the command line; ``--help`` shows the presets' values.
 
     Exits with status 2 on a flag or a value that cannot be read.
@@ -340,7 +364,7 @@ def parse(
         shown = "  ".join(f"{k}={_shown(v)}" for k, v in values.items())
         lines += ["", f"{name}: {preset.about}", shown]
     return tyro.cli(
-        Arguments,
+        flags,
         prog=f"python -m {module}",
         description="\n".join(lines),
         args=arguments,

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from lrscape.data import Dataset, StreamedDataset
+from experiments.kinds import Kind
+from lrscape.data import StreamedDataset
 from lrscape.processes import is_first
 from lrscape.records import Records
-from lrscape.runs import RunConfig, save_snapshot
+from lrscape.run_fields import RunFields
+from lrscape.runs import save_snapshot
 from lrscape.training import (
     NonFiniteLossError,
     TrainState,
@@ -37,10 +39,11 @@ class Loop:
         *,
         records: Records,
         checkpoints: Checkpoints,
-        config: RunConfig,
+        config: RunFields,
         evaluate: Callable[..., dict[str, float]],
+        kind: Kind,
         parts: tuple[str, ...],
-        data: Dataset | StreamedDataset,
+        data: Any,
         steps_per_epoch: int,
         total_steps: int,
         snapshot_steps: dict[int, list[str]],
@@ -53,6 +56,8 @@ class Loop:
         self.log_every = config.log_every or steps_per_epoch
         self.checkpoint_every = config.checkpoint_every or steps_per_epoch
         self.evaluate = evaluate
+        self.kind = kind
+        self.per_update = kind.per_update(config)
         self.parts = parts
         self.data = data
         self.gauge = data.train.gauge if isinstance(data, StreamedDataset) else None
@@ -162,24 +167,18 @@ class Loop:
             for part in self.parts:
                 for name, value in self.evaluate(state, part).items():
                     line[f"{part}_{name}"] = value
+            line.update(self.kind.added(line))
         line["gradient_norm"] = train["gradient_norm"]
         if self.gauge is not None:
             line["seconds_waited"] = round(self.gauge.waited - self.waited_before, 3)
             self.waited_before = self.gauge.waited
-            line["images_per_second"] = self.images_per_second
+            line["images_per_second"] = self.per_second
             line["pipeline_images_per_second"] = self.gauge.images_per_second
         line["seconds"] = round(self.seconds, 3)
         self.records.append_metrics(line)
         if evaluates:
             measured = "  ".join(
-                f"{part} loss {line[part + '_loss']:.4f} "
-                f"error {100 * line[part + '_error']:.2f} %"
-                + (
-                    f" (top 5: {100 * line[part + '_top5_error']:.2f} %)"
-                    if f"{part}_top5_error" in line
-                    else ""
-                )
-                for part in ("train", *self.parts)
+                self.kind.measured(line, part) for part in ("train", *self.parts)
             )
             tqdm.write(
                 f"epoch {step // self.steps_per_epoch:>3}  rate "
@@ -189,7 +188,7 @@ class Loop:
 
     def _speeds(self) -> str:
         """Of a stream: images a second in training, and those that can be read."""
-        if self.gauge is None or (trained := self.images_per_second) is None:
+        if self.gauge is None or (trained := self.per_second) is None:
             return ""
         read = self.gauge.images_per_second or math.nan
         return f"  {trained:,.0f} images/s of {read:,.0f} read"
@@ -228,11 +227,11 @@ class Loop:
         }
 
     @property
-    def images_per_second(self) -> float | None:
-        """Training images a second, compiling and measuring apart."""
+    def per_second(self) -> float | None:
+        """Images or tokens trained on a second, compiling and measuring apart."""
         if not self.training_steps:
             return None
-        return self.training_steps * self.batch_size / self.training_seconds
+        return self.training_steps * self.per_update / self.training_seconds
 
 
 def _rate(state: TrainState) -> float:

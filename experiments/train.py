@@ -24,11 +24,12 @@ import numpy as np
 import optax
 import xarray as xr
 
-from experiments.arguments import Arguments, Preset, parse, resolve
+from experiments.arguments import Preset, TrainingArguments, parse
+from experiments.kinds import IMAGES, Kind
 from experiments.loop import Loop, StorageError
 from experiments.signals import noted_signals
 from lrscape import figures
-from lrscape.data import Dataset, StreamedDataset
+from lrscape.data import StreamedDataset
 from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.processes import (
@@ -38,24 +39,19 @@ from lrscape.processes import (
     wait_for_all,
 )
 from lrscape.records import Onlooker, Records, best
-from lrscape.runs import RunConfig, open_run, peak_step
-from lrscape.training import (
-    NonFiniteLossError,
-    TrainState,
-    fit,
-    initial_state,
-    make_evaluate,
-)
+from lrscape.run_fields import RunFields
+from lrscape.runs import open_run, peak_step
+from lrscape.training import NonFiniteLossError, TrainState
 from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
 from lrscape.training.devices import choose_devices, replicate
 from lrscape.training.feed import position
-from lrscape.training.fit import scan_steps
 
 # What a run may be resumed with another value of, at the price of bit-for-bit equality.
 CHANGEABLE = ("data_dir", "num_devices", "threads")
 
 # Of what is neither a loss nor an error.
 UNITS = {
+    "perplexity": "1",
     "seconds": "s",
     "seconds_waited": "s",
     "learning_rate": "1",
@@ -69,6 +65,7 @@ def main(
     docstring: str,
     presets: Mapping[str, Preset],
     argv: list[str] | None = None,
+    kind: Kind = IMAGES,
 ) -> int:
     """Runs an experiment from its command line.
 
@@ -77,6 +74,7 @@ def main(
         docstring: of its file, shown by ``--help``.
         presets: its presets by name.
         argv: the command line; None is the process's own.
+        kind: of data.
 
     Returns:
         The exit status.
@@ -84,11 +82,12 @@ def main(
     # A line at a time, into a log file too.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    arguments = parse(f"experiments.{experiment}", docstring, presets, argv)
+    module = f"experiments.{experiment}"
+    arguments = parse(module, docstring, presets, argv, kind.flags)
     try:
         connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
         quiet_unless_first()
-        return train(experiment, presets, arguments)
+        return train(experiment, presets, arguments, kind)
     except (InputError, CorruptCheckpointError) as error:
         return _say(error, 2, arguments.debug)
     except (NonFiniteLossError, StorageError) as error:
@@ -106,9 +105,14 @@ def _say(error: Exception, status: int, debug: bool) -> int:
     return status
 
 
-def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) -> int:
+def train(
+    experiment: str,
+    presets: Mapping[str, Preset],
+    arguments: TrainingArguments,
+    kind: Kind = IMAGES,
+) -> int:
     """Starts a run or goes on with one; returns the exit status."""
-    config, records, is_new = _open(experiment, presets, arguments)
+    config, records, is_new = _open(experiment, presets, arguments, kind)
     if records.summary() is not None:
         print(f"{records.path} is finished: there is nothing to resume")
         return 0
@@ -120,11 +124,8 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
     model = config.make_model(data.num_classes)
     schedule = config.make_schedule(total_steps, steps_per_epoch)
     tx = config.make_optimizer(schedule)
-    evaluate = make_evaluate(
-        model, data, config, batch_size=config.eval_batch_size, top5=config.top5
-    )
-    if isinstance(data, StreamedDataset):
-        data.normalization(config.normalize)  # reads a sample of the images
+    evaluate = kind.evaluate(model, data, config)
+    kind.prepare(data, config)
 
     # All that can be wrong with the input has been looked at: now there is a run.
     wait_for_all("before the run is made")
@@ -138,7 +139,7 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
             print(f"run directory: {records.path}")
         wait_for_all("the run is made")
         with Checkpoints(records.path / "checkpoints") as checkpoints:
-            state = replicate(initial_state(model, data, tx, config.seed), devices)
+            state = replicate(kind.initial_state(model, data, tx, config), devices)
             state, seconds = _restore(
                 records, checkpoints, state, devices, data, config.batch_size
             )
@@ -147,7 +148,8 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
                 checkpoints=checkpoints,
                 config=config,
                 evaluate=evaluate,
-                parts=("test",) if data.validation is None else ("validation", "test"),
+                kind=kind,
+                parts=kind.parts(data),
                 data=data,
                 steps_per_epoch=steps_per_epoch,
                 total_steps=total_steps,
@@ -161,8 +163,8 @@ def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) 
                 if loop.step == 0:
                     loop.keep(0, state)
                     loop.save(0, state)
-                stride = 1 if config.stream else scan_steps(config, devices)
-                states = fit(
+                stride = kind.stride(config, devices)
+                states = kind.fit(
                     model,
                     data,
                     tx,
@@ -198,7 +200,7 @@ def _restore(
     checkpoints: Checkpoints,
     state: TrainState,
     devices: list[jax.Device],
-    data: Dataset | StreamedDataset,
+    data: Any,
     batch_size: int,
 ) -> tuple[TrainState, float]:
     """The last good state and the seconds it took, or the initial one and none.
@@ -238,41 +240,43 @@ def _finish(loop: Loop, parameters: int) -> None:
     loop.close()
     records = loop.records
     metrics = records.metrics()
-    part = loop.parts[0]
-    least = best(metrics, f"{part}_error")
+    kind, part = loop.kind, loop.parts[0]
+    best_by = f"{part}_{kind.best_by}"
+    least = best(metrics, best_by)
     assert least is not None  # the last step of a run is always measured
     last = metrics[-1]
     run = open_run(records.path).config
     title = f"{run.model} on {run.dataset}, {run.schedule} rate"
-    records.save_figure(
-        "learning_curves", figures.learning_curves(metrics, title=title)
+    found = kind.baseline(loop.data)
+    beaten = [(name.split("_")[0], value) for name, value in found.items()]
+    curves = figures.learning_curves(
+        metrics, title=title, baseline=beaten[0] if beaten else None
     )
+    records.save_figure("learning_curves", curves)
     records.save_result("learning_curves", _as_dataset(metrics), run.to_dict())
     # The summary says that the run is finished, so it comes last.
-    speed = loop.images_per_second
-    records.write_summary(
-        {
-            "last": last,
-            "best": least,
-            "best_by": f"{part}_error",
-            "steps": loop.total_steps,
-            "epochs": loop.total_steps / loop.steps_per_epoch,
-            "parameters": parameters,
-            "seconds": round(loop.seconds, 3),
-            "images_per_second": speed and round(speed, 1),
-            **loop.pipeline,
-        }
-    )
-    fast = f", {speed:,.0f} images/s" if speed else ""
+    speed = loop.per_second
+    summary = {
+        "last": last,
+        "best": least,
+        "best_by": best_by,
+        "steps": loop.total_steps,
+        "epochs": loop.total_steps / loop.steps_per_epoch,
+        "parameters": parameters,
+        **found,
+        "seconds": round(loop.seconds, 3),
+        f"{kind.unit}_per_second": speed and round(speed, 1),
+        **loop.pipeline,
+    }
+    records.write_summary(summary)
+    fast = f", {speed:,.0f} {kind.unit}/s" if speed else ""
     if read := loop.pipeline:
         fast += (
             f" (its stream read up to {read['pipeline_images_per_second']:,.0f} "
             f"beside it; waited for it {read['seconds_waited']:.1f} s at most)"
         )
     print(
-        f"test error {100 * last['test_error']:.2f} % after the last epoch (least "
-        f"{part} error {100 * least[part + '_error']:.2f} % after epoch "
-        f"{least['epoch']:g}); {loop.seconds:.0f} s{fast}\n"
+        f"{kind.outcome(summary, part)}; {loop.seconds:.0f} s{fast}\n"
         f"everything lies in {records.path}: curves in "
         f"{records.path / 'figures' / 'learning_curves.png'}"
     )
@@ -283,7 +287,8 @@ def _as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
     names = [name for name in metrics[-1] if name != "step"]
     variables = {}
     for name in names:
-        unit = UNITS.get(name, "nat" if name.endswith("loss") else "fraction")
+        what = "perplexity" if name.endswith("perplexity") else name
+        unit = UNITS.get(what, "nat" if name.endswith("loss") else "fraction")
         values = np.array([line.get(name, np.nan) for line in metrics])
         variables[name] = ("step", values, {"units": unit})
     steps = np.array([line["step"] for line in metrics])
@@ -291,7 +296,7 @@ def _as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
 
 
 def _snapshot_steps(
-    config: RunConfig, steps_per_epoch: int, total_steps: int, schedule: optax.Schedule
+    config: RunFields, steps_per_epoch: int, total_steps: int, schedule: optax.Schedule
 ) -> dict[int, list[str]]:
     """The names of the snapshots that are due at each step."""
     due: dict[int, list[str]] = {}
@@ -304,8 +309,11 @@ def _snapshot_steps(
 
 
 def _open(
-    experiment: str, presets: Mapping[str, Preset], arguments: Arguments
-) -> tuple[RunConfig, Records, bool]:
+    experiment: str,
+    presets: Mapping[str, Preset],
+    arguments: TrainingArguments,
+    kind: Kind,
+) -> tuple[Any, Records, bool]:
     """The run that the command line asks for, and whether it is a new one."""
     if arguments.run_dir is None:
         if arguments.resume:
@@ -321,8 +329,9 @@ def _open(
         run_dir = arguments.run_dir
     records = (Records if is_first() else Onlooker)(run_dir)
     given = arguments.given()
+    config: Any
     if not records.exists() or not arguments.resume:
-        config = resolve(
+        config = kind.resolve(
             experiment, presets, arguments.preset or "quick", given, arguments.data_dir
         )
         records.check_free()
@@ -341,7 +350,7 @@ def _open(
     if not given and arguments.preset is None:
         return config, records, False
     # The stored fields are what counts; flags that are given again must agree.
-    asked = resolve(
+    asked = kind.resolve(
         experiment,
         presets,
         arguments.preset or config.preset,
@@ -356,7 +365,5 @@ def _open(
                 f"{str(run_dir)!r} was started; leave it out to go on, or start "
                 "another run"
             )
-    config = dataclasses.replace(
-        config, num_devices=asked.num_devices, threads=asked.threads
-    )
-    return config, records, False
+    machine = {name: after[name] for name in ("num_devices", "threads") if name in after}
+    return dataclasses.replace(config, **machine), records, False
