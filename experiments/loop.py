@@ -163,11 +163,11 @@ class Loop:
             "train_loss": train["loss"],
             "train_error": train["error"],
         }
+        line.update(self.kind.added(line))
         if evaluates:
             for part in self.parts:
                 for name, value in self.evaluate(state, part).items():
                     line[f"{part}_{name}"] = value
-            line.update(self.kind.added(line))
         line["gradient_norm"] = train["gradient_norm"]
         if self.gauge is not None:
             line["seconds_waited"] = round(self.gauge.waited - self.waited_before, 3)

@@ -365,5 +365,7 @@ def _open(
                 f"{str(run_dir)!r} was started; leave it out to go on, or start "
                 "another run"
             )
-    machine = {name: after[name] for name in ("num_devices", "threads") if name in after}
+    machine = {
+        name: after[name] for name in ("num_devices", "threads") if name in after
+    }
     return dataclasses.replace(config, **machine), records, False

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +39,9 @@ def text():
     """Each token half decided by the one before the last."""
     rng = np.random.default_rng(0)
     tokens = list(rng.integers(0, VOCABULARY, 2))
-    for draw, other in zip(rng.random(420), rng.integers(0, VOCABULARY, 420)):  # noqa: B905
-        tokens.append((tokens[-2] + 1) % VOCABULARY if draw < 0.7 else other)
+    for draw, other in rng.random((125, 2)):
+        by_chance = int(other * VOCABULARY)
+        tokens.append((tokens[-2] + 1) % VOCABULARY if draw < 0.7 else by_chance)
     return text_of(np.array(tokens, np.int32))
 
 
@@ -49,9 +51,31 @@ def lstm(**fields):
     )
 
 
+class Tiny(nn.Module):
+    """A recurrence that compiles in no time, with dropout."""
+
+    num_classes: int = VOCABULARY
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, tokens, *, train, carry=None, return_carry=False):
+        carry = self.initial_carry(len(tokens)) if carry is None else carry
+        inputs = nn.Embed(self.num_classes, 5)(tokens)
+        recur, steps = nn.Dense(5), []
+        for step in range(tokens.shape[1]):
+            carry = jnp.tanh(inputs[:, step] + recur(carry))
+            steps.append(carry)
+        x = nn.Dropout(self.dropout, deterministic=not train)(jnp.stack(steps, 1))
+        logits = nn.Dense(self.num_classes)(x)
+        return (logits, carry) if return_carry else logits
+
+    def initial_carry(self, batch_size):
+        return jnp.zeros((batch_size, 5))
+
+
 def config(**changes):
     return TextConfig(
-        **{"epochs": 2, "batch_size": 4, "window": 10, "num_devices": 1, **changes}
+        **{"epochs": 2, "batch_size": 4, "window": 3, "num_devices": 1, **changes}
     )
 
 
@@ -77,18 +101,18 @@ def assert_close(a, b, **tolerance):
 
 
 def run(text, settings, model=None, tx=None, **options):
-    return list(fit_text(model or lstm(), text, tx or sgd(), settings, **options))
+    return list(fit_text(model or Tiny(), text, tx or sgd(), settings, **options))
 
 
 def test_equals_plain_optax(text):
     """Written out: the carry goes on within an epoch, and begins anew with the next."""
     model, tx, settings = lstm(), sgd(), config()
-    inputs, targets = data.token_streams(text.train, 4, 10)
+    inputs, targets = data.token_streams(text.train, 4, 3)
     state = initial_text_state(model, text, tx, settings)
     params, opt_state = state.params, state.opt_state
 
     @jax.jit
-    def loss_and_gradient(params, carry, x, y):
+    def update(params, opt_state, carry, x, y):
         def loss(p):
             logits, ended = model.apply(
                 {"params": p}, x, train=True, carry=carry, return_carry=True
@@ -97,19 +121,19 @@ def test_equals_plain_optax(text):
             wrong = (logits.argmax(-1) != y).mean()
             return (jax.nn.logsumexp(logits, -1) - chosen).mean(), (ended, wrong)
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
+        (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value, *aux
 
-    trained = run(text, settings)
+    trained = run(text, settings, model)
     assert [int(state.step) for state in trained] == list(range(1, 21))
     losses, wrongs = [], []
     for n in range(13):
         if n % len(inputs) == 0:
             carry = model.initial_carry(4)
-        (loss, (carry, wrong)), gradient = loss_and_gradient(
-            params, carry, inputs[n % 10], targets[n % 10]
+        params, opt_state, loss, carry, wrong = update(
+            params, opt_state, carry, inputs[n % 10], targets[n % 10]
         )
-        updates, opt_state = tx.update(gradient, opt_state, params)
-        params = optax.apply_updates(params, updates)
         losses.append(loss)
         wrongs.append(wrong)
         jax.tree.map(
@@ -123,24 +147,22 @@ def test_equals_plain_optax(text):
     assert learning_rate(trained[9].opt_state) == np.float32(0.5) / np.float32(10)
     # It was clipped.
     norm = averages(trained[0])["gradient_norm"]
-    assert 0 < norm and int(trained[0].first_bad_step) == -1
+    assert norm > 0 and int(trained[0].first_bad_step) == -1
 
 
 def test_a_scanned_stretch_equals_single_steps(text):
     single = run(text, config(scan_steps=1))
-    for scan in (None, 3):
-        found = run(text, config(scan_steps=scan), yield_every=7,
-                    yield_at=lambda step: step == 12)  # fmt: skip
-        assert [int(state.step) for state in found] == [7, 12, 14, 20]
-        for state in found:
-            assert_close(state, single[int(state.step) - 1], rtol=1e-5, atol=1e-6)
+    found = run(text, config(scan_steps=3), yield_every=7,
+                yield_at=lambda step: step == 12)  # fmt: skip
+    assert [int(state.step) for state in found] == [7, 12, 14, 20]
+    for state in found:
+        assert_close(state, single[int(state.step) - 1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_devices_change_nothing(text, num_devices):
     one, many = (
-        run(text, config(num_devices=n), lstm(layers=2), yield_every=10)
-        for n in (1, num_devices)
+        run(text, config(num_devices=n), yield_every=10) for n in (1, num_devices)
     )
     for a, b in zip(one, many, strict=True):
         assert_close(a, b, rtol=1e-3, atol=1e-5)
@@ -149,9 +171,9 @@ def test_devices_change_nothing(text, num_devices):
         assert len(copies) == num_devices
         assert all((copy == copies[0]).all() for copy in copies)
     measured = [
-        make_evaluate_text(lstm(layers=2), text, config(num_devices=n), streams=3)(
-            one[-1]
-        )["loss"]
+        make_evaluate_text(Tiny(), text, config(num_devices=n), streams=3)(one[-1])[
+            "loss"
+        ]
         for n in (1, num_devices)
     ]
     assert measured[0] == pytest.approx(measured[1], rel=1e-6)
@@ -160,7 +182,7 @@ def test_devices_change_nothing(text, num_devices):
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_resumes_bit_for_bit(text, tmp_path, num_devices):
     """From the middle of an epoch, with dropout and momentum, through a checkpoint."""
-    settings, model = config(num_devices=num_devices, log_every=4), lstm(dropout=0.3)
+    settings, model = config(num_devices=num_devices, log_every=4), Tiny(dropout=0.3)
     options = {"yield_every": 20, "yield_at": lambda step: step == 13, "donate": True}
     whole, saved = None, tmp_path / "checkpoints"
     with Checkpoints(saved) as checkpoints:
@@ -173,23 +195,27 @@ def test_resumes_bit_for_bit(text, tmp_path, num_devices):
         restored, _, _ = checkpoints.restore(template)
     assert int(restored.step) == 13
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(restored.carry))
-    (resumed,) = run(text, settings, model, yield_every=20, state=restored)
+    options = {"yield_every": 20, "donate": True}
+    (resumed,) = run(text, settings, model, **options, state=restored)
     jax.tree.map(np.testing.assert_array_equal, whole, bits(resumed))
     # The carry is what makes it the same.
     emptied = restored.replace(carry=model.initial_carry(4))
-    (other,) = run(text, settings, model, yield_every=20, state=emptied)
+    (other,) = run(text, settings, model, **options, state=emptied)
     kernel = other.params["Dense_0"]["kernel"]
     assert (kernel != resumed.params["Dense_0"]["kernel"]).any()
 
 
 def test_runge_kutta_and_switching(text):
-    """The second gradient is of the same pieces, from the same carry."""
-    model, rate = lstm(), 0.2
-    tx = optax.chain(transforms.runge_kutta("heun", rate), optax.sgd(rate))
-    start = initial_text_state(model, text, tx, config())
-    after = next(fit_text(model, text, tx, config(), state=start))
-    inputs, targets = (part[0] for part in data.token_streams(text.train, 4, 10))
+    """The second gradient is of the same pieces, and averaged over devices."""
+    model, rate, settings = Tiny(), 0.2, config(num_devices=2)
+    heun = optax.chain(transforms.runge_kutta("heun", rate), optax.sgd(rate))
+    tx = transforms.switch([heun, optax.sgd(0.0)], [5])
+    start = initial_text_state(model, text, tx, settings)
+    states = run(text, settings, model, tx, yield_every=5,
+                 yield_at=lambda step: step == 1, state=start)  # fmt: skip
+    inputs, targets = (part[0] for part in data.token_streams(text.train, 4, 3))
 
+    @jax.jit
     def gradient(params):
         def loss(p):
             logits = model.apply({"params": p}, inputs, train=True)
@@ -201,22 +227,15 @@ def test_runge_kutta_and_switching(text):
 
     first = gradient(start.params)
     second = gradient(jax.tree.map(lambda p, g: p - rate * g, start.params, first))
-    expected = jax.tree.map(
-        lambda p, a, b: p - rate * (a + b) / 2, start.params, first, second
-    )
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        after.params, expected,
+        lambda found, p, a, b: np.testing.assert_allclose(
+            found, p - rate * (a + b) / 2, rtol=1e-4, atol=1e-6
+        ),
+        states[0].params, start.params, first, second,
     )  # fmt: skip
-    # Over devices too; then a switch, half-way.
-    both = transforms.switch([tx, optax.sgd(0.0)], [5])
-    states = run(text, config(num_devices=2), model, both, yield_every=5)
-    assert_params = [state.params["Dense_0"]["kernel"] for state in states]
-    assert (assert_params[1] == assert_params[0]).all()
-    alone = run(text, config(), model, tx, yield_every=5)[0]
-    np.testing.assert_allclose(
-        assert_params[0], alone.params["Dense_0"]["kernel"], rtol=1e-3, atol=1e-5
-    )
+    # After the switch nothing moves any more.
+    kernels = [state.params["Dense_0"]["kernel"] for state in states]
+    assert (kernels[1] != kernels[0]).any() and (kernels[2] == kernels[1]).all()
 
 
 # Perplexity.
@@ -242,7 +261,7 @@ class Point:
         return {"params": self.params}
 
 
-@pytest.mark.parametrize("streams", [1, 2, 3])
+@pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_perplexity_is_exact(text, streams, num_devices):
     """Every token but the first once, whatever the streams, windows and devices."""
@@ -277,11 +296,11 @@ class Counter:
 
 
 def test_the_carry_goes_on():
-    """A stream's first four tokens cost log 2, and nothing after: whatever the window."""
+    """The first four tokens of a stream cost log 2, whatever the window; no others."""
     ones = text_of(np.ones(41, np.int32), np.ones(41, np.int32), vocabulary=2)
     point = Point(jnp.zeros(1))
-    for window in (1, 3, 7, 40, 64):
-        for streams in (1, 2, 4):
+    for window in (1, 7, 64):
+        for streams in (1, 4):
             evaluate = make_evaluate_text(
                 Counter(), ones, config(window=window), streams=streams
             )
@@ -297,7 +316,7 @@ def test_an_offset_is_another_order(text):
     plain, moved = run(text, config())[0], run(text, settings)[0]
     assert averages(plain)["loss"] != averages(moved)["loss"]
     start, other = (
-        initial_text_state(lstm(), text, sgd(), c) for c in (config(), settings)
+        initial_text_state(Tiny(), text, sgd(), c) for c in (config(), settings)
     )
     assert_same(start, other)
 
@@ -312,7 +331,7 @@ def test_an_offset_is_another_order(text):
         ({"offset": -1}, {}, "offset=-1 must be a whole number, 0 or more"),
         ({"epochs": 0}, {}, "epochs=0"),
         ({"window": 500}, {}, "too few for batch_size=4 streams of steps=500"),
-        ({"offset": 420}, {}, "2 tokens are too few"),
+        ({"offset": 125}, {}, "2 tokens are too few"),
         ({"num_devices": 3}, {}, "batch_size=4 cannot be split evenly over 3"),
         ({}, {"yield_every": 0}, "yield_every=0"),
         ({}, {"model": models.create("mlp", num_classes=7)}, "MLP has no initial_car"),
@@ -326,9 +345,9 @@ def test_bad_input(text, changes, options, words):
     with pytest.raises(InputError, match=words):
         settings, options = config(**changes), dict(options)
         if (state := options.get("state")) == "image":
-            options["state"] = initial_state(lstm(), text, sgd(), 0)
+            options["state"] = initial_state(Tiny(), text, sgd(), 0)
         elif state:
-            made = initial_text_state(lstm(), text, sgd(), config())
+            made = initial_text_state(Tiny(), text, sgd(), config())
             late = made.replace(step=jnp.int32(99))
             options["state"] = late if state == "late" else made
         run(text, settings, **options)
