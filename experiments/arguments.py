@@ -310,7 +310,8 @@ def schedule_options(
                 f"{takes}"
             )
     values = _preset_rates(schedule, arguments, preset, given)
-    values.update(_DEFAULTS.get(schedule, {}))
+    defaults = _DEFAULTS.get(schedule, {})
+    values.update({k: v for k, v in defaults.items() if k not in preset})
     values.update({k: v for k, v in preset.items() if k not in values})
     # A preset that sets the variance means a Gaussian that is not cut at its start.
     if preset.get("variance") is not None and schedule == "gaussian":

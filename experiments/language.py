@@ -54,7 +54,7 @@ PRESETS = {
             "window": 20,
             "schedule": "rational",
             "decay": 0.0,
-            "peak_lr": 0.2,
+            "peak_lr": 0.6,
             "start_lr": 0.2,
             "optimizer": "sgd",
             "clip_norm": 5.0,

@@ -106,7 +106,7 @@ def run(text, settings, model=None, tx=None, **options):
 
 def test_equals_plain_optax(text):
     """Written out: the carry goes on within an epoch, and begins anew with the next."""
-    model, tx, settings = lstm(), sgd(), config()
+    model, tx, settings = Tiny(), sgd(), config()
     inputs, targets = data.token_streams(text.train, 4, 3)
     state = initial_text_state(model, text, tx, settings)
     params, opt_state = state.params, state.opt_state
