@@ -6,22 +6,15 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 
-from experiments.flags import (
-    Arguments,
-    DataFlags,
-    LoopFlags,
-    OptimizerFlags,
-    RunFlags,
-    ScheduleFlags,
-    TrainingFlags,
-)
+from experiments.flags import Arguments, CommonArguments
 from experiments.programs import program
 from lrscape import schedules
 from lrscape.errors import InputError, unknown_name
+from lrscape.run_fields import RunFields
 from lrscape.runs import STREAM_FIELDS, RunConfig
 
 # A schedule's argument and its flag, where they differ.
@@ -34,6 +27,16 @@ _FLAGS = {
     "swa_value": "swa_lr",
     "start": "swa_start",
     "end": "swa_end",
+}
+
+# Flags that are fields of a model, by their names there.
+MODEL_FLAGS = {
+    "compute_dtype": "dtype",
+    "features": "features",
+    "layers": "layers",
+    "embedding": "embedding",
+    "dropout": "dropout",
+    "tie_weights": "tie_weights",
 }
 
 # Of these a schedule takes one, so one that is given drops a preset's other.
@@ -70,13 +73,18 @@ class Preset:
     model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+Config = TypeVar("Config", bound=RunFields)
+Flags = TypeVar("Flags", bound=CommonArguments)
+
+
 def resolve(
     experiment: str,
     presets: Mapping[str, Preset],
     preset_name: str,
     given: Mapping[str, Any],
     data_dir: Path | None,
-) -> RunConfig:
+    config_class: type[Config] = RunConfig,  # type: ignore[assignment]
+) -> Config:
     """The run that flags describe.
 
     Args:
@@ -85,6 +93,7 @@ def resolve(
         preset_name: the one that is chosen.
         given: the flags that were given, `Arguments.given`.
         data_dir: the TFDS data directory, if given.
+        config_class: what the run is described by.
 
     Returns:
         The configuration, checked.
@@ -107,9 +116,10 @@ def resolve(
     fields = {k: v for k, v in fields.items() if k not in _SCHEDULE_FLAGS}
     same_model = fields["model"] == preset.fields["model"]
     model_options = dict(preset.model_options) if same_model else {}
-    if (dtype := fields.pop("compute_dtype", None)) is not None:
-        model_options["dtype"] = dtype
-    return RunConfig.from_dict(
+    for flag, field in MODEL_FLAGS.items():
+        if (value := fields.pop(flag, None)) is not None:
+            model_options[field] = value
+    return config_class.from_dict(
         {
             **fields,
             "experiment": experiment,
@@ -142,7 +152,8 @@ def schedule_options(
                 f"{takes}"
             )
     values = _preset_rates(schedule, arguments, preset, given)
-    values.update(_DEFAULTS.get(schedule, {}))
+    defaults = _DEFAULTS.get(schedule, {})
+    values.update({k: v for k, v in defaults.items() if k not in preset})
     values.update({k: v for k, v in preset.items() if k not in values})
     # A preset that sets the variance means a Gaussian that is not cut at its start.
     if preset.get("variance") is not None and schedule == "gaussian":
@@ -179,24 +190,13 @@ def _as_flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Groups:
-    """`Arguments` as ``--help`` shows them: a box a group."""
-
-    run: RunFlags
-    data: DataFlags
-    training: TrainingFlags
-    schedule: ScheduleFlags
-    optimizer: OptimizerFlags
-    loop: LoopFlags
-
-
 def parse(
     module: str,
     docstring: str,
     presets: Mapping[str, Preset],
     arguments: list[str] | None = None,
-) -> Arguments:
+    flags: type[Flags] = Arguments,  # type: ignore[assignment]
+) -> Flags:
     """Reads the command line; ``--help`` shows the presets' values.
 
     Exits with status 2 on a flag or a value that cannot be read.
@@ -206,16 +206,18 @@ def parse(
         values = {**preset.fields, **preset.model_options}
         shown = "  ".join(f"{k}={_shown(v)}" for k, v in values.items())
         lines += ["", f"{name}: {preset.about}", shown]
-    groups = tyro.cli(
-        tyro.conf.OmitArgPrefixes[_Groups],
+    # As ``--help`` shows them: a box a group.
+    groups: Any = dataclasses.make_dataclass("Groups", flags.GROUPS, kw_only=True)
+    given = tyro.cli(
+        groups,
         prog=program(module, arguments),
         description="\n".join(lines),
         args=arguments,
         # Flags alone, no --no-... twins for the switches that are off.
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
-    return Arguments(
-        **{k: v for group in vars(groups).values() for k, v in vars(group).items()}
+    return flags(
+        **{k: v for group in vars(given).values() for k, v in vars(group).items()}
     )
 
 

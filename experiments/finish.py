@@ -19,6 +19,7 @@ UNITS = {
     "learning_rate": "1",
     "gradient_norm": "1",
     "epoch": "epoch",
+    "perplexity": "1",
 }
 
 
@@ -26,41 +27,43 @@ def finish(loop: Loop, place: Place, parameters: int) -> None:
     """Writes curves, results and summary, and says where they lie."""
     records = place.records
     metrics = records.metrics()
-    part = loop.parts[0]
-    least = best(metrics, f"{part}_error")
+    kind, part = loop.kind, loop.parts[0]
+    best_by = f"{part}_{kind.best_by}"
+    least = best(metrics, best_by)
     assert least is not None  # the last step of a run is always measured
     last = metrics[-1]
     run = open_run(records.path).config
     title = f"{run.model} on {run.dataset}, {run.schedule} rate"
-    records.save_figure(
-        "learning_curves", figures.learning_curves(metrics, title=title)
+    found = kind.baseline(loop.data)
+    beaten = [(name.split("_")[0], value) for name, value in found.items()]
+    curves = figures.learning_curves(
+        metrics, title=title, baseline=beaten[0] if beaten else None
     )
+    records.save_figure("learning_curves", curves)
     records.save_result("learning_curves", as_dataset(metrics), run.to_dict())
     # The summary says that the run is finished, so it comes last.
-    speed = loop.images_per_second
-    records.write_summary(
-        {
-            "last": last,
-            "best": least,
-            "best_by": f"{part}_error",
-            "steps": loop.total_steps,
-            "epochs": loop.total_steps / loop.steps_per_epoch,
-            "parameters": parameters,
-            "seconds": round(loop.seconds, 3),
-            "images_per_second": speed and round(speed, 1),
-            **loop.pipeline,
-        }
-    )
-    fast = f", {speed:,.0f} images/s" if speed else ""
+    speed = loop.per_second
+    summary = {
+        "last": last,
+        "best": least,
+        "best_by": best_by,
+        "steps": loop.total_steps,
+        "epochs": loop.total_steps / loop.steps_per_epoch,
+        "parameters": parameters,
+        **found,
+        "seconds": round(loop.seconds, 3),
+        f"{kind.unit}_per_second": speed and round(speed, 1),
+        **loop.pipeline,
+    }
+    records.write_summary(summary)
+    fast = f", {speed:,.0f} {kind.unit}/s" if speed else ""
     if read := loop.pipeline:
         fast += (
             f" (its stream read up to {read['pipeline_images_per_second']:,.0f} "
             f"beside it; waited for it {read['seconds_waited']:.1f} s at most)"
         )
     print(
-        f"test error {100 * last['test_error']:.2f} % after the last epoch (least "
-        f"{part} error {100 * least[part + '_error']:.2f} % after epoch "
-        f"{least['epoch']:g}); {loop.seconds:.0f} s{fast}\n"
+        f"{kind.outcome(summary, part)}; {loop.seconds:.0f} s{fast}\n"
         f"everything lies in {records.path}: curves in "
         f"{records.path / 'figures' / 'learning_curves.png'}"
     )
@@ -71,7 +74,8 @@ def as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
     names = [name for name in metrics[-1] if name != "step"]
     variables = {}
     for name in names:
-        unit = UNITS.get(name, "nat" if name.endswith("loss") else "fraction")
+        what = "perplexity" if name.endswith("perplexity") else name
+        unit = UNITS.get(what, "nat" if name.endswith("loss") else "fraction")
         values = np.array([line.get(name, np.nan) for line in metrics])
         variables[name] = ("step", values, {"units": unit})
     steps = np.array([line["step"] for line in metrics])

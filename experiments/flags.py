@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -181,9 +181,7 @@ class LoopFlags:
     """Devices, and what is kept on the way.
 
     Attributes:
-        sync_batch_norm: batch norm over all devices together.
         num_devices: local devices to use; default: all.
-        scan_steps: updates in one compiled loop; default: 1 on CPU, 100 elsewhere.
         log_every: updates over which training metrics are averaged; default: an epoch.
         checkpoint_every: updates between checkpoints; default: an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever, besides
@@ -192,9 +190,7 @@ class LoopFlags:
             directory; needs pip install 'lrscape[tensorboard]'.
     """
 
-    sync_batch_norm: bool | None = None
     num_devices: int | None = None
-    scan_steps: int | None = None
     log_every: int | None = None
     checkpoint_every: int | None = None
     snapshot_epochs: tuple[int, ...] | None = None
@@ -202,10 +198,32 @@ class LoopFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(
-    RunFlags, DataFlags, TrainingFlags, ScheduleFlags, OptimizerFlags, LoopFlags
-):
-    """Flags of a training experiment; None means "from the preset"."""
+class ImageLoopFlags(LoopFlags):
+    """Devices, and what is kept on the way.
+
+    Attributes:
+        sync_batch_norm: batch norm over all devices together.
+        scan_steps: updates in one compiled loop; default: 1 on CPU, 100 elsewhere.
+    """
+
+    sync_batch_norm: bool | None = None
+    scan_steps: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommonArguments(RunFlags, ScheduleFlags, OptimizerFlags, LoopFlags):
+    """Flags of every training experiment; None means "from the preset".
+
+    Attributes:
+        GROUPS: the groups, as ``--help`` shows them in order.
+    """
+
+    GROUPS: ClassVar[tuple[tuple[str, type], ...]] = (
+        ("run", RunFlags),
+        ("schedule", ScheduleFlags),
+        ("optimizer", OptimizerFlags),
+        ("loop", LoopFlags),
+    )
 
     def given(self) -> dict[str, Any]:
         """The flags that describe the run and were given, as JSON holds them."""
@@ -219,3 +237,17 @@ class Arguments(
             for field, value in vars(self).items()
             if value is not None and field not in about_the_call
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments, DataFlags, TrainingFlags, ImageLoopFlags):
+    """Flags of training on images; None means "from the preset"."""
+
+    GROUPS: ClassVar[tuple[tuple[str, type], ...]] = (
+        ("run", RunFlags),
+        ("data", DataFlags),
+        ("training", TrainingFlags),
+        ("schedule", ScheduleFlags),
+        ("optimizer", OptimizerFlags),
+        ("loop", ImageLoopFlags),
+    )

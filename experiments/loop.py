@@ -13,11 +13,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from experiments.kinds import Kind
 from experiments.tensorboard import EventWriter, open_events, write_line
-from lrscape.data import Dataset, StreamedDataset
+from lrscape.data import StreamedDataset
 from lrscape.processes import is_first
 from lrscape.records import Records
-from lrscape.runs import RunConfig, save_snapshot
+from lrscape.run_fields import RunFields
+from lrscape.runs import save_snapshot
 from lrscape.training import (
     NonFiniteLossError,
     TrainState,
@@ -76,10 +78,11 @@ class Loop:
         *,
         places: Sequence[Place],
         root: Path,
-        config: RunConfig,
+        config: RunFields,
         evaluate: Callable[..., dict[str, float]],
+        kind: Kind,
         parts: tuple[str, ...],
-        data: Dataset | StreamedDataset,
+        data: Any,
         steps_per_epoch: int,
         total_steps: int,
         snapshot_steps: dict[int, list[str]],
@@ -93,6 +96,8 @@ class Loop:
         self.log_every = config.log_every or steps_per_epoch
         self.checkpoint_every = config.checkpoint_every or steps_per_epoch
         self.evaluate = evaluate
+        self.kind = kind
+        self.per_update = kind.per_update(config)
         self.parts = parts
         self.data = data
         self.gauge = data.train.gauge if isinstance(data, StreamedDataset) else None
@@ -222,6 +227,7 @@ class Loop:
             "train_loss": train["loss"],
             "train_error": train["error"],
         }
+        line.update(self.kind.added(line))
         if evaluates:
             for part in self.parts:
                 for name, value in self.evaluate(state, part).items():
@@ -230,7 +236,7 @@ class Loop:
         if self.gauge is not None:
             line["seconds_waited"] = round(self.gauge.waited - self.waited_before, 3)
             self.waited_before = self.gauge.waited
-            line["images_per_second"] = self.images_per_second
+            line["images_per_second"] = self.per_second
             line["pipeline_images_per_second"] = self.gauge.images_per_second
         line["seconds"] = round(self.seconds, 3)
         place.records.append_metrics(line)
@@ -238,14 +244,7 @@ class Loop:
             write_line(place.events, line)
         if evaluates:
             measured = "  ".join(
-                f"{part} loss {line[part + '_loss']:.4f} "
-                f"error {100 * line[part + '_error']:.2f} %"
-                + (
-                    f" (top 5: {100 * line[part + '_top5_error']:.2f} %)"
-                    if f"{part}_top5_error" in line
-                    else ""
-                )
-                for part in ("train", *self.parts)
+                self.kind.measured(line, part) for part in ("train", *self.parts)
             )
             tqdm.write(
                 (f"{place.name}  " if place.name else "")
@@ -256,7 +255,7 @@ class Loop:
 
     def _speeds(self) -> str:
         """Of a stream: images a second in training, and those that can be read."""
-        if self.gauge is None or (trained := self.images_per_second) is None:
+        if self.gauge is None or (trained := self.per_second) is None:
             return ""
         read = self.gauge.images_per_second or math.nan
         return f"  {trained:,.0f} images/s of {read:,.0f} read"
@@ -303,11 +302,11 @@ class Loop:
         }
 
     @property
-    def images_per_second(self) -> float | None:
-        """Each network's training images a second, compiling and measuring apart."""
+    def per_second(self) -> float | None:
+        """Each network's images or tokens a second, compiling and measuring apart."""
         if not self.training_steps:
             return None
-        return self.training_steps * self.batch_size / self.training_seconds
+        return self.training_steps * self.per_update / self.training_seconds
 
 
 def _rate(state: TrainState) -> float:

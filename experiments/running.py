@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import optax
 
-from experiments.arguments import Arguments
 from experiments.finish import finish
+from experiments.flags import CommonArguments
+from experiments.kinds import Evaluate, Kind
 from experiments.loop import Loop, Place
 from experiments.signals import noted_signals
 from lrscape.data import Dataset, StreamedDataset
@@ -22,13 +23,12 @@ from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.processes import is_first, wait_for_all
 from lrscape.records import Records
-from lrscape.runs import RunConfig, peak_step
-from lrscape.training import TrainState, fit, fit_seeds, make_evaluate, stacked
+from lrscape.run_fields import RunFields
+from lrscape.runs import peak_step
+from lrscape.training import TrainState, fit_seeds, stacked
 from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
 from lrscape.training.devices import choose_devices, replicate
 from lrscape.training.feed import position
-from lrscape.training.fit import scan_steps
-from lrscape.training.state import make_initial_state
 
 # What says at which update seeds turned non-finite.
 FAILED = "failed"
@@ -38,18 +38,19 @@ FAILED = "failed"
 class Parts:
     """What a run is made of, the same for all of its seeds."""
 
-    config: RunConfig
-    data: Dataset | StreamedDataset
+    config: Any
+    kind: Kind
+    data: Any
     devices: list[jax.Device]
     model: nn.Module
     schedule: optax.Schedule
     tx: optax.GradientTransformation
-    evaluate: Callable[..., dict[str, float]]
+    evaluate: Evaluate
     steps_per_epoch: int
     total_steps: int
 
     @classmethod
-    def of(cls, config: RunConfig) -> Parts:
+    def of(cls, config: Any, kind: Kind) -> Parts:
         """Reads the data and makes the rest; raises InputError where that fails."""
         print(f"reading {config.dataset}")
         data = config.load_data()
@@ -58,14 +59,11 @@ class Parts:
         devices = choose_devices(config.num_devices, config.batch_size)
         model = config.make_model(data.num_classes)
         schedule = config.make_schedule(total_steps, steps_per_epoch)
-        evaluate = make_evaluate(
-            model, data, config, batch_size=config.eval_batch_size, top5=config.top5
-        )
-        if isinstance(data, StreamedDataset):
-            data.normalization(config.normalize)  # reads a sample of the images
         tx = config.make_optimizer(schedule)
+        evaluate = kind.evaluate(model, data, config)
+        kind.prepare(data, config)
         return cls(
-            config, data, devices, model, schedule, tx, evaluate, steps_per_epoch,
+            config, kind, data, devices, model, schedule, tx, evaluate, steps_per_epoch,
             total_steps,
         )  # fmt: skip
 
@@ -73,8 +71,8 @@ class Parts:
 def train_in(
     parts: Parts,
     root: Path,
-    runs: list[tuple[RunConfig, Records]],
-    arguments: Arguments,
+    runs: list[tuple[Any, Records]],
+    arguments: CommonArguments,
     together: Records | None = None,
 ) -> int:
     """Trains a run to its end, or several together, from where they are.
@@ -89,7 +87,8 @@ def train_in(
     Returns:
         The exit status.
     """
-    config, data, devices = parts.config, parts.data, parts.devices
+    config, kind = parts.config, parts.kind
+    data, devices = parts.data, parts.devices
     given = arguments.given()
     with contextlib.ExitStack() as stack:
         places = []
@@ -109,7 +108,7 @@ def train_in(
             name = "" if together is None else records.path.name
             places.append(Place(records, stack.enter_context(checkpoints), name))
         seeds = [own.seed for own, _ in runs]
-        state_of = make_initial_state(parts.model, data, parts.tx)
+        state_of = kind.make_initial_state(parts.model, data, parts.tx, config)
         initial = [replicate(state_of(seed), devices) for seed in seeds]
         if together is None:
             state, seconds = _restore(
@@ -124,7 +123,8 @@ def train_in(
             root=root,
             config=config,
             evaluate=parts.evaluate,
-            parts=("test",) if data.validation is None else ("validation", "test"),
+            kind=kind,
+            parts=kind.parts(data),
             data=data,
             steps_per_epoch=parts.steps_per_epoch,
             total_steps=parts.total_steps,
@@ -139,14 +139,14 @@ def train_in(
             if loop.step == 0:
                 loop.keep(0, state)
                 loop.save(0, state)
-            stride = 1 if config.stream else scan_steps(config, devices)
+            stride = kind.stride(config, devices)
             options: dict[str, Any] = {
                 "yield_every": stride, "yield_at": loop.is_due, "donate": True,
                 "state": state,
             }  # fmt: skip
             if together is None:
                 # One of several that train apart has a seed of its own.
-                states = fit(parts.model, data, parts.tx, runs[0][0], **options)
+                states = kind.fit(parts.model, data, parts.tx, runs[0][0], **options)
             else:
                 assert isinstance(data, Dataset)
                 states = fit_seeds(
@@ -193,7 +193,7 @@ def _restore_all(
     initial: list[TrainState],
     seeds: list[int],
     root: Records,
-    data: Dataset | StreamedDataset,
+    data: Any,
     batch_size: int,
     devices: list[jax.Device],
 ) -> tuple[TrainState, float]:
@@ -235,7 +235,7 @@ def _restore_all(
 def _restore(
     place: Place,
     state: TrainState,
-    data: Dataset | StreamedDataset,
+    data: Any,
     batch_size: int,
     devices: Sequence[jax.Device],
     last: int | None = None,
@@ -282,7 +282,7 @@ def _restore(
 
 
 def _snapshot_steps(
-    config: RunConfig, steps_per_epoch: int, total_steps: int, schedule: optax.Schedule
+    config: RunFields, steps_per_epoch: int, total_steps: int, schedule: optax.Schedule
 ) -> dict[int, list[str]]:
     """The names of the snapshots that are due at each step."""
     due: dict[int, list[str]] = {}

@@ -13,8 +13,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments.arguments import Arguments
 from experiments.finish import as_dataset
+from experiments.flags import CommonArguments
+from experiments.kinds import Kind
 from experiments.paper import Result, as_text, save
 from experiments.running import Parts, failures, note_failures, train_in
 from experiments.statistics import bootstrap
@@ -22,13 +23,15 @@ from lrscape import figures
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
-from lrscape.runs import RunConfig
+from lrscape.run_fields import RunFields
 from lrscape.training import NonFiniteLossError
 from lrscape.training.replicas import check_together, choose_together
 
 # How several seeds may be trained.
 REPLICAS = ("auto", "together", "apart")
 RESULT = "seeds"
+# How the names end of what is averaged over seeds.
+MEASURES = ("_loss", "_error", "_perplexity")
 NOTE = (
     "after the last epoch; intervals of the mean: 95 %, bootstrap over seeds, which "
     "with five and fewer are too narrow"
@@ -36,7 +39,7 @@ NOTE = (
 
 
 def asked_for(
-    arguments: Arguments, config: RunConfig, stored: Mapping[str, Any] | None
+    arguments: CommonArguments, config: RunFields, stored: Mapping[str, Any] | None
 ) -> list[int] | None:
     """The seeds that are to be trained; None: the run is a single one.
 
@@ -74,7 +77,7 @@ def asked_for(
         if replicas is not None:
             raise InputError(f"replicas={replicas!r} needs --seeds, how many to train")
         return None
-    if config.stream:
+    if getattr(config, "stream", False):
         raise InputError(
             f"seeds={len(seeds)} train on data in memory, and stream=True reads it as "
             "it is needed: leave --stream out, or start a run for each --seed"
@@ -88,7 +91,11 @@ def asked_for(
 
 
 def train_seeds(
-    config: RunConfig, root: Records, wanted: list[int], arguments: Arguments
+    config: Any,
+    root: Records,
+    wanted: list[int],
+    arguments: CommonArguments,
+    kind: Kind,
 ) -> int:
     """Trains what is left of several seeds, and gathers them.
 
@@ -97,15 +104,23 @@ def train_seeds(
         root: the directory that holds theirs.
         wanted: the seeds.
         arguments: of the command line.
+        kind: of the data.
 
     Returns:
         The exit status; 1 where a seed turned non-finite.
     """
     configs = {seed: dataclasses.replace(config, seed=seed) for seed in wanted}
     runs = {seed: Records(directory(root.path, seed)) for seed in wanted}
-    parts = Parts.of(config)
+    parts = Parts.of(config, kind)
     if not root.exists():
         replicas = arguments.replicas or "auto"
+        if not kind.in_one_program:
+            if replicas == "together":
+                raise InputError(
+                    f"replicas='together': {kind.unit} are trained on one seed after "
+                    "another; leave it out"
+                )
+            replicas = "apart"
         if replicas == "together":
             check_together(parts.model, parts.data)
         if replicas == "auto":
@@ -150,7 +165,7 @@ def directory(root: Path, seed: int) -> Path:
 
 
 def _gather(
-    root: Records, seeds: Sequence[int], config: RunConfig, failed: Mapping[int, int]
+    root: Records, seeds: Sequence[int], config: RunFields, failed: Mapping[int, int]
 ) -> None:
     """Writes and prints what all seeds come to, once none of them is left to train.
 
@@ -168,7 +183,7 @@ def _gather(
         last = {
             name: spread([metrics[seed][-1][name] for seed in finished])
             for name in metrics[finished[0]][-1]
-            if name.endswith(("_loss", "_error"))
+            if name.endswith(MEASURES)
         }
         title = (
             f"{config.model} on {config.dataset}, {config.schedule} rate: mean of "
@@ -221,6 +236,8 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
 def row_of(name: str, numbers: Mapping[str, float | None]) -> dict[str, str]:
     """A metric's row of the table; errors in per cent."""
     unit, scale = (" (nats)", 1) if name.endswith("_loss") else (" (%)", 100)
+    if name.endswith("_perplexity"):
+        unit, scale = "", 1
 
     def shown(number: float | None) -> str:
         return "-" if number is None else f"{scale * number:.4g}"
@@ -260,7 +277,7 @@ def curves(runs: Sequence[list[dict[str, Any]]], title: str) -> Figure:
         kept = {name: lines[0][name] for name in ("step", "epoch", "learning_rate")}
         ends: tuple[dict[str, Any], ...] = (dict(kept), dict(kept), dict(kept))
         for name in lines[0]:
-            if name.endswith(("_loss", "_error")):
+            if name.endswith(MEASURES):
                 interval = bootstrap([line[name] for line in lines])
                 for end, value in zip(ends, interval, strict=True):
                     end[name] = value

@@ -37,7 +37,7 @@ from lrscape.landscape.direction import NORMALIZATIONS
 from lrscape.landscape.flax_objective import NORMS
 from lrscape.processes import connect, is_first, quiet_unless_first, wait_for_all
 from lrscape.records import NAME
-from lrscape.runs import open_run
+from lrscape.runs import TextRun, open_run
 from lrscape.training.checkpoint import CorruptCheckpointError
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -49,6 +49,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 # These look at every snapshot of a run.
 WHOLE_RUNS = ("path", "sharpness")
 PRECISIONS = ("single", "double")
+
+# These take images in, or train on them again.
+OF_IMAGES = ("walk", "flatness", "distance")
 
 # Interpolated weights fit neither end's running averages.
 NORM = {
@@ -209,6 +212,15 @@ def survey(arguments: Arguments) -> Found:
                 run.config, data_dir=str(arguments.data_dir)
             )
     # Before data is read.
+    if settings.probe in OF_IMAGES:
+        for run in runs:
+            if isinstance(run, TextRun):
+                raise InputError(
+                    f"probe={settings.probe!r} is of images, and {str(run.path)!r} is "
+                    "a run on a text; choose line, plane, path, barycentric, bilinear, "
+                    "curvature or sharpness, or python -m experiments.language line "
+                    "for distances between networks as functions"
+                )
     for name in {settings.start, settings.end}:
         for run in runs:
             if name not in run.snapshots and settings.probe not in WHOLE_RUNS:

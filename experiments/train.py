@@ -18,11 +18,14 @@ import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from experiments import seeds
-from experiments.arguments import Arguments, Preset, parse, resolve
+from experiments.arguments import Preset, parse
+from experiments.flags import CommonArguments
+from experiments.kinds import IMAGES, Kind
 from experiments.loop import StorageError
 from experiments.paper import compiled_once
 from experiments.running import Parts, train_in
@@ -35,7 +38,7 @@ from lrscape.processes import (
     wait_for_all,
 )
 from lrscape.records import Onlooker, Records
-from lrscape.runs import RunConfig
+from lrscape.runs import config_of
 from lrscape.training import NonFiniteLossError
 from lrscape.training.checkpoint import CorruptCheckpointError
 
@@ -48,6 +51,7 @@ def main(
     docstring: str,
     presets: Mapping[str, Preset],
     argv: list[str] | None = None,
+    kind: Kind = IMAGES,
 ) -> int:
     """Runs an experiment from its command line.
 
@@ -56,6 +60,7 @@ def main(
         docstring: of its file, shown by ``--help``.
         presets: its presets by name.
         argv: the command line; None is the process's own.
+        kind: of data.
 
     Returns:
         The exit status.
@@ -63,11 +68,12 @@ def main(
     # A line at a time, into a log file too.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    arguments = parse(f"experiments.{experiment}", docstring, presets, argv)
+    module = f"experiments.{experiment}"
+    arguments = parse(module, docstring, presets, argv, kind.flags)
     try:
         connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
         quiet_unless_first()
-        return train(experiment, presets, arguments)
+        return train(experiment, presets, arguments, kind)
     except (InputError, CorruptCheckpointError) as error:
         return _say(error, 2, arguments.debug)
     except (NonFiniteLossError, StorageError) as error:
@@ -85,27 +91,35 @@ def _say(error: Exception, status: int, debug: bool) -> int:
     return status
 
 
-def train(experiment: str, presets: Mapping[str, Preset], arguments: Arguments) -> int:
+def train(
+    experiment: str,
+    presets: Mapping[str, Preset],
+    arguments: CommonArguments,
+    kind: Kind = IMAGES,
+) -> int:
     """Starts a run or goes on with one; returns the exit status."""
     if arguments.tensorboard:
         check_tensorboard()
-    config, records, is_new = _open(experiment, presets, arguments)
+    config, records, is_new = _open(experiment, presets, arguments, kind)
     wanted = seeds.asked_for(arguments, config, None if is_new else records.config())
     if records.summary() is not None:
         print(f"{records.path} is finished: there is nothing to resume")
         return 0
     if wanted is not None:
         with tempfile.TemporaryDirectory() as directory, compiled_once(Path(directory)):
-            return seeds.train_seeds(config, records, wanted, arguments)
-    parts = Parts.of(config)
+            return seeds.train_seeds(config, records, wanted, arguments, kind)
+    parts = Parts.of(config, kind)
     # All that can be wrong with the input has been looked at: now there is a run.
     wait_for_all("before the run is made")
     return train_in(parts, records.path, [(config, records)], arguments)
 
 
 def _open(
-    experiment: str, presets: Mapping[str, Preset], arguments: Arguments
-) -> tuple[RunConfig, Records, bool]:
+    experiment: str,
+    presets: Mapping[str, Preset],
+    arguments: CommonArguments,
+    kind: Kind,
+) -> tuple[Any, Records, bool]:
     """The run that the command line asks for, and whether it is a new one."""
     if arguments.run_dir is None:
         if arguments.resume:
@@ -121,8 +135,9 @@ def _open(
         run_dir = arguments.run_dir
     records = (Records if is_first() else Onlooker)(run_dir)
     given = arguments.given()
+    config: Any
     if not records.exists() or not arguments.resume:
-        config = resolve(
+        config = kind.resolve(
             experiment, presets, arguments.preset or "quick", given, arguments.data_dir
         )
         records.check_free()
@@ -130,7 +145,7 @@ def _open(
             print(f"{run_dir} holds no run to resume: starting one")
         return config, records, True
     stored = records.config()
-    config = RunConfig.from_dict(stored)
+    config = config_of(stored)
     if config.experiment != experiment:
         raise InputError(
             f"run_dir={str(run_dir)!r} is a run of experiments.{config.experiment}; "
@@ -141,7 +156,7 @@ def _open(
     if not given and arguments.preset is None:
         return config, records, False
     # The stored fields are what counts; flags that are given again must agree.
-    asked = resolve(
+    asked = kind.resolve(
         experiment,
         presets,
         arguments.preset or config.preset,
@@ -156,7 +171,7 @@ def _open(
                 f"{str(run_dir)!r} was started; leave it out to go on, or start "
                 "another run"
             )
-    config = dataclasses.replace(
-        config, num_devices=asked.num_devices, threads=asked.threads
-    )
-    return config, records, False
+    machine = {
+        name: after[name] for name in ("num_devices", "threads") if name in after
+    }
+    return dataclasses.replace(config, **machine), records, False

@@ -1,16 +1,14 @@
-"""A run as plain fields: its parts built from registries, and opened again."""
+"""Runs on images and texts as plain fields, and opened again from disk."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
+import math
 import os
-import reprlib
-import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,28 +17,24 @@ import numpy as np
 import optax
 
 from lrscape import data as data_
-from lrscape import models, schedules
+from lrscape import transforms
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import NAME, Records
+from lrscape.run_fields import RunFields
 from lrscape.training.checkpoint import load_tree, save_tree
-from lrscape.training.config import Config
+from lrscape.training.config import Config, TextConfig, check_whole
 from lrscape.training.device_data import DeviceData
-from lrscape.training.optimizers import create_optimizer
 from lrscape.training.state import TrainState
 
-# Cycles in a run, for a cyclical schedule that is told no length.
-DEFAULT_CYCLES = 4
 # Of data that is streamed alone, as `lrscape.data.open_stream` calls them.
 STREAM_FIELDS = ("image_size", "crop", "min_area", "threads")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig(Config):
-    """Everything that makes a run, as fields that JSON can hold.
+class RunConfig(RunFields, Config):
+    """Everything that makes a run on images, as fields that JSON can hold.
 
     Attributes:
-        experiment: the name of the experiment that started it.
-        preset: the preset that its fields came from.
         dataset: see `lrscape.data.load`; likewise `data_dir`, `validation` and
             `split_seed`, `examples` and `test_examples`.
         stream: whether it is read as it is needed, see `lrscape.data.open_stream`,
@@ -48,23 +42,9 @@ class RunConfig(Config):
             `threads`.
         top5: whether the labels that are not among the five largest logits are counted
             beside those that are not the largest.
-        model: see `lrscape.models.create`.
-        model_options: the model's other fields.
-        schedule: see `lrscape.schedules.create`.
-        schedule_options: its arguments, all but ``total_steps``; a cyclical schedule
-            without ``cycle_steps`` makes four cycles.
-        per_epoch: whether the rate changes at epochs only.
-        optimizer: see `lrscape.training.create_optimizer`; likewise `momentum`,
-            `nesterov`, `weight_decay` and `decay_all`.
         eval_batch_size: examples a call of an evaluation.
-        checkpoint_every: updates between checkpoints; None is an epoch.
-        snapshot_epochs: epochs after which a snapshot is kept for ever.
     """
 
-    experiment: str
-    preset: str
-    dataset: str
-    data_dir: str | None = None
     validation: int = 0
     split_seed: int = 0
     examples: int | None = None
@@ -75,26 +55,14 @@ class RunConfig(Config):
     min_area: float | None = None
     threads: int | None = None
     top5: bool = False
-    model: str
-    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    schedule: str
-    schedule_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    per_epoch: bool = False
-    optimizer: str = "sgd"
-    momentum: float | None = None
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    decay_all: bool = False
     eval_batch_size: int = 500
-    checkpoint_every: int | None = None
-    snapshot_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("eval_batch_size", "checkpoint_every"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise InputError(f"{field}={value!r} must be 1 or more")
+        if self.eval_batch_size < 1:
+            raise InputError(
+                f"eval_batch_size={self.eval_batch_size!r} must be 1 or more"
+            )
         for field in STREAM_FIELDS:
             if not self.stream and (value := getattr(self, field)) is not None:
                 raise InputError(
@@ -110,45 +78,6 @@ class RunConfig(Config):
             )
         if self.validation < 0:
             raise InputError(f"validation={self.validation!r} must not be negative")
-        for epoch in self.snapshot_epochs:
-            if not 1 <= epoch <= self.epochs:
-                raise InputError(
-                    f"snapshot_epochs: {epoch} must lie between 1 and "
-                    f"epochs={self.epochs}"
-                )
-        # What can be wrong with these shows before any data is read.
-        self.make_schedule(total_steps=1000, steps_per_epoch=10)
-        self.make_optimizer(lambda count: 0.1)
-        self.make_model(num_classes=10)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, as JSON holds them."""
-        return _lists(dataclasses.asdict(self))
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> RunConfig:
-        """The configuration that `to_dict` described.
-
-        Args:
-            fields: its fields; what else a ``config.json`` holds is passed over.
-
-        Raises:
-            InputError: a field that is lacking, or a value that cannot work.
-        """
-        try:
-            kinds = get_type_hints(cls)
-            given = {k: _tuples(v) for k, v in fields.items() if k in kinds}
-            for field, value in given.items():
-                if not _is_a(value, kinds[field]):
-                    raise InputError(
-                        f"config: {field}={reprlib.repr(value)} is no {kinds[field]}"
-                    )
-            return cls(**given)
-        except InputError:
-            raise
-        # A stranger's fields can be of any kind and depth.
-        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            raise InputError(f"config: {error}") from error
 
     def load_data(self) -> data_.Dataset | data_.StreamedDataset:
         """Reads the data set, or opens it to be streamed."""
@@ -165,64 +94,70 @@ class RunConfig(Config):
         views = {name: value for name, value in views.items() if value is not None}
         return data_.open_stream(self.dataset, **views, **parts)
 
-    def make_model(self, num_classes: int) -> nn.Module:
-        """Makes the model."""
-        options = {k: _tuples(v) for k, v in self.model_options.items()}
-        return models.create(self.model, num_classes=num_classes, **options)
 
-    def make_schedule(self, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """Makes the schedule for a run of so many updates."""
-        options = {k: _tuples(v) for k, v in self.schedule_options.items()}
-        taken: Mapping[str, Any] = {}
-        if self.schedule in schedules.FACTORIES:
-            taken = inspect.signature(schedules.FACTORIES[self.schedule]).parameters
-        if "total_steps" in taken:
-            options["total_steps"] = total_steps
-        if "cycle_steps" in taken:
-            options.setdefault("cycle_steps", max(1, total_steps // DEFAULT_CYCLES))
-        schedule = schedules.create(self.schedule, **options)
-        return (
-            schedules.per_epoch(schedule, steps_per_epoch)
-            if self.per_epoch
-            else schedule
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextRunConfig(RunFields, TextConfig):
+    """Everything that makes a run on a text, as fields that JSON can hold.
+
+    Attributes:
+        dataset: see `lrscape.data.load_text`; likewise `level`, `max_words`, `held_out`
+            and `data_dir`.
+        train_tokens: how much of the training text is kept, from its start; None is
+            all of it.
+        test_tokens: how much of the validation and the test text is kept, likewise.
+        eval_streams: into how many streams a part is cut to be measured; see
+            `lrscape.training.make_evaluate_text`.
+        clip_norm: gradients of a larger norm are shortened to it; None clips nothing.
+        runge_kutta: a method of `lrscape.transforms.runge_kutta`, at the optimizer's
+            rate; None takes plain gradients.
+    """
+
+    batch_size: int = 32
+    model: str = "lstm"
+    level: str
+    max_words: int | None = None
+    held_out: float = 0.05
+    train_tokens: int | None = None
+    test_tokens: int | None = None
+    eval_streams: int = 1
+    clip_norm: float | None = None
+    runge_kutta: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("eval_streams", self.eval_streams)
+        for field in ("train_tokens", "test_tokens"):
+            if (value := getattr(self, field)) is not None:
+                check_whole(field, value, least=2)
+
+    def load_data(self) -> data_.Text:
+        """Reads the text."""
+        text = data_.load_text(
+            self.dataset,
+            level=self.level,
+            max_words=self.max_words,
+            held_out=self.held_out,
+            data_dir=self.data_dir,
+        )
+        return dataclasses.replace(
+            text,
+            train=text.train[: self.train_tokens],
+            validation=text.validation[: self.test_tokens],
+            test=text.test[: self.test_tokens],
         )
 
     def make_optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Makes the optimizer around a schedule."""
-        return create_optimizer(
-            self.optimizer,
-            schedule,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-            decay_all=self.decay_all,
-        )
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of a field's type, as JSON has them."""
-    if isinstance(kind, types.UnionType):
-        return any(_is_a(value, option) for option in get_args(kind))
-    origin = get_origin(kind) or kind
-    if origin is tuple:
-        return isinstance(value, tuple) and all(
-            _is_a(item, get_args(kind)[0]) for item in value
-        )
-    if origin is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if origin is int and isinstance(value, bool):
-        return False
-    return isinstance(value, origin)
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _lists(v) for k, v in value.items()}
-    return [_lists(v) for v in value] if isinstance(value, tuple | list) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        """Makes the optimizer around a schedule, Runge-Kutta and clipping before it."""
+        before = []
+        if self.runge_kutta is not None:
+            before.append(transforms.runge_kutta(self.runge_kutta, schedule))
+        if self.clip_norm is not None:
+            if not 0 < self.clip_norm < math.inf:
+                raise InputError(
+                    f"clip_norm={self.clip_norm!r} must be positive and finite"
+                )
+            before.append(optax.clip_by_global_norm(self.clip_norm))
+        return optax.chain(*before, super().make_optimizer(schedule))
 
 
 def peak_step(schedule: optax.Schedule, total_steps: int) -> int:
@@ -325,8 +260,11 @@ class Run:
                 f"run_dir={str(self.path)!r} holds {len(seeds)} runs, one a seed; open "
                 f"one of them, such as {str(self.path / f'seed_{seeds[0]}')!r}"
             )
-        self.config = RunConfig.from_dict(fields)
+        self.config = self._config(fields)
         self.snapshots = Snapshots(self.path / "snapshots")
+
+    def _config(self, fields: Mapping[str, Any]) -> RunConfig:
+        return RunConfig.from_dict(fields)
 
     @functools.cached_property
     def data(self) -> data_.Dataset | data_.StreamedDataset:
@@ -356,22 +294,14 @@ class Run:
         Raises:
             InputError: a part that the data lacks, or more examples than it has.
         """
-        if part not in ("train", "test", "validation"):
-            raise unknown_name("part", part, ("train", "test", "validation"))
-        examples = getattr(self.data, part)
+        examples = getattr(self.data, checked_part(part))
         if examples is None:
             raise InputError(
                 f"part={part!r}: {self.config.dataset} was split without one; use "
                 "'test', or a run with --validation"
             )
-        count = len(examples) - start if num_examples is None else num_examples
-        if not 0 < count <= len(examples) - start or start < 0:
-            raise InputError(
-                f"num_examples={num_examples!r} from start={start!r} on is more than "
-                f"part={part!r} of {self.config.dataset} has: {len(examples)}"
-            )
-        order = np.random.default_rng(seed).permutation(len(examples))
-        chosen = order[start : start + count]
+        where = f"part={part!r} of {self.config.dataset}"
+        chosen = drawn(len(examples), num_examples, seed, start, where)
         held = DeviceData.of(self.data, part, self.config.normalize, chosen)
         return held.normalize(jnp.asarray(held.image)), jnp.asarray(held.label)
 
@@ -379,6 +309,80 @@ class Run:
     def model(self) -> nn.Module:
         """Its model."""
         return self.config.make_model(self.data.num_classes)
+
+
+class TextRun(Run):
+    """A run on a text that is on disk; see `Run`.
+
+    Attributes:
+        config: how it was made.
+    """
+
+    config: TextRunConfig  # type: ignore[assignment]
+
+    def _config(self, fields: Mapping[str, Any]) -> TextRunConfig:  # type: ignore[override]
+        return TextRunConfig.from_dict(fields)
+
+    @functools.cached_property
+    def data(self) -> data_.Text:  # type: ignore[override]
+        """Its text, read when first asked for."""
+        return self.config.load_data()
+
+    def sample(
+        self,
+        part: str = "train",
+        num_examples: int | None = None,
+        *,
+        seed: int = 0,
+        start: int = 0,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Windows of the text, for a probe; see `Run.sample`.
+
+        Args:
+            part: ``'train'``, ``'test'`` or ``'validation'``.
+            num_examples: how many windows, drawn at random without repeats from those
+                that follow each other; None is all.
+            seed: of the draw.
+            start: how many of the same draw to pass over.
+
+        Returns:
+            Tokens and those that follow each, (n, window), int32.
+
+        Raises:
+            InputError: an unknown part, or more windows than it has.
+        """
+        window = self.config.window
+        inputs, targets = data_.token_windows(
+            getattr(self.data, checked_part(part)), window
+        )
+        where = f"part={part!r} of {self.config.dataset} in windows of {window} tokens"
+        chosen = drawn(len(inputs), num_examples, seed, start, where)
+        return jnp.asarray(inputs[chosen]), jnp.asarray(targets[chosen])
+
+
+def checked_part(part: str) -> str:
+    """The name of a part of the data; raises InputError for another."""
+    if part not in ("train", "test", "validation"):
+        raise unknown_name("part", part, ("train", "test", "validation"))
+    return part
+
+
+def drawn(
+    size: int, count: int | None, seed: int, start: int, where: str
+) -> np.ndarray:
+    """Positions drawn at random without repeats; see `Run.sample`.
+
+    Example:
+        >>> sorted(drawn(4, None, 0, 0, 'here').tolist())
+        [0, 1, 2, 3]
+    """
+    wanted = size - start if count is None else count
+    if not 0 < wanted <= size - start or start < 0:
+        raise InputError(
+            f"num_examples={count!r} from start={start!r} on is more than {where} has: "
+            f"{size}"
+        )
+    return np.random.default_rng(seed).permutation(size)[start : start + wanted]
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -391,7 +395,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         path: the run directory.
 
     Returns:
-        The run: ``config``, ``model``, ``data`` and ``snapshots``.
+        The run: ``config``, ``model``, ``data`` and ``snapshots``; of a text a
+        `TextRun`.
 
     Raises:
         InputError: there is no run, or its fields cannot be understood.
@@ -401,4 +406,17 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         Traceback (most recent call last):
         lrscape.errors.InputError: run_dir='runs/none' holds no run (no config.json)
     """
-    return Run(path)
+    return TextRun(path) if _is_of_text(Records(path).config()) else Run(path)
+
+
+def config_of(fields: Mapping[str, Any]) -> RunConfig | TextRunConfig:
+    """The configuration that a run's stored fields describe.
+
+    Raises:
+        InputError: a field that is lacking, or a value that cannot work.
+    """
+    return (TextRunConfig if _is_of_text(fields) else RunConfig).from_dict(fields)
+
+
+def _is_of_text(fields: Mapping[str, Any]) -> bool:
+    return "window" in fields

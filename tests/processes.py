@@ -36,8 +36,8 @@ def finish(process):
 def without_times(value):
     if isinstance(value, dict):
         times = (
-            "seconds", "images_per_second", "pipeline_images_per_second",
-            "seconds_waited",
+            "seconds", "images_per_second", "tokens_per_second",
+            "pipeline_images_per_second", "seconds_waited",
         )  # fmt: skip
         return {k: without_times(v) for k, v in value.items() if k not in times}
     if isinstance(value, list):

@@ -11,6 +11,7 @@ is installed. Seconds on a GPU, half a minute on two CPU cores.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -40,11 +41,13 @@ def products(size: int, accelerator: bool) -> dict[str, Callable[[], Any]]:
     functions: dict[str, Callable[[], Any]] = {}
     for name, (dtype, precision) in kinds.items():
         a, b = one.astype(dtype), other.astype(dtype)
-        product = jax.jit(lambda a, b, p=precision: jnp.matmul(a, b, precision=p))
-        functions[name] = lambda product=product, a=a, b=b: jax.block_until_ready(
-            product(a, b)
-        )
+        product = jax.jit(functools.partial(jnp.matmul, precision=precision))
+        functions[name] = functools.partial(_waited, product, a, b)
     return functions
+
+
+def _waited(product: Callable[..., jax.Array], a: jax.Array, b: jax.Array) -> None:
+    jax.block_until_ready(product(a, b))
 
 
 def torch_product(size: int) -> Callable[[], Any]:

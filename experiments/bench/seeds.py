@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--json", type=Path, help="a file to write the figures to")
     options = parser.parse_args()
-    config = resolve("digits", PRESETS, "quick", {}, None)
+    config: RunConfig = resolve("digits", PRESETS, "quick", {}, None)
     with tempfile.TemporaryDirectory() as folder, compiled_once(Path(folder)):
         table = seeds_table(config, options.seeds, options.updates, options.repeats)
     figures = {

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lrscape import landscape
 from lrscape.errors import InputError
-from lrscape.runs import Run, Snapshot
+from lrscape.runs import Run, Snapshot, TextRun
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -81,12 +81,17 @@ class Survey:
             averages_of: the run whose running averages are taken by ``norm='eval'``.
         """
         s, run = self.settings, self.runs[0]
+        sample = run.sample(s.part, s.examples, seed=s.seed, start=start)
+        if isinstance(run, TextRun):
+            return landscape.text_objective(
+                run.model, sample, batch_size=s.batch_size, l2=s.l2, error=True
+            )
         norm = s.norm
         if norm == "interpolate" and not self.snapshot(s.end).batch_stats:
             norm = "eval"  # nothing to interpolate
         return landscape.flax_objective(
             run.model,
-            run.sample(s.part, s.examples, seed=s.seed, start=start),
+            sample,
             norm=norm,
             batch_size=s.batch_size,
             batch_stats=self.snapshot(s.end, averages_of).batch_stats or None,
@@ -114,9 +119,12 @@ class Survey:
     def title(self) -> str:
         """What a figure is of."""
         config, s = self.runs[0].config, self.settings
-        examples = f"{s.examples or 'all'} {s.part} examples"
         names = ", ".join(run.path.name for run in self.runs)
         what = f"{config.model} on {config.dataset} ({names})"
+        if isinstance(self.runs[0], TextRun):
+            window = self.runs[0].config.window
+            return f"{what}\n{s.examples or 'all'} {s.part} windows of {window} tokens"
+        examples = f"{s.examples or 'all'} {s.part} examples"
         return f"{what}\n{examples}, batch norm: {s.norm}"
 
 

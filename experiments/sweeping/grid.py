@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.arguments import Arguments, parse, resolve
+from experiments.arguments import Arguments, parse
+from experiments.kinds import IMAGES, Kind
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import NAME
 
@@ -131,12 +132,17 @@ def check(experiment: str, flags: Sequence[str]) -> dict[str, Any]:
         InputError: flags that cannot work.
     """
     module = importlib.import_module(f"experiments.{experiment}")
+    kind: Kind = getattr(module, "KIND", IMAGES)
     arguments = parse(
-        f"experiments.{experiment}", module.__doc__ or "", module.PRESETS, list(flags)
+        f"experiments.{experiment}",
+        module.__doc__ or "",
+        module.PRESETS,
+        list(flags),
+        kind.flags,
     )
     if taken := [name for name in ("run_dir", "seed") if getattr(arguments, name)]:
         raise InputError(f"{taken[0]}: a sweep chooses it for each of its runs")
-    config = resolve(
+    config = kind.resolve(
         experiment,
         module.PRESETS,
         arguments.preset or "quick",

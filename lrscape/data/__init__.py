@@ -22,6 +22,7 @@ from lrscape.data.text import Text as Text
 from lrscape.data.text import load_text as load_text
 from lrscape.data.tokens import Windows as Windows
 from lrscape.data.tokens import perplexity as perplexity
+from lrscape.data.tokens import stream_starts as stream_starts
 from lrscape.data.tokens import token_streams as token_streams
 from lrscape.data.tokens import token_windows as token_windows
 from lrscape.data.tokens import unigram_perplexity as unigram_perplexity
@@ -47,6 +48,7 @@ __all__ = [
     "load_text",
     "open_stream",
     "perplexity",
+    "stream_starts",
     "token_streams",
     "token_windows",
     "unigram_perplexity",

@@ -49,6 +49,11 @@ class Text:
     validation: np.ndarray
     test: np.ndarray
 
+    @property
+    def num_classes(self) -> int:
+        """How many tokens there are to choose from."""
+        return len(self.vocabulary)
+
     @functools.cached_property
     def _numbers(self) -> dict[str, int]:
         return {token: number for number, token in enumerate(self.vocabulary)}

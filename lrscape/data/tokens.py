@@ -46,18 +46,40 @@ def token_streams(tokens: np.ndarray, batch_size: int, steps: int) -> Windows:
         >>> targets[0].tolist()
         [[1, 2], [5, 6]]
     """
+    starts = stream_starts(len(tokens), batch_size, steps)
+    index = starts[..., None] + np.arange(steps)
+    return Windows(tokens[index], tokens[index + 1])
+
+
+def stream_starts(num_tokens: int, batch_size: int, steps: int) -> np.ndarray:
+    """Where the pieces of `token_streams` begin in a text.
+
+    Args:
+        num_tokens: the length of the text.
+        batch_size: how many streams.
+        steps: tokens a piece.
+
+    Returns:
+        (pieces, batch_size), positions as int32.
+
+    Raises:
+        InputError: as `token_streams`.
+
+    Example:
+        >>> stream_starts(9, batch_size=2, steps=2).tolist()
+        [[0, 4], [2, 6]]
+    """
     for field, value in (("batch_size", batch_size), ("steps", steps)):
         if isinstance(value, bool) or value < 1:
             raise InputError(f"{field}={value!r} must be 1 or more")
-    length = (len(tokens) - 1) // batch_size  # the last one has no target
+    length = (num_tokens - 1) // batch_size  # the last one has no target
     if length < steps:
         raise InputError(
-            f"{len(tokens)} tokens are too few for batch_size={batch_size} streams of "
+            f"{num_tokens} tokens are too few for batch_size={batch_size} streams of "
             f"steps={steps}: that takes {batch_size * steps + 1}"
         )
-    pieces = np.arange(length // steps)[:, None, None] * steps
-    index = pieces + np.arange(batch_size)[:, None] * length + np.arange(steps)
-    return Windows(tokens[index], tokens[index + 1])
+    pieces = np.arange(length // steps, dtype=np.int32)[:, None] * steps
+    return pieces + np.arange(batch_size, dtype=np.int32) * length
 
 
 def token_windows(tokens: np.ndarray, steps: int) -> Windows:

@@ -17,25 +17,32 @@ def learning_curves(
     *,
     bands: tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]] | None = None,
     title: str | None = None,
+    baseline: tuple[str, float] | None = None,
 ) -> Figure:
     """Draws loss and error over the epochs, with the learning rate beneath them.
+
+    Of a text it is the perplexity that is drawn beside the loss.
 
     Args:
         metrics: logged lines with ``epoch``, ``learning_rate``, and any of
             ``train_loss``, ``train_error``, ``test_loss`` ...; errors are fractions.
+            Where there is a ``test_perplexity``, perplexities are drawn for errors.
             A value that is not finite leaves a gap.
         bands: such lines of the lower and of the upper ends of bands around losses and
             errors.
         title: over the figure.
+        baseline: a name and the perplexity that goes by it, drawn as a line.
 
     Returns:
         The figure, which belongs to no window.
     """
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     loss, error, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+    of_text = any("test_perplexity" in line for line in metrics)
+    beside = ("perplexity", 1) if of_text else ("error", 100)
     last_errors = []
     for part, color in COLORS.items():
-        for axes, name, unit in ((loss, "loss", 1), (error, "error", 100)):
+        for axes, name, unit in ((loss, "loss", 1), (error, *beside)):
             points = _points(metrics, f"{part}_{name}", unit)
             if points and bands is not None:
                 low, high = (_points(end, f"{part}_{name}", unit) for end in bands)
@@ -48,7 +55,7 @@ def learning_curves(
                     *zip(*points, strict=True), color=color, label=part, marker=marker,
                     markersize=4,
                 )  # fmt: skip
-                if name == "error":
+                if axes is error:
                     last_errors.append((points[-1], color))
     _label_ends(error, last_errors)
     rate.plot(
@@ -57,7 +64,14 @@ def learning_curves(
         color=DARK,
     )
     loss.set_ylabel("loss (nats)")
-    error.set_ylabel("error (%)")
+    error.set_ylabel("perplexity" if of_text else "error (%)")
+    if baseline is not None:
+        error.axhline(baseline[1], color=DARK, linestyle=":", linewidth=1)
+        error.annotate(
+            f"{baseline[0]} {baseline[1]:.1f}", (0, baseline[1]),
+            xycoords=("axes fraction", "data"), xytext=(4, -4),
+            textcoords="offset points", va="top", color=DARK, fontsize=9,
+        )  # fmt: skip
     error.set_ylim(bottom=0)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("epoch")

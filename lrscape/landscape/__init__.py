@@ -100,6 +100,8 @@ from lrscape.landscape.subspace import span as span
 from lrscape.landscape.surface import Surface as Surface
 from lrscape.landscape.surface import evaluate as evaluate
 from lrscape.landscape.surface import measure as measure
+from lrscape.landscape.text_objective import TextObjective as TextObjective
+from lrscape.landscape.text_objective import text_objective as text_objective
 from lrscape.landscape.tracking import CurvatureTrack as CurvatureTrack
 from lrscape.landscape.trajectory import PCAPlane as PCAPlane
 from lrscape.landscape.trajectory import pca_plane as pca_plane

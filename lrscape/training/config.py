@@ -1,18 +1,74 @@
-"""What `fit` has to be told besides the model, the data and the transformation."""
+"""What `fit` and `fit_text` have to be told besides model, data and transformation."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
+from typing import Any
 
-from lrscape.data import NORMALIZATIONS, Dataset, StreamedDataset
+import numpy as np
+
+from lrscape.data import (
+    NORMALIZATIONS,
+    Dataset,
+    StreamedDataset,
+    Text,
+    stream_starts,
+)
 from lrscape.data.augment import check_names
 from lrscape.errors import InputError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """How to train.
+class LoopConfig(abc.ABC):
+    """What training is told whatever its data are; see `Config` and `TextConfig`.
+
+    Attributes:
+        epochs: see there; likewise all that follows.
+        batch_size: see there.
+        seed: see there.
+        log_every: see there.
+        num_devices: see there.
+        scan_steps: see there.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    seed: int = 0
+    log_every: int | None = None
+    num_devices: int | None = None
+    scan_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "batch_size"):
+            check_whole(field, getattr(self, field))
+        for field in ("log_every", "num_devices", "scan_steps"):
+            if (value := getattr(self, field)) is not None:
+                check_whole(field, value)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise InputError(f"seed={self.seed!r} must be a whole number")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed={self.seed!r} must lie between 0 and 2**32 - 1")
+
+    @abc.abstractmethod
+    def steps_per_epoch(self, data: Any) -> int:
+        """Updates an epoch."""
+
+    def total_steps(self, data: Any) -> int:
+        """Updates in the whole run."""
+        return self.epochs * self.steps_per_epoch(data)
+
+
+def check_whole(field: str, value: Any, least: int = 1) -> None:
+    """Raises InputError unless `value` is a whole number, `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{field}={value!r} must be a whole number, {least} or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(LoopConfig):
+    """How to train on images.
 
     Attributes:
         epochs: passes over the training examples.
@@ -37,28 +93,12 @@ class Config:
         InputError: a value that cannot work, before anything is compiled.
     """
 
-    epochs: int
-    batch_size: int = 128
-    seed: int = 0
     augment: tuple[str, ...] = ()
     normalize: str = "standardize"
     sync_batch_norm: bool = True
-    log_every: int | None = None
-    num_devices: int | None = None
-    scan_steps: int | None = None
 
     def __post_init__(self) -> None:
-        optional = ("log_every", "num_devices", "scan_steps")
-        for field in ("epochs", "batch_size", *optional):
-            value = getattr(self, field)
-            if value is None and field in optional:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{field}={value!r} must be a whole number, 1 or more")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise InputError(f"seed={self.seed!r} must be a whole number")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed={self.seed!r} must lie between 0 and 2**32 - 1")
+        super().__post_init__()
         if self.normalize not in NORMALIZATIONS:
             raise unknown_name("normalize", self.normalize, NORMALIZATIONS)
         check_names(self.augment, self.normalize)
@@ -76,9 +116,54 @@ class Config:
             )
         return len(data.train) // self.batch_size
 
-    def total_steps(self, data: Dataset | StreamedDataset) -> int:
-        """Updates in the whole run."""
-        return self.epochs * self.steps_per_epoch(data)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(LoopConfig):
+    """How to train on a text, by truncated backpropagation through time.
+
+    The text is cut into streams, and these into pieces (`lrscape.data.token_streams`):
+    an update sees the next piece of every stream.
+
+    Attributes:
+        epochs: passes over the training text.
+        batch_size: streams an update, over all devices.
+        seed: of initial weights and dropout. The order is the text's own.
+        window: tokens a piece, through which gradients flow back.
+        offset: tokens of the training text that are passed over, so that every piece
+            is another one: another order of the same data.
+        log_every: as of `Config`; likewise `num_devices`.
+        scan_steps: updates in one compiled loop, at the most; None is 100, on CPU too,
+            where a recurrent network runs in a loop at full speed.
+
+    Raises:
+        InputError: a value that cannot work, before anything is compiled.
+    """
+
+    batch_size: int = 32
+    window: int = 50
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("window", self.window)
+        check_whole("offset", self.offset, least=0)
+
+    def starts(self, text: Text) -> np.ndarray:
+        """Where the piece of each update and stream begins, (updates, batch_size).
+
+        Raises:
+            InputError: a text that is too short for one piece a stream.
+        """
+        left = max(0, len(text.train) - self.offset)
+        return self.offset + stream_starts(left, self.batch_size, self.window)
+
+    def steps_per_epoch(self, data: Text) -> int:
+        """Updates an epoch: the whole pieces of a stream.
+
+        Raises:
+            InputError: a text that is too short for one.
+        """
+        return len(self.starts(data))
 
 
 def pad_to_multiple(count: int, divisor: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,7 +25,7 @@ from lrscape.training.devices import (
 )
 from lrscape.training.feed import epoch_order, make_feed
 from lrscape.training.state import VIEW, TrainState, initial_state
-from lrscape.training.step import make_loop, make_step, synchronized
+from lrscape.training.step import State, make_loop, make_step, synchronized
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -144,20 +145,13 @@ def pass_through(
         The states, see `fit`; stacked as they were given. `NonFiniteLossError` is
         raised once there is no network left whose loss and gradient are finite.
     """
-    if isinstance(yield_every, bool) or yield_every < 1:
-        raise InputError(f"yield_every={yield_every!r} must be 1 or more")
+    check_yield_every(yield_every)
     steps_per_epoch = config.steps_per_epoch(data)
     total_steps = config.total_steps(data)
     devices = choose_devices(config.num_devices, config.batch_size)
     state = make_state()
-    _check_opt_state(state, tx)
+    start = check_start(state, tx, total_steps)
     several = np.ndim(state.step) > 0
-    start = int(np.max(state.step))
-    if start > total_steps:
-        raise InputError(
-            f"state.step={start} lies beyond the end of the run, {total_steps} steps; "
-            "raise epochs"
-        )
     if jax.tree.leaves(state.batch_stats):
         model = synchronized(model, config, device_count(devices))
     step = make_step(model, tx, config, steps_per_epoch)
@@ -193,40 +187,72 @@ def pass_through(
         return n % yield_every == 0 or n == total_steps or yield_at(n)
 
     def states(state: TrainState) -> Generator[TrainState, TrainState | None]:
-        # On virtual CPU devices two programs in flight may wait for each other.
-        one_at_a_time = devices[0].platform == "cpu" and device_count(devices) > 1
-        running: jax.Array | np.ndarray = np.asarray(state.first_bad_step)
         views = jax.random.fold_in(key, VIEW) if streamed else None
         with contextlib.closing(
             feed.batches(batch_at, range(start, total_steps), views)
         ) as upcoming:
-            for steps in _stretches(start, total_steps, length, due):
-                batch = (
-                    next(upcoming)
-                    if length == 1
-                    else split_many([batch_at(n) for n in steps], devices, length)
-                )
-                finished = running
-                state, metrics = mapped(state, feed.dataset, batch)
-                running = metrics["first_bad_step"]
-                if one_at_a_time:
-                    jax.block_until_ready(running)
-                # Looked at while the next call runs, so that nothing waits.
-                raise_if_not_finite(finished)
-                if due(steps.stop) and (sent := (yield state)) is not None:
-                    state = replicate(sent, devices)
-        raise_if_not_finite(running)
+
+            def batch_of(steps: range) -> Any:
+                if length == 1:
+                    return next(upcoming)
+                return split_many([batch_at(n) for n in steps], devices, length)
+
+            stretches = stretches_of(start, total_steps, length, due)
+            yield from advance(
+                mapped, state, feed.dataset, batch_of, stretches, due, devices
+            )
 
     return states(placed)
 
 
-def _stretches(
+def advance(
+    mapped: Callable[[State, Any, Any], tuple[State, dict[str, Any]]],
+    state: State,
+    dataset: Any,
+    batch_of: Callable[[range], Any],
+    stretches: Iterable[range],
+    due: Callable[[int], bool],
+    devices: Sequence[jax.Device],
+) -> Generator[State, State | None]:
+    """Calls a mapped step, stretch by stretch, and yields the states that are due.
+
+    Args:
+        mapped: ``(state, dataset, batch) -> (state, metrics)``, see
+            `lrscape.training.devices.map_over_devices`.
+        state: placed on the devices.
+        dataset: likewise.
+        batch_of: the updates of a call -> what it takes for its batch.
+        stretches: the updates of each call.
+        due: says of a step whether the state after it is yielded.
+        devices: of this process.
+
+    Returns:
+        The states; one that is sent back is gone on from.
+    """
+    # On virtual CPU devices two programs in flight may wait for each other.
+    one_at_a_time = devices[0].platform == "cpu" and device_count(devices) > 1
+    running: jax.Array | np.ndarray = np.asarray(state.first_bad_step)
+    for steps in stretches:
+        batch = batch_of(steps)
+        finished = running
+        state, metrics = mapped(state, dataset, batch)
+        running = metrics["first_bad_step"]
+        if one_at_a_time:
+            jax.block_until_ready(running)
+        # Looked at while the next call runs, so that nothing waits.
+        raise_if_not_finite(finished)
+        if due(steps.stop) and (sent := (yield state)) is not None:
+            state = replicate(sent, devices)
+    raise_if_not_finite(running)
+
+
+def stretches_of(
     start: int, total: int, length: int, due: Callable[[int], bool]
 ) -> Iterator[range]:
     """The updates of each call: `length` at the most, and never past one that is due.
 
     Example:
-        >>> list(_stretches(0, 8, 3, lambda n: n in (4, 8)))
+        >>> list(stretches_of(0, 8, 3, lambda n: n in (4, 8)))
         [range(0, 3), range(3, 4), range(4, 7), range(7, 8)]
     """
     while start < total:
@@ -237,8 +263,20 @@ def _stretches(
         start = stop
 
 
-def _check_opt_state(state: TrainState, tx: optax.GradientTransformation) -> None:
-    """Raises InputError for the state of another optimizer."""
+def check_yield_every(yield_every: int) -> None:
+    """Raises InputError for what is no number of updates."""
+    if isinstance(yield_every, bool) or yield_every < 1:
+        raise InputError(f"yield_every={yield_every!r} must be 1 or more")
+
+
+def check_start(
+    state: TrainState, tx: optax.GradientTransformation, total_steps: int
+) -> int:
+    """The updates that a state has behind it.
+
+    Raises:
+        InputError: the state of another optimizer, or one beyond the end of the run.
+    """
     try:
         expected = jax.eval_shape(tx.init, state.params)
         jax.tree.map(lambda *leaves: None, expected, state.opt_state)
@@ -247,6 +285,13 @@ def _check_opt_state(state: TrainState, tx: optax.GradientTransformation) -> Non
             "state.opt_state is not of this tx: make the state by "
             "initial_state(model, data, tx, seed) with the tx that is trained with"
         ) from error
+    start = int(np.max(state.step))
+    if start > total_steps:
+        raise InputError(
+            f"state.step={start} lies beyond the end of the run, {total_steps} steps; "
+            "raise epochs"
+        )
+    return start
 
 
 def scan_steps(config: Config, devices: Sequence[jax.Device]) -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrscape.data import Dataset, StreamedDataset
+from lrscape.data import Dataset, StreamedDataset, Text
 from lrscape.errors import InputError
 from lrscape.transforms.switching import active_state
 
@@ -50,6 +50,17 @@ class TrainState(flax.struct.PyTreeNode):
         return {"params": self.params}
 
 
+class TextState(TrainState):
+    """One point of a run on a text; see `TrainState`.
+
+    Attributes:
+        carry: where the network stands in each stream of the text, a tree of arrays
+            (batch_size, ...).
+    """
+
+    carry: Any
+
+
 def no_metrics() -> dict[str, jax.Array]:
     """Sums over no updates."""
     names = ("loss", "error", "gradient_norm", "count")
@@ -58,17 +69,21 @@ def no_metrics() -> dict[str, jax.Array]:
 
 def initial_state(
     model: nn.Module,
-    data: Dataset | StreamedDataset,
+    data: Dataset | StreamedDataset | Text,
     tx: optax.GradientTransformation,
     seed: int,
+    *,
+    example: jax.Array | None = None,
 ) -> TrainState:
     """The state before the first update.
 
     Args:
         model: called as ``model(x, train=...)``.
-        data: gives the shape of an image.
+        data: gives the shape of an image, or says that tokens go in.
         tx: the transformation to be trained with.
         seed: of the initial weights and of everything random that follows.
+        example: what goes into the model, an array with a leading axis; None is what
+            `data` says. Its values do not matter.
 
     Returns:
         The state, on the default device.
@@ -76,18 +91,24 @@ def initial_state(
     Raises:
         InputError: a model with variables other than parameters and batch statistics.
     """
-    return make_initial_state(model, data, tx)(seed)
+    return make_initial_state(model, data, tx, example)(seed)
 
 
 def make_initial_state(
     model: nn.Module,
-    data: Dataset | StreamedDataset,
+    data: Dataset | StreamedDataset | Text,
     tx: optax.GradientTransformation,
+    example: jax.Array | None = None,
 ) -> Callable[[int], TrainState]:
     """Makes ``seed -> state``, see `initial_state`, compiled once for all seeds."""
-    image = jnp.zeros((1, *data.image_shape), jnp.float32)
+    if example is None:
+        example = (
+            jnp.zeros((1, 1), jnp.int32)
+            if isinstance(data, Text)
+            else jnp.zeros((1, *data.image_shape), jnp.float32)
+        )
     # Compiled as one program: many times faster than layer by layer.
-    init = jax.jit(lambda k: model.init(k, image, train=False))
+    init = jax.jit(lambda k: model.init(k, example, train=False))
 
     def state_of(seed: int) -> TrainState:
         key = jax.random.key(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,14 @@ from lrscape.training.device_data import DeviceData, Passing
 from lrscape.training.devices import AXIS
 from lrscape.training.state import AUGMENT, DROPOUT, TrainState
 from lrscape.transforms.lipschitz import activation_norms
+
+State = TypeVar("State", bound=TrainState)
+
+
+def dropout_key(state: TrainState) -> jax.Array:
+    """The key of this update's dropout on this device."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step)
+    return jax.random.fold_in(key, lax.axis_index(AXIS))
 
 
 def synchronized(model: nn.Module, config: Config, num_devices: int) -> nn.Module:
@@ -68,10 +76,7 @@ def make_step(
             dataset.max_value,
         )
         inputs = dataset.normalize(images)
-        dropout = jax.random.fold_in(
-            jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step),
-            lax.axis_index(AXIS),
-        )
+        dropout = dropout_key(state)
 
         def loss_fn(params):
             logits, updated = model.apply(
@@ -95,55 +100,77 @@ def make_step(
                     loss += weight * cross_entropy(auxiliary)
             error = jnp.mean(jnp.argmax(logits, axis=-1) != labels)
             batch_stats = updated.get("batch_stats", state.batch_stats)
-            return loss, (error, batch_stats, penultimate(intermediates))
+            return loss, (error, penultimate(intermediates), batch_stats)
 
-        (loss, (error, batch_stats, features)), gradient = jax.value_and_grad(
-            loss_fn, has_aux=True
-        )(state.params)
-        gradient = lax.pmean(gradient, AXIS)
-        loss, error = lax.pmean((loss, error), AXIS)
-        batch_stats = lax.pmean(batch_stats, AXIS)
-
-        def gradient_at(params):
-            """This update's gradient at other parameters, as `runge_kutta` needs it."""
-            return lax.pmean(jax.grad(loss_fn, has_aux=True)(params)[0], AXIS)
-
-        # Costs nothing where the transformation does not look at them.
-        norms = {} if features is None else activation_norms(features, AXIS)
-        updates, opt_state = extended_tx.update(
-            gradient,
-            state.opt_state,
-            state.params,
-            value=loss,
-            grad_fn=gradient_at,
-            **norms,
-        )
-        metrics = {
-            "loss": loss,
-            "error": error,
-            "gradient_norm": optax.tree.norm(gradient),
-        }
-        # Sums live in the state, so that a run resumed within an epoch logs the same.
-        first = state.step % log_every == 0
-        sums = {
-            name: jnp.where(first, 0.0, total) + metrics.get(name, 1.0)
-            for name, total in state.metrics.items()
-        }
-        finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
-        bad = (state.first_bad_step < 0) & ~finite
-        first_bad_step = jnp.where(bad, state.step, state.first_bad_step)
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            metrics=sums,
-            first_bad_step=first_bad_step,
-        )
-        # Given out beside the state too, whose own copy may be donated.
-        return state, {**metrics, "first_bad_step": first_bad_step}
+        state, metrics, batch_stats = descend(state, loss_fn, extended_tx, log_every)
+        return state.replace(batch_stats=lax.pmean(batch_stats, AXIS)), metrics
 
     return step
+
+
+def descend(
+    state: State,
+    loss_fn: Callable[[Any], tuple[jax.Array, tuple[jax.Array, Any, Any]]],
+    tx: optax.GradientTransformationExtraArgs,
+    log_every: int,
+) -> tuple[State, dict[str, jax.Array], Any]:
+    """Makes an update down the gradient of a loss, which it averages over devices.
+
+    Args:
+        state: to start from.
+        loss_fn: ``params -> (loss, (error, features, rest))`` of this device's share of
+            the batch: the fraction of wrong labels, what enters the last layer or None,
+            and what else the forward pass gave.
+        tx: the transformation; it is handed ``value=``, ``grad_fn=`` and, where there
+            are features, their norms.
+        log_every: updates over which metrics are summed up.
+
+    Returns:
+        The state after it, the update's metrics, and `rest` as this device has it.
+    """
+    (loss, (error, features, rest)), gradient = jax.value_and_grad(
+        loss_fn, has_aux=True
+    )(state.params)
+    gradient = lax.pmean(gradient, AXIS)
+    loss, error = lax.pmean((loss, error), AXIS)
+
+    def gradient_at(params):
+        """This update's gradient at other parameters, as `runge_kutta` needs it."""
+        return lax.pmean(jax.grad(loss_fn, has_aux=True)(params)[0], AXIS)
+
+    # Costs nothing where the transformation does not look at them.
+    norms = {} if features is None else activation_norms(features, AXIS)
+    updates, opt_state = tx.update(
+        gradient,
+        state.opt_state,
+        state.params,
+        value=loss,
+        grad_fn=gradient_at,
+        **norms,
+    )
+    metrics = {
+        "loss": loss,
+        "error": error,
+        "gradient_norm": optax.tree.norm(gradient),
+    }
+    # Sums live in the state, so that a run resumed within an epoch logs the same.
+    first = state.step % log_every == 0
+    sums = {
+        name: jnp.where(first, 0.0, total) + metrics.get(name, 1.0)
+        for name, total in state.metrics.items()
+    }
+    finite = jnp.isfinite(loss) & jnp.isfinite(metrics["gradient_norm"])
+    bad = (state.first_bad_step < 0) & ~finite
+    first_bad_step = jnp.where(bad, state.step, state.first_bad_step)
+    state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        metrics=sums,
+        first_bad_step=first_bad_step,
+    )
+    # Given out beside the state too, whose own copy may be donated.
+    return state, {**metrics, "first_bad_step": first_bad_step}, rest
 
 
 def sown(intermediates: Any, name: str) -> list[jax.Array]:
