@@ -17,16 +17,16 @@ Curves = Mapping[str, Sequence[np.ndarray]]
 def corners_of_triangle(grid: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the points of a barycentric surface lie in a plane, (grid, grid) each.
 
-    The start lies in the middle of the lower edge, the two finals at the upper corners:
-    the first at the left.
+    The start lies at the back in the middle, the two finals in front: the first at the
+    left.
 
     Example:
         >>> x, y = corners_of_triangle(3)
-        >>> print(x[2], y[2], x[0], y[0])
-        [ 1.  0. -1.] [1. 1. 1.] [0. 0. 0.] [0. 0. 0.]
+        >>> print(x[2], y[2], x[0])
+        [ 1.  0. -1.] [-1. -1. -1.] [0. 0. 0.]
     """
     alpha, beta = np.meshgrid(*[np.linspace(0, 1, grid)] * 2, indexing="ij")
-    return alpha * (1 - 2 * beta), alpha
+    return alpha * (1 - 2 * beta), -alpha
 
 
 def norm_of(surfaces: Sequence[np.ndarray], log: bool = True) -> Any:
@@ -74,7 +74,8 @@ def draw_surface(
                 x[i, j], y[i, j], z[i, j], color=PATH, s=10, depthshade=False, zorder=9
             )
     axes.set_zlim(low, high)
-    axes.view_init(elev=38, azim=-72)
+    axes.view_init(elev=35, azim=-75)
+    axes.set_box_aspect((1, 0.8, 0.7), zoom=1.25)
     axes.set_xticks([])
     axes.set_yticks([])
 
@@ -111,9 +112,7 @@ def lines_figure(
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(
-        figsize=(1 + 3.6 * columns, 0.6 + 2.9 * rows), layout="constrained"
-    )
+    figure = Figure(figsize=(1 + 3.6 * columns, 0.6 + 2.9 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[len(panels) :]:
         axes.remove()

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from experiments.minima import probes
+from experiments.minima.alignment import aligned
 from experiments.minima.arms import Arm
 from experiments.minima.drawing import (
     corners_of_triangle,
@@ -21,8 +23,9 @@ from experiments.minima.methods import TITLES
 from experiments.minima.settings import Lab
 from experiments.paper import Result, shown
 from experiments.statistics import mean_and_interval
+from lrscape import landscape
 from lrscape.errors import InputError
-from lrscape.figures.style import CYCLE, tidy
+from lrscape.figures.style import CYCLE, SURFACE, tidy
 
 Pair = tuple[str, str]
 # Mean over all pairs, Sec. 4.1.
@@ -75,6 +78,31 @@ def control_barriers(lab: Lab) -> np.ndarray:
     )
 
 
+def aligned_barriers(lab: Lab) -> np.ndarray:
+    """(pairs, seeds), barriers after the second network's units are matched."""
+    return np.array(
+        [
+            [_aligned_barrier(lab, *both(lab, pair, seed)) for seed in lab.seeds]
+            for pair in pairs_of(lab)
+        ]
+    )
+
+
+def _aligned_barrier(lab: Lab, a: Arm, b: Arm) -> float:
+    if a.failed() or b.failed():
+        return float("nan")
+
+    def subspace():
+        return landscape.line(
+            a.final.params, aligned(b.final.params, to=a.final.params)
+        )  # fmt: skip
+
+    name = f"aligned-{b.records.path.name}"
+    return probes.barrier(
+        probes.losses_at(lab, a, subspace, probes.pair_alphas(lab), name)
+    )
+
+
 def differences(lab: Lab) -> dict[str, np.ndarray]:
     """(pairs, seeds) of each: how different the networks of a pair are as functions.
 
@@ -105,12 +133,13 @@ def table1(lab: Lab) -> Result:
     lab = lab.of("nin")
     pairs, names = pairs_of(lab), lab.plan.optimizers
     high, control = barriers(lab), control_barriers(lab)
-    apart = differences(lab)
+    apart, matched = differences(lab), aligned_barriers(lab)
     rows: list[dict[str, Any]] = [
         {
             "pair": f"{TITLES[a]}, {TITLES[b]}",
             "barrier (nats)": mean_and_interval(high[i]),
             "barrier in": f"{(high[i] > 0).sum()} of {high.shape[1]}",
+            "units matched": mean_and_interval(matched[i]),
             "distance": mean_and_interval(apart["distance"][i]),
             "disagreement": mean_and_interval(apart["disagreement"][i]),
             "over e1 + e2": mean_and_interval(apart["ratio"][i]),
@@ -123,12 +152,15 @@ def table1(lab: Lab) -> Result:
                 "pair": f"{TITLES[name]}, another order",
                 "barrier (nats)": mean_and_interval(control[i]),
                 "barrier in": f"{(control[i] > 0).sum()} of {control.shape[1]}",
-                **dict.fromkeys(("distance", "disagreement", "over e1 + e2"), "-"),
+                **dict.fromkeys(
+                    ("units matched", "distance", "disagreement", "over e1 + e2"), "-"
+                ),
             }
         )
     rows.append(
         {
             "pair": "paper, all pairs", "barrier (nats)": "-", "barrier in": "all",
+            "units matched": "-",
             "distance": shown(PAPER["distance"]),
             "disagreement": shown(PAPER["disagreement"]),
             "over e1 + e2": "> 1/3",
@@ -142,12 +174,15 @@ def table1(lab: Lab) -> Result:
     }
     variables: dict[str, Any] = {
         "barrier": (("pair", "seed"), high, {"units": "nat"}),
+        "aligned_barrier": (("pair", "seed"), matched, {"units": "nat"}),
         "control_barrier": (("optimizer", "seed"), control, {"units": "nat"}),
         "surface_loss": (
             ("pair", "alpha", "beta"), np.array([surfaces[p] for p in pairs]),
             {"units": "nat"},
         ),
-        "functional_distance": (("pair", "along"), np.array([curves[p] for p in pairs])),
+        "functional_distance": (
+            ("pair", "along"), np.array([curves[p] for p in pairs])
+        ),
     }  # fmt: skip
     for name, values in apart.items():
         variables[name] = (("pair", "seed"), values)
@@ -159,15 +194,23 @@ def table1(lab: Lab) -> Result:
     x, y = corners_of_triangle(lab.plan.grid)
     page = surfaces_page(
         {f"{TITLES[a]}, {TITLES[b]}": (x, y, surfaces[a, b]) for a, b in pairs},
-        f"{lab.what}: from the start (lower corner) to two minima",
+        f"{lab.what}: the start, and the minima of two optimizers",
     )
     notes = [
         lab.note(),
         lab.tuned_note(names),
-        f"surfaces and curves of seed {seed}; another order: the same start and "
-        "optimizer, other batches, dropout and augmentation",
-        f"functions: probabilities of {lab.plan.functional} test examples (or all), "
-        "batch norm's averages taken anew at every network",
+        (
+            f"surfaces and curves of seed {seed}; another order: the same start and "
+            "optimizer, other batches, dropout and augmentation"
+        ),
+        (
+            f"functions: probabilities of {lab.plan.functional} test examples (or "
+            "all), batch norm's averages taken anew at every network"
+        ),
+        (
+            "units matched: the barrier after the second network's hidden units are "
+            "permuted to be nearest to the first's"
+        ),
         "RK2 is Heun's method; the paper does not say which of its three",
     ]
     figure = _figure(lab, surfaces, curves)
@@ -199,19 +242,20 @@ def _figure(
     x, y = corners_of_triangle(lab.plan.grid)
     most = 1.05 * max(map(max, curves.values()))
     last = lab.plan.grid - 1
-    left, bottom, right, top = 0.06, 0.07, 0.985, 0.93
+    left, bottom, right, top = 0.03, 0.07, 0.985, 0.955
     width, height = (right - left) / count, (top - bottom) / count
     for i, j in itertools.product(range(count), repeat=2):
         box = [left + j * width, top - (i + 1) * height, width, height]
         if i > j:
             # Where there is room, wider than its box: three axes leave margins.
             axes: Any = figure.add_axes(
-                (box[0] - 0.1 * width, box[1] - 0.1 * height, 1.2 * width, 1.2 * height),
+                (box[0] - 0.1 * width, box[1] - 0.1 * height, 1.2 * width,
+                 1.2 * height),
                 projection="3d", facecolor="none",
             )  # fmt: skip
             surface = surfaces[names[j], names[i]]
             draw_surface(axes, x, y, surface, norm, marks=((last, last), (last, 0)))
-            axes.set_zticks([])
+            axes.set_axis_off()
         elif i < j:
             axes = figure.add_axes(
                 (box[0] + 0.2 * width, box[1] + 0.2 * height, 0.72 * width,
@@ -228,17 +272,14 @@ def _figure(
             axes.axis("off")
             axes.text(0.5, 0.5, TITLES[names[i]], ha="center", va="center",
                       fontsize=12, weight="bold")  # fmt: skip
-    bar = figure.add_axes((0.12, 0.045, 0.36, 0.012))
-    from matplotlib.cm import ScalarMappable
-
-    from lrscape.figures.style import SURFACE
-
+    bar = figure.add_axes((0.08, 0.045, 0.4, 0.012))
     figure.colorbar(
         ScalarMappable(norm, SURFACE), cax=bar, orientation="horizontal",
-        label="training loss (nats): from the start (front) to column's and row's minima",
+        label="training loss (nats): the start behind, left the column's minimum, "
+        "right the row's",
     )  # fmt: skip
     bar.tick_params(labelsize=7)
-    bar.xaxis.label.set_size(8)
+    bar.xaxis.label.set_fontsize(8)
     figure.text(
         0.55, 0.03, "above the diagonal: functional distance of the row's network\n"
         "to those on the line to the column's (0 to 1)", fontsize=8, va="center",

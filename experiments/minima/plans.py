@@ -87,7 +87,7 @@ _NARROW_NIN = {
     "final_relu": False,
     "initializer": "he",
 }
-_QUICK_CONV = {
+_QUICK_CONV: dict[str, Any] = {
     "examples": 1280, "validation": 0, "test": 1000, "batch_size": 64, "epochs": 8,
     "seeds": 1, "optimizers": ("sgd", "adam"), "rates": FIXED, "sample": 512,
     "surface_sample": 256, "functional": 500, "batch": 128, "points": 21, "grid": 9,
@@ -105,7 +105,7 @@ PRESETS: dict[str, dict[str, Plan]] = {
         "mlp": Plan(
             model="mlp", options={"features": (256, 128)}, dataset="mnist",
             examples=6400, validation=1000, test=2000, epochs=20, seeds=5,
-            scan_steps=100, checkpoint_every=20, sample=2000, surface_sample=1000,
+            scan_steps=100, checkpoint_every=20, sample=1000, surface_sample=1000,
             functional=1000, batch=500, points=51, grid=13, curvature=(500, 5),
         ),
         "vgg": Plan(model="vgg", options=_NARROW_VGG, **_QUICK_CONV),

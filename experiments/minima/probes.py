@@ -55,6 +55,7 @@ def line(
     lab: Lab, a: Arm, b: Arm, alphas: np.ndarray, name: str = "line"
 ) -> np.ndarray:
     """(points,), losses between the last weights of two networks."""
+
     def subspace():
         return landscape.line(a.final.params, b.final.params)
 
@@ -80,6 +81,7 @@ def barrier_between(lab: Lab, a: Arm, b: Arm) -> float:
 
 def from_start(lab: Lab, arm: Arm, alphas: np.ndarray, name: str) -> np.ndarray:
     """(points,), losses on the line from the initial weights, at 0, to the last."""
+
     def subspace():
         return landscape.line(arm.initial, arm.final.params)
 
@@ -158,15 +160,14 @@ class Functions:
         test, self.labels = arm.examples("test", plan.functional)
 
         def outputs(point: Any, inputs: Any) -> Any:
-            return arm.model.apply(point, inputs, train=False)
+            return jnp.asarray(arm.model.apply(point, inputs, train=False))
 
         self.distances = landscape.distance_objective(
             outputs, test, softmax=True, batch_size=min(plan.batch, len(test))
         )
-        model = arm.model
 
         def error(point: Any, batch: Any) -> Any:
-            logits = model.apply(point, batch[0], train=False)
+            logits = outputs(point, batch[0])
             wrong = jnp.argmax(logits, axis=-1) != batch[1]
             return jnp.mean(wrong.astype(logits.dtype))
 
