@@ -1,4 +1,4 @@
-"""Figures 2 to 6, 8, 10 and table 2: accuracies, and the ground around minima."""
+"""Figures 4 to 6, 8 and 10: accuracies, and losses along lines from minima."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.arms import column
 from experiments.minima import probes
 from experiments.minima.arms import Arm
 from experiments.minima.drawing import (
-    corners_of_triangle,
-    draw_surface,
     lines_figure,
-    norm_of,
-    surfaces_page,
 )
 from experiments.minima.methods import TITLES
 from experiments.minima.pairs import Pair, both, pairs_of
 from experiments.minima.settings import Lab
 from experiments.paper import Result
 from experiments.statistics import mean_and_interval
-from lrscape.errors import InputError
+from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
+from lrscape.landscape import tree
 
 # From the initial weights, at 0, to the last ones, at 1.
 ALPHAS = np.linspace(0, 1, 26)
@@ -78,81 +76,6 @@ def pair_curves(lab: Lab, pair: Pair, **changes: Any) -> np.ndarray:
     return np.array(found)
 
 
-def fig2(lab: Lab) -> Result:
-    """Figure 2: the surface between two starts and the minima that SGD finds."""
-    lab = lab.of("nin")
-    if lab.plan.seeds < 2:
-        raise InputError("seeds=1: figure 2 lies between two starts; set --seeds=2")
-    first, second = (lab.trained("sgd", seed) for seed in (0, 1))
-    points = first.initial, second.initial, first.final.params, second.final.params
-    losses = probes.quadrangle(lab, points, first, "starts-1")
-    names = ("start 1", "start 2", "minimum 1", "minimum 2")
-    return _quadrangle(lab, losses, names, "two starts, and where SGD goes from them")
-
-
-def fig3(lab: Lab) -> Result:
-    """Figure 3: the surface between the minima of four optimizers from one start."""
-    lab = lab.of("nin")
-    first: tuple[str, ...] = ("sgd", "adam", "rk2", "adadelta")
-    wanted = [n for n in first if n in lab.plan.optimizers]
-    wanted += [n for n in lab.plan.optimizers if n not in wanted]
-    if len(wanted) < 4:
-        raise InputError(
-            f"optimizers={' '.join(wanted)!r}: figure 3 lies between four; name four"
-        )
-    arms = [lab.trained(name, 0) for name in wanted[:4]]
-    points = [arm.final.params for arm in arms]
-    named = "minima-" + "-".join(arm.config.method.name for arm in arms)
-    losses = probes.quadrangle(lab, points, arms[0], named)
-    names = tuple(TITLES[name] for name in wanted[:4])
-    return _quadrangle(lab, losses, names, "four minima from one start")
-
-
-def _quadrangle(
-    lab: Lab, losses: np.ndarray, names: tuple[str, ...], title: str
-) -> Result:
-    axis = np.linspace(0, 1, lab.plan.grid)
-    at = {name: losses[i, j] for name, (i, j) in
-          zip(names, ((-1, -1), (0, -1), (-1, 0), (0, 0)), strict=True)}  # fmt: skip
-    edges = {
-        f"{names[0]}, {names[1]}": losses[:, -1],
-        f"{names[2]}, {names[3]}": losses[:, 0],
-        f"{names[0]}, {names[2]}": losses[-1],
-        f"{names[1]}, {names[3]}": losses[0],
-    }
-    rows = [
-        {
-            "between": name,
-            "ends (nats)": f"{values[-1]:.4g}, {values[0]:.4g}",
-            "highest between": f"{values.max():.4g}",
-            "barrier": f"{probes.barrier(values):.4g}",
-        }
-        for name, values in edges.items()
-    ]
-    dataset = xr.Dataset(
-        {"loss": (("alpha", "beta"), losses, {"units": "nat"})},
-        {"alpha": axis, "beta": axis},
-    )
-    x, y = np.meshgrid(axis, axis, indexing="ij")
-    figure = Figure(figsize=(7.2, 5.6))
-    axes: Any = figure.add_axes((0.02, 0.02, 0.96, 0.9), projection="3d")
-    last = lab.plan.grid - 1
-    marks = ((last, last), (0, last), (last, 0), (0, 0))
-    norm = norm_of([losses])
-    draw_surface(axes, x, y, losses, norm, marks=marks)
-    axes.view_init(elev=32, azim=-58)
-    axes.set_box_aspect(None, zoom=0.9)
-    for name, (i, j) in zip(names, marks, strict=True):
-        height = np.log10(losses[i, j]) if norm.__class__.__name__ == "LogNorm" else (
-            losses[i, j]
-        )  # fmt: skip
-        axes.text(x[i, j], y[i, j], height, f"  {name}", fontsize=9, zorder=10)
-    axes.set_zlabel("log10 of training loss" if at and losses.min() > 0 else "loss")
-    figure.suptitle(f"{lab.what}: {title}")
-    page = surfaces_page({title: (x, y, losses)}, f"{lab.what}: {title}")
-    return Result(rows, dataset, {"": figure}, [lab.note()], {"": page})
-
-
 def fig4(lab: Lab) -> Result:
     """Figure 4: training and test accuracy by optimizer, over several starts."""
     lab = lab.of("nin")
@@ -184,14 +107,16 @@ def fig4(lab: Lab) -> Result:
                     label=TITLES[name] if k == 0 else None,
                 )  # fmt: skip
                 lowest[n] = min(lowest[n], float(values[len(values) // 4]))
-        axes.set_ylim(lowest[n] - 1, 100.5 if part == "train" else None)
+        top = axes.get_ylim()[1]
+        axes.set_ylim(lowest[n] - 1, min(top, 100.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{part} accuracy (%)")
         tidy(axes)
     panels[1].legend(frameon=False, fontsize="small")
     figure.suptitle(f"{lab.what}, {lab.plan.seeds} starts each")
     notes = [lab.note(), lab.tuned_note(lab.plan.optimizers)]
-    return Result(rows, _dataset(variables), {"": figure}, notes)
+    return Result(rows, labelled(variables), {"": figure}, notes)
 
 
 def fig5(lab: Lab, *, batch_norm: bool = True) -> Result:
@@ -244,7 +169,7 @@ def fig5(lab: Lab, *, batch_norm: bool = True) -> Result:
         ),
     }  # fmt: skip
     notes = [lab.note(), lab.tuned_note(lab.plan.optimizers, batch_norm=batch_norm)]
-    return Result(rows, _dataset(variables, coordinates), figures, notes)
+    return Result(rows, labelled(variables, coordinates), figures, notes)
 
 
 def fig8(lab: Lab) -> Result:
@@ -321,8 +246,6 @@ def back_losses(lab: Lab, arm: Arm) -> np.ndarray:
 
 def sizes(arm: Arm) -> dict[str, float]:
     """The norm of the last weights, and how far they are from the initial ones."""
-    from lrscape import landscape
-    from lrscape.landscape import tree
 
     def make() -> dict[str, float]:
         last = arm.final.params
@@ -378,7 +301,7 @@ def fig6(lab: Lab) -> Result:
             f"plus {BASIN[1]:g}, on the line to the start and half as far again"
         ),
     ]
-    return Result(rows, _dataset(variables), {"": figure}, notes)
+    return Result(rows, labelled(variables), {"": figure}, notes)
 
 
 def fig10(lab: Lab) -> Result:
@@ -403,74 +326,15 @@ def fig10(lab: Lab) -> Result:
     title = f"{lab.what}, {lab.plan.seeds} starts each"
     figure = lines_figure(panels, "start (0), minimum (1) and beyond", title, columns=4)
     notes = [lab.note(), lab.tuned_note(lab.plan.optimizers)]
-    dataset = _dataset(variables, {"alpha": BEYOND})
+    dataset = labelled(variables, {"alpha": BEYOND})
     return Result(rows, dataset, {"": figure}, notes)
 
 
-def table2(lab: Lab) -> Result:
-    """Table 2: surfaces to two minima from their start, with and without batch norm."""
-    lab = lab.of("nin")
-    pairs = shown_pairs(lab)
-    rows, surfaces = [], {}
-    for pair in pairs:
-        for batch_norm in (True, False):
-            name = ", ".join(TITLES[n] for n in pair)
-            normed = "with" if batch_norm else "without"
-            a, b = both(lab, pair, 0, batch_norm=batch_norm)
-            if a.failed() or b.failed():
-                rows.append({"pair": name, "batch norm": normed, "minima": "failed",
-                             "highest": "-", "barrier": "-"})  # fmt: skip
-                continue
-            losses = probes.triangle(lab, a, b)
-            surfaces[name, normed] = losses
-            rows.append(
-                {
-                    "pair": name,
-                    "batch norm": normed,
-                    "minima": f"{losses[-1, -1]:.4g}, {losses[-1, 0]:.4g}",
-                    "highest": f"{losses.max():.4g}",
-                    "barrier": f"{probes.barrier(losses[-1]):.4g}",
-                }
-            )
-    axis = np.linspace(0, 1, lab.plan.grid)
-    variables = {
-        f"{name}_{normed}".replace(", ", "_"): (
-            ("alpha", "beta"), losses, {"units": "nat"}
-        )
-        for (name, normed), losses in surfaces.items()
-    }  # fmt: skip
-    x, y = corners_of_triangle(lab.plan.grid)
-    figure = Figure(figsize=(1 + 3.2 * len(pairs), 6.2))
-    last = lab.plan.grid - 1
-    norm = norm_of(list(surfaces.values()))
-    for i, normed in enumerate(("with", "without")):
-        for j, pair in enumerate(pairs):
-            name = ", ".join(TITLES[n] for n in pair)
-            if (name, normed) not in surfaces:
-                continue
-            axes: Any = figure.add_axes(
-                (j / len(pairs), 0.48 - 0.46 * i, 1 / len(pairs), 0.4),
-                projection="3d", facecolor="none",
-            )  # fmt: skip
-            draw_surface(axes, x, y, surfaces[name, normed], norm,
-                         marks=((last, last), (last, 0)))  # fmt: skip
-            axes.set_zlabel("log10 of loss", fontsize=8)
-            axes.tick_params(labelsize=7)
-            axes.set_title(f"{name}, {normed} batch norm", fontsize=10)
-    figure.suptitle(f"{lab.what}: the start behind, two minima in front, one scale")
-    page = surfaces_page(
-        {f"{name}, {n} batch norm": (x, y, s) for (name, n), s in surfaces.items()},
-        lab.what,
-    ) if surfaces else None  # fmt: skip
-    dataset = _dataset(variables, {"alpha": axis, "beta": axis} if variables else {})
-    return Result(
-        rows, dataset, {"": figure}, [lab.note()], {"": page} if page else {}
-    )  # fmt: skip
-
-
-def _dataset(
+def labelled(
     variables: dict[str, Any], coordinates: dict[str, Any] | None = None
 ) -> xr.Dataset:
+    """Labelled arrays by names that files may have."""
+
     def plain(name: str) -> str:
         return name.replace("&", "_").replace(" ", "_")
 

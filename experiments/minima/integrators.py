@@ -147,7 +147,7 @@ def _figure(lab: Lab, found: dict[str, Method]) -> Figure:
                                   color=CYCLE[i], alpha=0.12, lw=0)  # fmt: skip
                 low = min(low, float(mean[max(1, len(mean) // 8)]))
             axes.set_xlim(0, lab.plan.epochs)
-            axes.set_ylim(low - 1, 100.5)
+            axes.set_ylim(low - 1, min(axes.get_ylim()[1], 100.5))
             axes.set_xlabel(
                 "epochs" if axis == "epochs" else "gradients, in epochs of one a step"
             )

@@ -318,7 +318,7 @@ def _figure(lab: Lab, drawn: dict[str, dict[str, Arm]], title: str) -> Figure:
             if first is not None and name in whole and arm is not first[1]:
                 losses = probes.line(lab, first[1], arm, alphas)
                 row[2].plot(alphas, losses, **style)
-        row[0].set_ylim(low - 1, 100.5)
+        row[0].set_ylim(low - 1, min(row[0].get_ylim()[1], 100.5))
         row[0].set_ylabel(f"{panel}\ntraining accuracy (%)" if panel else
                           "training accuracy (%)")  # fmt: skip
         row[1].set_ylabel("distance from the start")
