@@ -33,7 +33,9 @@ def aligned(params: Any, to: Any) -> Any:
         A tree like `params`.
 
     Raises:
-        InputError: layers that are no chain, such as a network with residual branches.
+        InputError: other modules, or a layer that does not take the one before it unit
+            by unit. Branches cannot be seen in parameters: it is for the caller to
+            know that the layers are a chain, in the order of their numbers.
 
     Example:
         >>> one = {'Dense_0': {'kernel': jnp.eye(3), 'bias': jnp.arange(3.0)},

@@ -144,6 +144,7 @@ def table2(lab: Lab) -> Result:
             )  # fmt: skip
             draw_surface(axes, x, y, surfaces[name, normed], norm,
                          marks=((last, last), (last, 0)))  # fmt: skip
+            axes.set_box_aspect((1, 0.8, 0.7), zoom=1.0)
             axes.set_zlabel("log10 of loss", fontsize=8)
             axes.tick_params(labelsize=7)
             axes.set_title(f"{name}, {normed} batch norm", fontsize=10)
