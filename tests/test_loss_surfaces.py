@@ -191,7 +191,7 @@ def test_units_are_matched(name, fields):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("densenet40", "a chain of Conv and Dense"),
+        ("densenet40", "Conv_2 takes 28 inputs and Conv_1 gives 12"),
         ("cnn", "units can be matched where each is one input"),
     ],
 )
@@ -202,6 +202,8 @@ def test_units_that_are_not_matched(name, words):
     )
     with pytest.raises(InputError, match=words):
         chain(shapes["params"])
+    with pytest.raises(InputError, match="a chain of Conv and Dense"):
+        chain({"Dense_0": {}, "Block_0": {}})
 
 
 def test_widths_maxima_levels_and_slopes():
