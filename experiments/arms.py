@@ -92,7 +92,11 @@ class Arm(abc.ABC):
         records: its directory.
         data: what it is trained on.
         model: its Linen module.
+        checkpoint_every: epochs between checkpoints; where one is small, saving it
+            takes longer than an epoch.
     """
+
+    checkpoint_every = 1
 
     def __init__(self, config: Any, path: Path, data_dir: str | None):
         self.config, self.records = config, Records(path)
@@ -258,7 +262,11 @@ class Arm(abc.ABC):
                     rows.append({**row, **watch.epoch(state), "seconds": spent})
                     spent, told = 0.0, self.told(state, rows[-1])
                     state = state if told is None else told
-                if step % per_epoch == 0 or signals.received:
+                ended = int(step) % per_epoch == 0 and (
+                    int(step) == total
+                    or int(step) // per_epoch % self.checkpoint_every == 0
+                )
+                if ended or signals.received:
                     # Going on from a checkpoint cuts the history to its length.
                     self._save(rows)
                     checkpoints.save(state, {"seconds": spent})

@@ -34,12 +34,14 @@ class Result:
         dataset: labelled arrays.
         figures: by name.
         notes: what has to be said beside the table.
+        pages: figures to turn in a browser, by name.
     """
 
     rows: list[dict[str, Any]]
     dataset: xr.Dataset
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    pages: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def command_line(
@@ -162,9 +164,11 @@ def save(
 ) -> list[Path]:
     """Saves a result's arrays, figures and table; the files."""
     written = [records.save_result(item, found.dataset, settings)]
-    for name, figure in found.figures.items():
-        file = f"{item}-{name}" if name else item
-        written.append(records.save_figure(file, figure))
+    for shown_by, made in (
+        (records.save_figure, found.figures), (records.save_page, found.pages)
+    ):  # fmt: skip
+        for name, figure in made.items():
+            written.append(shown_by(f"{item}-{name}" if name else item, figure))
     summary = {"rows": found.rows, "notes": found.notes, "settings": settings}
     return [*written, records.save_result_summary(item, summary)]
 

@@ -70,11 +70,14 @@ class Condition(NamedTuple):
         name: what is measured, in a few words.
         values: it, one value a seed; positive is as the claim has it.
         shown: the same as it is to be read, with its unit and sign; empty: `values`.
+        p_values: of a test other than resampling `values`: one-sided, that the
+            quantity does not lie above zero, and that it does not lie below it.
     """
 
     name: str
     values: Sequence[float]
     shown: str = ""
+    p_values: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.shown or mean_and_interval(self.values)}"
@@ -156,8 +159,12 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
         elif not all(np.isfinite(values).all() for values in parts):
             judged[i] = Judged("not finite", np.nan)
         else:
-            holds[i] = max(_p_value(values) for values in parts)
-            fails[i] = min(1.0, len(parts) * min(_p_value(-values) for values in parts))
+            p_values = [
+                c.p_values or (_p_value(values), _p_value(-values))
+                for c, values in zip(claim.conditions, parts, strict=True)
+            ]
+            holds[i] = max(p for p, _ in p_values)
+            fails[i] = min(1.0, len(parts) * min(p for _, p in p_values))
     limit = (1 - LEVEL) / 2
     against = _holm(fails)
     for i, p in _holm(holds).items():

@@ -1,0 +1,123 @@
+"""Paper 2, "An Empirical Analysis of Deep Network Loss Surfaces".
+
+    python -m experiments.loss_surfaces table1 --preset=quick
+
+Items: table1 (every two optimizers: surfaces, functions, barriers), fig2, fig3
+(surfaces between four networks), fig4 (accuracies), fig5, fig6 (losses around minima),
+fig7, fig12 to fig15 (one optimizer after another), table2, fig8 (without batch norm),
+fig9 (Runge-Kutta), table3 (its coefficients, and the order of its error), fig10 (beyond
+the minima), fig11 (extreme starts), claims (what all of it says of the paper's claims),
+all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. All optimizers share a seed's start and its order of the
+examples. The preset quick takes a small dense network and a part of MNIST on two CPU
+cores, digits where nothing is prepared; with --model=vgg or nin a network of a quarter
+of the paper's channels and a part of CIFAR-10, by two optimizers. Paper takes the
+paper's NIN and VGG, and a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.minima.items import ITEMS
+from experiments.minima.methods import NAMES
+from experiments.minima.plans import MODELS, PRESETS
+from experiments.minima.settings import DATASETS, Lab
+from experiments.paper import check_flags, command_line, make
+from lrscape.errors import InputError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the table or figure, or all.
+        preset: quick or paper.
+        model: mlp, nin or vgg; default: mlp of quick, of paper each item's own.
+        optimizers: of table 1 and what follows from it.
+        epochs: passes over the training examples.
+        seeds: starts; all optimizers share each.
+        examples: trained on; 0: all of them.
+        grid: values a side of a surface.
+        dataset: instead of the plan's: mnist, cifar10, cifar100 or digits.
+        run_dir: where networks and results are kept; default:
+            runs/loss_surfaces-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    model: str | None = None
+    optimizers: tuple[str, ...] | None = None
+    epochs: int | None = None
+    seeds: int | None = None
+    examples: int | None = None
+    grid: int | None = None
+    dataset: str | None = None
+    run_dir: Path | None = None
+    data_dir: Path | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    # A switch after a quarter of the run needs four epochs.
+    least = {"epochs": 4, "seeds": 1, "examples": 0, "grid": 3}
+    check_flags(
+        arguments, ITEMS, PRESETS, least, dataset=DATASETS, model=MODELS
+    )  # fmt: skip
+    for name in arguments.optimizers or ():
+        if name not in NAMES:
+            raise unknown_name("optimizers", name, NAMES)
+    if len(set(arguments.optimizers or ())) < len(arguments.optimizers or ()):
+        raise InputError(f"optimizers={' '.join(arguments.optimizers or ())!r} repeats")
+    plans = {}
+    for model, plan in PRESETS[arguments.preset].items():
+        changes: dict[str, Any] = {
+            field: getattr(arguments, field)
+            for field in ("epochs", "seeds", "optimizers", "grid")
+            if getattr(arguments, field) is not None
+        }
+        if arguments.examples is not None:
+            changes["examples"] = arguments.examples or None
+        if arguments.examples and arguments.examples < plan.batch_size:
+            raise InputError(
+                f"examples={arguments.examples} must be at least one batch, "
+                f"{plan.batch_size}, or 0 for all"
+            )
+        plans[model] = dataclasses.replace(plan, **changes)
+    root = arguments.run_dir or Path("runs") / f"loss_surfaces-{arguments.preset}"
+    return Lab(
+        arguments.preset, arguments.model, plans, root, arguments.data_dir,
+        arguments.dataset,
+    )  # fmt: skip
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
+    make(ITEMS, wanted, lab, lambda item: {"plan": lab.about()})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("loss_surfaces", Arguments, __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of paper 2's experiments."""
