@@ -16,6 +16,7 @@ from experiments.peaks import (
     claims,
     curves,
     deep,
+    deep_plans,
     lines,
     scatter,
     sweeps,
@@ -452,7 +453,7 @@ def test_tables_are_judged_on_the_right_side(sign, verdict, monkeypatch):
 
     rows = [deep.TABLE3[0], deep.TABLE4[0], deep.TABLE4[3]]
     found = verdicts(
-        claims.tables_of, monkeypatch, PRESETS["quick"].plans, deep__errors=errors,
+        claims.tables_of, monkeypatch, deep_plans.QUICK, deep__errors=errors,
         deep__chosen=lambda lab, table: [row for row in table if row in rows],
     )  # fmt: skip
     assert found == [("1.11", verdict)] * 4

@@ -48,7 +48,7 @@ def together(folder, num_processes, num_devices):
 
 def assert_equal(one, other):
     """To the rounding of float32, which a step or two of training makes larger."""
-    for name in ("loss", "params", "batch_stats", "line", "walk"):
+    for name in ("loss", "params", "batch_stats", "line", "walk", "streamed"):
         np.testing.assert_allclose(
             one[name], other[name], rtol=2e-4, atol=1e-6, err_msg=name
         )

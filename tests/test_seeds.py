@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import digits, imagenet, running, seeds
+from experiments import digits, imagenet, kinds, seeds
 from experiments.arguments import Arguments, resolve
 from experiments.bench import seeds as bench
 from experiments.train import main
@@ -145,7 +145,7 @@ def test_checkpoints_that_do_not_meet(together, tmp_path, capsys):
 
 def spoil(monkeypatch, *which):
     """Makes seeds start from weights that are not finite."""
-    make = running.make_initial_state
+    make = kinds.make_initial_state
 
     def made(*arguments):
         state_of = make(*arguments)
@@ -158,7 +158,7 @@ def spoil(monkeypatch, *which):
 
         return spoiled
 
-    monkeypatch.setattr(running, "make_initial_state", made)
+    monkeypatch.setattr(kinds, "make_initial_state", made)
 
 
 @pytest.mark.parametrize(

@@ -398,14 +398,6 @@ def test_too_many_at_once(streamed):
         streamed.train.take(np.zeros(10_000_000, int))
 
 
-def test_several_processes_are_refused(streamed, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(InputError, match="one of 2 processes"):
-        make_evaluate(models.create("mlp", num_classes=10), streamed, Config(epochs=1))(
-            None
-        )
-
-
 def test_what_only_one_path_takes(tmp_path):
     with pytest.raises(InputError, match="'folder' is streamed: add --stream=True"):
         data.load("folder", data_dir=tmp_path)

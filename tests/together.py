@@ -60,6 +60,11 @@ def main(folder, coordinator=None, count=None, rank=None):
         store=folder / "line.store",
     )  # fmt: skip
     measured = training.make_evaluate(model, digits, config)(state)
+    # Of a stream each process reads its share of a batch.
+    stream = data.open_stream("digits", image_size=8, crop="random_resized")
+    updates = training.fit(model, stream, tx, config)
+    *_, last = (next(updates) for _ in range(3))
+    updates.close()
     found = {
         "devices": jax.device_count(),
         "loss": measured["loss"],
@@ -68,6 +73,7 @@ def main(folder, coordinator=None, count=None, rank=None):
         "batch_stats": [float(x.sum()) for x in jax.tree.leaves(state.batch_stats)],
         "line": surface.losses.tolist(),
         "resumed": resumed,
+        "streamed": [float(abs(leaf).sum()) for leaf in jax.tree.leaves(last.params)],
         "walk": [] if resumed else walk.to_dataset().loss.values.tolist(),
     }
     if processes.is_first():
