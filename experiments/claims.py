@@ -143,7 +143,7 @@ def _listed(wanted: list[str], parts: list[Part]) -> list[dict[str, Any]]:
     return [
         {
             "claim": name,
-            "minutes": f"{minutes[name]:g}" if name in minutes else "no measure yet",
+            "minutes": f"{minutes[name]:g}",
             "paper": CLAIMS[name].paper,
             "says": CLAIMS[name].says,
         }

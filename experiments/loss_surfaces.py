@@ -101,10 +101,11 @@ def lab_of(arguments: Arguments) -> Lab:
             )
         plans[model] = dataclasses.replace(plan, **changes)
     root = arguments.run_dir or Path("runs") / f"loss_surfaces-{arguments.preset}"
-    return Lab(
+    lab = Lab(
         arguments.preset, arguments.model, plans, root, arguments.data_dir,
         arguments.dataset,
     )  # fmt: skip
+    return lab.of("nin") if arguments.item == "claims" else lab
 
 
 def run(arguments: Arguments) -> None:

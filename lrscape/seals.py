@@ -95,6 +95,22 @@ def sealed_line(value: dict[str, Any]) -> str:
     return f'{body}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n'
 
 
+def read_line(line: str) -> dict[str, Any]:
+    """What a line that was `sealed_line` holds; one without a checksum is read too.
+
+    Raises:
+        ValueError: it is no object, or not what was written.
+    """
+    match = _LINE.fullmatch(line)
+    if match and f"{zlib.crc32(match[1].encode()):08x}" != match[2]:
+        raise ValueError("its checksum is of another line")
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    value.pop("crc", None)
+    return value
+
+
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """Every line of a file, without its checksum; half a line at the end is left out.
 

@@ -129,7 +129,7 @@ def test_bad_input(tmp_path, argv, message, capsys):
 def test_the_list_measures_nothing(tmp_path, capsys):
     assert call(tmp_path, "5.3", "2.1", "--list") == 0
     out = capsys.readouterr().out
-    assert "5.3" in out and "no measure yet" in out
+    assert "5.3" in out and "21 of 21 pairs" in out
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,5 @@
 """--seeds: several runs of one command, and what they come to together."""
 
-import json
 import shutil
 import signal
 
@@ -199,7 +198,7 @@ def test_one_that_failed_stays_out_after_an_interruption(
     flags = ["--seed=4", "--seeds=2", "--replicas=together", f"--run-dir={root}"]
     assert command(*SHORT, *flags) == 128 + signal.SIGINT
     monkeypatch.undo()
-    assert json.loads((root / "results" / "failed.json").read_text()) == {"5": 0}
+    assert Records(root).load_result_summary("failed") == {"5": 0}
     assert command("--resume", f"--run-dir={root}") == 1
     assert_same_run(root / "seed_4", together / "seed_4")
     assert Records(root / "seed_5").summary() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,7 +20,9 @@ from lrscape.records import Records
 # The number of a paper -> what judges it.
 MODULES = {
     "1": "experiments.peaks.claims",
+    "2": "experiments.minima.claims",
     "3": "experiments.walking.claims",
+    "4": "experiments.valleys.claims",
     "5": "experiments.lipschitz.claims",
 }
 
@@ -32,7 +33,10 @@ MINUTES = {
     "ensembles": 14, "tables_of": 28, "barriers": 4, "trajectory": 4, "height": 3,
     "angle": 4, "spectral": 4, "noisy": 4, "decomposition": 3, "schedules": 8,
     "small_rate": 3, "first_part": 4, "adaptive_against_fixed": 12, "rates": 4,
-    "accuracies": 6, "costs": 6, "safe": 8,
+    "accuracies": 6, "costs": 6, "safe": 8, "minima": 8, "quality": 2, "shapes": 4,
+    "switched": 6, "normed": 6, "runge_kutta": 5, "beyond": 3, "extremes": 5,
+    "asymmetric": 5, "theorems": 1, "average_and_sgd": 8, "batch_sizes": 6,
+    "batch_norm": 8,
 }  # fmt: skip
 
 
@@ -93,11 +97,8 @@ def lab_of(paper: str, preset: str, data_dir: Path | None) -> Any:
 
 def measured(part: Part, records: Records, preset: str) -> dict[str, Any] | None:
     """What was kept of a part, or None."""
-    file = records.path / "results" / f"{part.file}.json"
-    if not file.exists():
-        return None
-    found = json.loads(file.read_text("utf-8"))
-    return found if found["preset"] == preset else None
+    found = records.load_result_summary(part.file)
+    return found if found is not None and found["preset"] == preset else None
 
 
 def measure(

@@ -7,7 +7,6 @@ read here.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -62,8 +61,7 @@ class Notes:
 
     def __init__(self, records: Records):
         self._records = records
-        file = records.path / "results" / "jobs.json"
-        found = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        found = records.load_result_summary("jobs") or {}
         self.errors: dict[str, str] = found.get("errors", {})
         self.ids: dict[str, str] = found.get("ids", {})
 

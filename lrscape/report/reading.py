@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lrscape import seals
 from lrscape.errors import InputError
 from lrscape.records import Records
 
@@ -169,7 +170,7 @@ def _read(path: Path) -> RunOnDisk:
     run = RunOnDisk(path, path.resolve().name or str(path))
     _read_config(run)
     _read_metrics(run)
-    summary = _tried(run, path / "summary.json", _json)
+    summary = _tried(run, path / "summary.json", seals.read)
     if summary is not None and not isinstance(summary, dict):
         run.troubles.append("summary.json holds no summary")
     elif summary is not None:
@@ -182,7 +183,7 @@ def _read(path: Path) -> RunOnDisk:
 
 def _read_config(run: RunOnDisk) -> None:
     file = run.path / "config.json"
-    config = _tried(run, file, _json)
+    config = _tried(run, file, seals.read)
     if isinstance(config, dict):
         run.config = config
     elif config is not None:
@@ -197,10 +198,10 @@ def _read_metrics(run: RunOnDisk) -> None:
     lines, damaged = (text or "").split("\n"), 0
     for line in lines[:-1]:  # what follows the last line end is being written
         try:
-            found = json.loads(line)
+            found = seals.read_line(line)
         except ValueError:
-            found = None
-        if isinstance(found, dict) and _is_number(found.get("epoch")):
+            found = {}
+        if _is_number(found.get("epoch")):
             run.metrics.append(_numbers(found))
         else:
             damaged += 1
@@ -215,7 +216,7 @@ def _read_history(run: RunOnDisk, history: Result) -> None:
     """Takes a network's history as its metrics."""
     if history.summary is None:
         file = run.path / "results" / f"{HISTORY}.json"
-        history.summary = _tried(run, file, _json)
+        history.summary = _tried(run, file, seals.read)
     if run.metrics or not isinstance(history.summary, list):
         return
     for row in history.summary:
@@ -236,7 +237,7 @@ def _read_results(run: RunOnDisk) -> None:
     for name, result in sorted(names.items()):
         run.results[name] = result
         folder = run.path / "results"
-        result.summary = _tried(run, folder / f"{name}.json", _json)
+        result.summary = _tried(run, folder / f"{name}.json", seals.read)
         result.dataset = _tried(
             run, folder / f"{name}.nc", lambda file: records.load_result(file.stem)
         )
@@ -258,10 +259,6 @@ def _files(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         # What is being written, or measured, has a name that begins with a dot.
         yield from (f for f in folder.iterdir() if not f.name.startswith("."))
-
-
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text("utf-8"))
 
 
 def _png(file: Path) -> bytes:
