@@ -1,0 +1,81 @@
+"""The README's commands: each is read by the program that it names."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+from experiments import kinds, results_table
+from experiments.train import main
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text("utf-8")
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL))
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for line in re.findall(r"^(?:srun )?python -m (experiments\.\w.*)", SHELL, re.M)
+    if not re.search("--help|completion", line)
+]
+# What a program does once it has read its command line, and what that returns.
+DOES = {
+    "sweep": ("sweep", None), "survey": ("survey", None), "launch": ("launch", 0),
+    "docs": ("build", []), "augmentations": ("sheet", MagicMock()),
+}  # fmt: skip
+TRAINING = ("cifar", "digits", "mnist", "imagenet", "language")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_is_understood(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(command[0])
+    name, given = command[0].partition(".")[2], command[1:]
+    # Data that may not be prepared, and processes that are not there.
+    given = [re.sub("^--dataset=cifar10$", "--dataset=digits", word) for word in given]
+    given = [word for word in given if not word.startswith("--coordinator")]
+    called = MagicMock()
+
+    def trained(experiment, presets, arguments, kind=kinds.IMAGES):
+        fields = arguments.given()
+        preset = arguments.preset or "quick"
+        kind.resolve(experiment, presets, preset, fields, arguments.data_dir)
+        called(arguments)
+        return 0
+
+    def looked_at(arguments):
+        if hasattr(module, "lab_of"):
+            module.lab_of(arguments)
+        called(arguments)
+
+    if given[:1] == ["line"]:
+        monkeypatch.setattr("experiments.texts.lines.run", called)
+    elif name in TRAINING:
+        monkeypatch.setattr("experiments.train.train", trained)
+    elif name in DOES:
+        called.return_value = DOES[name][1]
+        monkeypatch.setattr(module, DOES[name][0], called)
+    else:
+        monkeypatch.setattr(module, "run", looked_at)
+    if name in TRAINING and name != "language":
+        assert main(name, module.__doc__, module.PRESETS, given) == 0
+    else:
+        assert not module.main(given)
+    called.assert_called()
+
+
+def test_all_kinds_of_commands_are_there():
+    named = {command[0].partition(".")[2] for command in COMMANDS}
+    papers = set(results_table.PAPERS)
+    assert papers | set(TRAINING) - {"mnist"} | {"claims", "report", "survey"} <= named
+
+
+def test_the_results_are_those_of_the_files():
+    assert results_table.inserted(TEXT, results_table.results_table()) == TEXT
+
+
+def test_links_of_the_results_lead_somewhere():
+    text = (results_table.ROOT / "README.md").read_text("utf-8")
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (results_table.ROOT / target).exists(), target
