@@ -166,6 +166,7 @@ def peak_step(schedule: optax.Schedule, total_steps: int) -> int:
     For a peak it is the peak, for a plateau its end.
 
     Example:
+        >>> from lrscape import schedules
         >>> peak_step(schedules.gaussian(0.3, 100), 100)
         50
         >>> peak_step(schedules.step(0.3, 100, milestones=(0.5,)), 100)

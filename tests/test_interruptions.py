@@ -18,6 +18,7 @@ from tests.processes import (
 )
 
 
+@pytest.mark.slow
 def test_killed_three_times(undisturbed, tmp_path):
     run_dir = tmp_path / "killed"
     moments = random.Random(20180612)

@@ -229,6 +229,7 @@ def test_areas_by_gradients():
     assert area(odd, 2, "gradients") == pytest.approx(45 / 2)
 
 
+@pytest.mark.slow
 def test_table_1(root, monkeypatch):
     assert call(root, "table1") == 0
     found = json.loads((root / "results" / "table1.json").read_text())
@@ -344,7 +345,7 @@ def test_2_2_functions():
     ratios[1] = 0.1
     assert verdict(criteria.different(ratios, None)[0]) == "contradicted"
     assert verdict(criteria.different(ratios, None)[1]) == "not measured"
-    ratios[1, :2] = 0.5
+    ratios[1, 0] = 0.5
     assert verdict(criteria.different(ratios, None)[0]) == "contradicted"
     ratios[1, :] = 0.5
     ratios[2:4, 0], ratios[0, 1:3] = 0.1, 0.5
@@ -439,7 +440,7 @@ def test_2_6_and_2_7_switches():
 def test_2_8_batch_norm():
     tight = {n: noisy(0.1, spread=0.001, seed=s) for s, n in enumerate("ab")}
     loose = {n: noisy(0.5, spread=0.3, seed=s) for s, n in enumerate("ab")}
-    one, several = np.ones(5), np.array([2.0, 3, 2, 2, 4])
+    one, several = np.ones(5), np.array([3.0, 3, 2, 3, 4])
     claims = criteria.batch_norm((tight, loose), (one, several))
     assert [verdict(c) for c in claims] == ["supported", "supported"]
     claims = criteria.batch_norm((loose, tight), (several, one))

@@ -277,6 +277,7 @@ def test_layers_of_the_networks_of_cifar_torch(batch_norm):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_last_block_of_nin_with_batch_norm():
     """Convolution, norm, ReLU, mean: logits are not negative."""
     stages = ((3, (4,)), (3, (6,)))
@@ -340,6 +341,7 @@ def test_input_dropout_of_all_cnn():
     assert [x.shape[1:] for x in kept[1:]] == [(16, 16, 96), (8, 8, 192)]
 
 
+@pytest.mark.slow
 def test_the_second_pool_of_nin():
     """On maps that fall off to the right an average is below a maximum."""
     images = jnp.broadcast_to(jnp.linspace(1, 0, 32)[None, None, :, None],
@@ -469,6 +471,7 @@ def test_local_response_norm_is_within_a_map():
     np.testing.assert_allclose(local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_published_initial_weights_of_small():
     model = models.create("small", num_classes=10)
     params = model.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)), train=False)
@@ -478,6 +481,7 @@ def test_published_initial_weights_of_small():
         np.testing.assert_allclose(deviations[layer]["kernel"], 0.01, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_initial_weights_of_nin():
     shapes = jnp.ones((1, 32, 32, 3))
     published, he = (

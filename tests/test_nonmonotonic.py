@@ -101,6 +101,7 @@ def test_claims_come_from_what_was_measured(root):
     assert before == after
 
 
+@pytest.mark.slow
 def test_the_line_goes_from_the_last_weights_to_the_peaks(lab):
     network = lab.network("small", lab.rule("small", "gaussian"), 0)
     direction, length, size = lines.way_of(network)

@@ -179,6 +179,7 @@ def heun(rate=0.3):
     return optax.chain(transforms.runge_kutta("heun", rate), optax.sgd(rate))
 
 
+@pytest.mark.slow
 def test_training_passes_the_gradient_of_the_same_update(digits):
     """Written out: the same images, dropout and batch statistics, twice."""
     model, config = Noisy(), settings()

@@ -103,6 +103,7 @@ def test_walk(runs):
     )
 
 
+@pytest.mark.slow
 def test_flatness_and_distance(runs):
     assert call(runs[0], "--probe=flatness") == 0
     found, summary = result_of(runs[0], "flatness-initial-final")

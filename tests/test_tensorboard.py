@@ -9,6 +9,7 @@ import pytest
 from experiments import digits
 from experiments.tensorboard import open_events
 from experiments.train import main
+from lrscape.records import Records
 from tests.test_command_line import SHORT
 
 
@@ -32,10 +33,7 @@ def events(folder):
 
 def test_events_hold_the_metrics(tmp_path):
     assert command(*SHORT, "--tensorboard=True", f"--run-dir={tmp_path / 'a'}") == 0
-    lines = [
-        json.loads(line)
-        for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = Records(tmp_path / "a").metrics()
     found = {
         (value.tag, event.step): value.simple_value
         for event in events(tmp_path / "a" / "tensorboard")

@@ -139,6 +139,7 @@ def test_moments_come_from_the_same_products():
 # Double precision.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["train", "eval", "recalibrate"])
 def test_double_precision_on_request(x64, norm):
     """Products of a model of single precision, against differences of gradients."""

@@ -114,6 +114,7 @@ def test_averages_of_one_run(lab):
         jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 def test_sgd_goes_on_from_the_average(root, lab, monkeypatch):
     assert call(root, "table1") == 0
     after, swa = lab.network(PAIR, AFTER, 1), lab.network(PAIR, SWA, 1)

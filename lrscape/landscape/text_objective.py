@@ -137,7 +137,8 @@ def text_objective(
         >>> params = model.init(
         ...     jax.random.key(0), windows.inputs[:1], train=False)['params']
         >>> objective = text_objective(model, windows, batch_size=2)
-        >>> print(objective(jax.tree.map(jnp.zeros_like, params)).round(4))
+        >>> loss = objective(jax.tree.map(jnp.zeros_like, params))
+        >>> print(f'{loss:.4f}')
         1.6094
     """
     if not l2 >= 0:
