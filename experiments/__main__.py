@@ -8,8 +8,8 @@ from pathlib import Path
 # Shared code, not experiments.
 PARTS = {
     "__init__", "__main__", "arguments", "arms", "finish", "flags", "kinds", "loop",
-    "paper", "programs", "running", "seeds", "signals", "statistics", "tensorboard",
-    "train", "verdicts",
+    "mappings", "paper", "programs", "running", "seeds", "signals", "statistics",
+    "tensorboard", "train", "verdicts",
 }  # fmt: skip
 
 

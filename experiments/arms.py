@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments.mappings import few_mappings
 from experiments.signals import Signals
 from lrscape import data as data_
 from lrscape import models, training
@@ -164,6 +165,7 @@ class Arm(abc.ABC):
     def numbers(self, name: str, make: Callable[[], Row]) -> Row:
         """A few numbers that are measured once."""
         if (found := self.records.load_result_summary(name)) is None:
+            few_mappings()
             self.records.save_result_summary(name, make())
             found = self.records.load_result_summary(name)
         return found
@@ -180,6 +182,7 @@ class Arm(abc.ABC):
         rows = self._rows()
         if len(rows) > self.config.epochs or (rows and "diverged" in rows[-1]):
             return rows
+        few_mappings()
         with (
             self.records.lock(),
             Checkpoints(self.records.path / "checkpoints") as checkpoints,

@@ -1,6 +1,5 @@
 """Four virtual devices, strict dtypes and shapes, and a compilation cache."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import hypothesis
 import jax
 import pytest
 
+from experiments.mappings import few_mappings
 from tests import processes
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -29,19 +29,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("lrscape")
 
 
-# Linux lets a process have 65,530 memory mappings, and XLA takes three for a program on
-# CPU: it aborts where a long session compiles more than that.
-MANY_MAPPINGS = 15_000
-
-
 @pytest.fixture(scope="module", autouse=True)
-def few_mappings():
+def programs_go():
     """Lets go of compiled programs after a file's tests, where there are many."""
     yield
-    mappings = Path("/proc/self/maps")
-    if mappings.exists() and len(mappings.read_bytes().splitlines()) > MANY_MAPPINGS:
-        jax.clear_caches()
-        gc.collect()
+    few_mappings()
 
 
 @pytest.fixture
