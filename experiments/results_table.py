@@ -55,13 +55,19 @@ def _networks(root: Path) -> str:
                 "rate": config["schedule"],
                 "epochs": f"{config['epochs']:g}",
                 "seed": f"{config['seed']}",
-                "test error": f"{100 * summary['last']['test_error']:.2f} %",
+                "on the test set": _measured(summary["last"]),
                 "seconds": f"{summary['seconds']:.0f}",
                 "command": f"`{_plain(config['command'])}`",
                 "device": _device(config),
             }
         )
     return _markdown(rows)
+
+
+def _measured(last: dict[str, float]) -> str:
+    if "test_perplexity" in last:
+        return f"perplexity {last['test_perplexity']:.2f}"
+    return f"error {100 * last['test_error']:.2f} %"
 
 
 def _verdicts(folder: Path, title: str) -> str:
