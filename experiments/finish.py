@@ -20,6 +20,8 @@ UNITS = {
     "gradient_norm": "1",
     "epoch": "epoch",
     "perplexity": "1",
+    "images_per_second": "1/s",
+    "pipeline_images_per_second": "1/s",
 }
 
 
@@ -71,12 +73,14 @@ def finish(loop: Loop, place: Place, parameters: int) -> None:
 
 def as_dataset(metrics: list[dict[str, Any]]) -> xr.Dataset:
     """The metrics as one labelled array for each, along `step`."""
-    names = [name for name in metrics[-1] if name != "step"]
+    # In the order in which they come up; the last line may lack some.
+    names = list(dict.fromkeys(k for line in metrics for k in line if k != "step"))
     variables = {}
     for name in names:
         what = "perplexity" if name.endswith("perplexity") else name
         unit = UNITS.get(what, "nat" if name.endswith("loss") else "fraction")
-        values = np.array([line.get(name, np.nan) for line in metrics])
+        found = [line.get(name) for line in metrics]
+        values = np.array([np.nan if v is None else v for v in found], float)
         variables[name] = ("step", values, {"units": unit})
     steps = np.array([line["step"] for line in metrics])
     return xr.Dataset(variables, {"step": ("step", steps, {"units": "update"})})

@@ -14,6 +14,7 @@ import optax
 from experiments.arguments import Preset, resolve
 from experiments.flags import Arguments, CommonArguments
 from lrscape.data import Dataset, StreamedDataset
+from lrscape.errors import InputError
 from lrscape.run_fields import RunFields
 from lrscape.runs import RunConfig
 from lrscape.training import TrainState, fit, make_evaluate
@@ -127,6 +128,11 @@ class Images(Kind):
         self, model, data, tx, config
     ) -> Callable[[int], TrainState]:
         """See `Kind.make_initial_state`."""
+        if hasattr(model, "initial_carry"):
+            raise InputError(
+                f"model={config.model!r} reads text, and dataset={config.dataset!r} "
+                "has images; choose another, or python -m experiments.language"
+            )
         return make_initial_state(model, data, tx)
 
     def stride(self, config: RunConfig, devices: Sequence[jax.Device]) -> int:

@@ -11,12 +11,13 @@ them.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from lrscape import seals
 
 ROOT = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -48,6 +49,8 @@ def _networks(root: Path) -> str:
         if not all(file.exists() for file in files):
             continue
         config, summary = map(_read, files)
+        if "seeds" in config:  # of several seeds; each has a directory of its own
+            continue
         rows.append(
             {
                 "data": config["dataset"],
@@ -129,8 +132,7 @@ def _markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text("utf-8"))
+_read = seals.read
 
 
 def inserted(text: str, table: str) -> str:

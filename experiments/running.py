@@ -90,6 +90,10 @@ def train_in(
     config, kind = parts.config, parts.kind
     data, devices = parts.data, parts.devices
     given = arguments.given()
+    # What a model is not made for shows here, before there is a run.
+    seeds = [own.seed for own, _ in runs]
+    state_of = kind.make_initial_state(parts.model, data, parts.tx, config)
+    initial = [replicate(state_of(seed), devices) for seed in seeds]
     with contextlib.ExitStack() as stack:
         places = []
         for own, records in runs:
@@ -107,9 +111,6 @@ def train_in(
             checkpoints = Checkpoints(records.path / "checkpoints")
             name = "" if together is None else records.path.name
             places.append(Place(records, stack.enter_context(checkpoints), name))
-        seeds = [own.seed for own, _ in runs]
-        state_of = kind.make_initial_state(parts.model, data, parts.tx, config)
-        initial = [replicate(state_of(seed), devices) for seed in seeds]
         if together is None:
             state, seconds = _restore(
                 places[0], initial[0], data, config.batch_size, devices
@@ -184,7 +185,7 @@ def _note_failed(root: Records, seeds: Sequence[int], places: Sequence[Place]) -
         for seed, place in zip(seeds, places, strict=True)
         if place.failed is not None
     }
-    if found.keys() - (noted := failures(root)).keys():
+    if found and found.keys() - (noted := failures(root)).keys():
         note_failures(root, {**noted, **found})
 
 

@@ -186,8 +186,11 @@ class Records:
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Adds one line to the metrics."""
         file = self._inside("metrics.jsonl")
+        # A run from before there were checksums goes on without them.
+        plain = file.is_file() and seals.begins_plain(file)
+        line = json.dumps(metrics) + "\n" if plain else seals.sealed_line(metrics)
         with file.open("a", encoding="utf-8") as opened:
-            opened.write(seals.sealed_line(metrics))
+            opened.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every logged line, in order; one that was cut short is left out.

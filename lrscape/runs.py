@@ -150,6 +150,12 @@ class TextRunConfig(RunFields, TextConfig):
         """Makes the optimizer around a schedule, Runge-Kutta and clipping before it."""
         before = []
         if self.runge_kutta is not None:
+            if self.weight_decay:
+                raise InputError(
+                    f"weight_decay={self.weight_decay!r} is no part of the loss whose "
+                    f"gradients runge_kutta={self.runge_kutta!r} takes: the second one "
+                    "would lack it; leave one of them out"
+                )
             before.append(transforms.runge_kutta(self.runge_kutta, schedule))
         if self.clip_norm is not None:
             if not 0 < self.clip_norm < math.inf:

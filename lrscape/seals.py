@@ -95,6 +95,13 @@ def sealed_line(value: dict[str, Any]) -> str:
     return f'{body}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n'
 
 
+def begins_plain(file: Path) -> bool:
+    """Whether a file of lines has a first one that is whole and has no checksum."""
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        first = opened.readline()
+    return first.endswith("\n") and _LINE.fullmatch(first[:-1]) is None
+
+
 def read_line(line: str) -> dict[str, Any]:
     """What a line that was `sealed_line` holds; one without a checksum is read too.
 

@@ -10,7 +10,8 @@ from experiments import claims
 from experiments.judging import measure
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.judging.table import judged_papers, page, rows_of
-from experiments.statistics import Claim, above, below, judge
+from experiments.statistics import Claim, Condition, above, below, judge
+from lrscape.records import Records
 
 
 def test_every_claim_is_there_once():
@@ -110,6 +111,21 @@ def test_a_claim_of_the_theory_is_measured(tmp_path):
     assert [str(c) for c in again.conditions] == [str(c) for c in claim.conditions]
     (row,) = rows_of(judged_papers({"5": [again]}), {}, "quick", ["5.3"])
     assert row["verdict"] == "supported" and "supported" in page([row], [])
+
+
+def test_what_was_kept_is_judged_as_it_was_measured(tmp_path):
+    """With the p values of tests other than those of its values."""
+    records = Records(tmp_path)
+    kept = [
+        Claim("2.3", "says", [Condition("range", [1.0, 1, 1, 1, 1], "p", p_values)])
+        for p_values in ((0.5, 0.5), (0.001, 1.0), (1.0, 0.001), None)
+    ]
+    found = {"claims": [measure.as_dict(claim) for claim in kept]}
+    records.save_result_summary("part", found)
+    again = measure.claims_in(records.load_result_summary("part"))
+    wanted = [judged.verdict for judged in judge(kept)]
+    assert wanted == ["undecided", "supported", "contradicted", "supported"]
+    assert [judged.verdict for judged in judge(again)] == wanted
 
 
 @pytest.mark.parametrize(

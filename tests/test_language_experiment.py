@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import language, survey
+from experiments import digits, language, survey
 from experiments.sweeping.grid import check
 from experiments.texts import lines
+from experiments.texts.kind import TEXTS
+from experiments.train import main
 from lrscape import data, landscape
 from lrscape.errors import InputError
 from lrscape.records import Records
@@ -219,6 +221,8 @@ def test_windows_that_are_none(windows, words):
         (["--train-tokens=1"], ["train_tokens=1 must be a whole number, 2 or more"]),
         (["--batch-size=900"], ["too few for batch_size=900"]),
         (["--model=mlp", "--features=3"], ["features"]),
+        (["--eval-streams=5000"], ["eval_streams=5000: the validation text has"]),
+        (["--runge-kutta=heun", "--weight-decay=0.1"], ["weight_decay=0.1 is no part"]),
     ],
 )
 def test_bad_input(flags, words, story, tmp_path, monkeypatch, capsys):
@@ -323,8 +327,10 @@ def test_barriers_are_counted_against_the_control():
 
     def notes(barrier, control):
         rows = [
-            {"control": False, "train_barrier": barrier},
-            {"control": True, "train_barrier": control},
+            {"pair": "a - b", "control": False, "train_barrier": barrier},
+            {"pair": "a - a_reordered", "control": True, "train_barrier": control},
+            # Two things differ.
+            {"pair": "b - a_reordered", "control": False, "train_barrier": 9.0},
         ]
         return " ".join(lines._notes(rows, dataset))
 
@@ -348,3 +354,34 @@ def test_bad_lines(flags, words, tmp_path, capsys):
     assert command("line", f"--run-dir={tmp_path / 'x'}", *flags) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_more_windows_than_there_are(story, tmp_path, capsys):
+    flags = [f"--dataset={story}", "--level=characters", "--windows=9000"]
+    assert command("line", f"--run-dir={tmp_path / 'x'}", *flags) == 2
+    assert "windows=9000: the" in capsys.readouterr().err
+    assert not list(tmp_path.glob("x/networks/*"))
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "words"),
+    [
+        ("digits", ["--model=lstm"], "model='lstm' reads text, and dataset='digits'"),
+        ("language", ["--model=mlp"], "initial_carry"),
+    ],
+)
+def test_a_model_of_another_kind(module, flags, words, story, tmp_path, capsys):
+    where = f"--run-dir={tmp_path / 'run'}"
+    if module == "language":
+        # The preset's width is no field of it.
+        fields = {"batch_size": 4, "window": 10, "eval_streams": 1}
+        preset = dataclasses.replace(
+            language.PRESETS["quick"], model_options={},
+            fields={**language.PRESETS["quick"].fields, **fields},
+        )  # fmt: skip
+        given = [f"--dataset={story}", *flags, where]
+        status = main("language", "", {"quick": preset}, given, TEXTS)
+    else:
+        status = main("digits", "", digits.PRESETS, [*flags, where])
+    assert status == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

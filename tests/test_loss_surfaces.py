@@ -218,6 +218,15 @@ def test_widths_maxima_levels_and_slopes():
     assert level(np.array([0, 80, 89.2]), np.array([90.0]), 1) == 1
     assert level(np.array([0, 80, 85.0]), np.array([90.0]), 1) == 2  # never
     assert switching.slope_after(np.array([0, 9, 7, 5.0]), 1) == pytest.approx(-2)
+    # Runs that failed, before the switch, after it, and the one that is compared with.
+    for failed, new in (
+        ([0.0], [90.0]),
+        ([0, 80, np.nan], [90.0]),
+        ([0, 90], [np.nan]),
+    ):
+        assert np.isnan(level(np.array(failed), np.array(new), 1))
+    assert np.isnan(switching.slope_after(np.array([0.0]), 1))
+    assert np.isnan(switching.slope_after(np.array([0, 1, np.nan]), 1))
 
 
 def test_areas_by_gradients():
@@ -474,6 +483,9 @@ def test_2_10_minima():
         return criteria.are_minima(values, values, np.ones(5))[1]
 
     assert outcomes(rising) == outcomes(convex) == THREE
+    # Of every seed, and not of their mean.
+    most = np.array([5.0, 5, 5, 5, -0.1])
+    assert verdict(rising(most)) == verdict(convex(most)) == "undecided"
 
 
 def test_2_11_extremes():

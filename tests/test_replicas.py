@@ -7,6 +7,8 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.arguments import resolve
+from experiments.digits import PRESETS
 from lrscape import data, models, training, transforms
 from lrscape.errors import InputError
 from lrscape.training import (
@@ -190,6 +192,11 @@ def test_the_choice_follows_the_measurement(digits, monkeypatch, seconds, togeth
     assert choice.ratio == pytest.approx(seconds[1] / 2)
     assert f"{choice.ratio:.2f}" in choice.why
     assert not replicas.choose_together(*arguments, [5]).together
+    # A run's settings hold what does not go with as few epochs as are timed.
+    run = resolve(
+        "digits", PRESETS, "quick", {"snapshot_epochs": [20], "num_devices": 1}, None
+    )
+    assert replicas.choose_together(*arguments[:3], run, SEEDS).together == together
 
     def out_of_memory(*runs):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
@@ -197,6 +204,13 @@ def test_the_choice_follows_the_measurement(digits, monkeypatch, seconds, togeth
     monkeypatch.setattr(replicas, "_timed", out_of_memory)
     choice = replicas.choose_together(*arguments, SEEDS)
     assert not choice.together and "memory" in choice.why
+
+    def not_finite(*runs):
+        raise NonFiniteLossError(3)
+
+    monkeypatch.setattr(replicas, "_timed", not_finite)
+    choice = replicas.choose_together(*arguments, SEEDS)
+    assert not choice.together and "non-finite" in choice.why
 
 
 def test_the_choice_is_measured(digits):

@@ -11,6 +11,7 @@ import pytest
 from experiments import digits, imagenet, kinds, seeds
 from experiments.arguments import Arguments, resolve
 from experiments.bench import seeds as bench
+from experiments.finish import as_dataset
 from experiments.train import main
 from lrscape.errors import InputError
 from lrscape.records import Records
@@ -319,3 +320,16 @@ def test_the_benchmark_times_as_many_updates(capsys):
     assert (found["seeds"], found["updates"]) == (2, 3)
     assert found["table"]["one after another"]["ratio"] == 1.0
     assert "in one program" in capsys.readouterr().out
+
+
+def test_what_the_last_line_lacks_is_kept():
+    lines = [
+        {"step": 1, "test_loss": 0.5, "images_per_second": None},
+        {"step": 2, "test_loss": 0.4, "images_per_second": 3.0},
+        {"step": 3, "images_per_second": 2.0},
+    ]
+    found = as_dataset(lines)
+    np.testing.assert_array_equal(found.test_loss, [0.5, 0.4, np.nan])
+    np.testing.assert_array_equal(found.images_per_second, [np.nan, 3, 2])
+    assert found.images_per_second.dtype == float
+    assert found.images_per_second.attrs["units"] == "1/s"

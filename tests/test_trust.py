@@ -285,6 +285,12 @@ def test_files_from_before_there_were_checksums(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert seals.read(tmp_path / "x.json") == {"a": 1}
     assert seals.read_lines(tmp_path / "x.jsonl") == [{"step": 1}, {"step": 2}]
+    # A run of that time goes on as it is.
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    records = Records(tmp_path)
+    records.append_metrics({"step": 2})
+    assert records.metrics() == [{"step": 1}, {"step": 2}]
 
 
 def test_a_finished_run_that_lost_lines(finished, tmp_path):

@@ -132,6 +132,7 @@ def as_dict(claim: Claim) -> dict[str, Any]:
             "name": condition.name,
             "values": [float(value) for value in condition.values],
             "shown": condition.shown,
+            "p_values": condition.p_values and list(condition.p_values),
         }
         for condition in claim.conditions
     ]

@@ -282,8 +282,9 @@ def distance_falls(slopes: Mapping[float, np.ndarray]) -> list[Claim]:
     return [
         Claim(
             "2.7", f"the distance falls from ADAM to SGD, weight decay {decay:g}",
-            # In all of them: the slowest counts.
-            [below("largest slope an epoch", values.max(axis=0))],
+            # In all switches, and in all seeds.
+            [every("slopes below 0", values.max(axis=0) < 0, values.max(axis=0),
+                   "largest slope an epoch")],
         )
         for decay, values in slopes.items()
     ]  # fmt: skip
@@ -379,9 +380,10 @@ def are_minima(
     norm = mean_and_interval(gradients)
     return [
         Claim("2.10", "the loss rises beyond the finals",
-              [above("least rise (nats)", rises)]),
+              [every("curves that rise", rises > 0, rises, "least rise (nats)")]),
         Claim("2.10", f"so they are minima (largest gradient's norm {norm})",
-              [above("least eigenvalue of the Hessian", least)]),
+              [every("positive", least > 0, least,
+                     "least eigenvalue of the Hessian")]),
     ]  # fmt: skip
 
 
@@ -407,10 +409,11 @@ def extremes(
         Claim(
             "2.11", f"{start}: without batch norm nothing is learnt, on a plateau",
             [
-                below("loss's change, or distance from chance, as a share", moved,
-                      STILL),
-                below("gradient's norm over a usual start's",
-                      gradients / normal_gradients, STILL),
+                every("changes below 1 %", moved < STILL, moved,
+                      "loss's change, or distance from chance, as a share"),
+                every("gradients below 1 % of a usual start's",
+                      gradients / normal_gradients < STILL,
+                      gradients / normal_gradients, "gradient's norm over it"),
             ],
         ),
         Claim(
@@ -421,6 +424,23 @@ def extremes(
             ],
         ),
     ]  # fmt: skip
+
+
+def every(what: str, holds: Any, values: Any, name: str) -> Condition:
+    """That something holds of all seeds, not merely of their mean.
+
+    Args:
+        what: holds, in a few words.
+        holds: (seeds,), whether it does.
+        values: (seeds,), of which it holds; NaN is not known.
+        name: of the values.
+    """
+    values = np.asarray(values, float)
+    share = np.where(np.isfinite(values), np.asarray(holds, float), np.nan)
+    shown = f"all {what}: {np.nansum(share):g} of {len(share)} ({name} "
+    return above("", share, 1 - 0.5 / len(share))._replace(
+        name=f"{shown}{mean_and_interval(values)})", shown="> all but one"
+    )
 
 
 def normalised(curves: Any) -> np.ndarray:

@@ -22,7 +22,7 @@ def corners_of_triangle(grid: int) -> tuple[np.ndarray, np.ndarray]:
 
     Example:
         >>> x, y = corners_of_triangle(3)
-        >>> print(x[2], y[2], x[0])
+        >>> print(x[2], y[2], abs(x[0]))
         [ 1.  0. -1.] [-1. -1. -1.] [0. 0. 0.]
     """
     alpha, beta = np.meshgrid(*[np.linspace(0, 1, grid)] * 2, indexing="ij")

@@ -123,7 +123,7 @@ def accuracy(history: Sequence[Row]) -> np.ndarray:
     return np.array([100 * (1 - row.get("train_error", 1.0)) for row in history])
 
 
-def epochs_to_level(switched: np.ndarray, new: np.ndarray, epoch: int) -> int:
+def epochs_to_level(switched: np.ndarray, new: np.ndarray, epoch: int) -> float:
     """Epochs after a switch until accuracy is within `LEVEL` of the new method's.
 
     Args:
@@ -134,24 +134,31 @@ def epochs_to_level(switched: np.ndarray, new: np.ndarray, epoch: int) -> int:
 
     Returns:
         The epochs; one more than were left where the level is not reached; 0 where it
-        was at that level already.
+        was at that level already; NaN where a run failed.
 
     Example:
         >>> epochs_to_level(np.array([0, 50, 60, 89.5, 90]), np.array([0, 90.0]), 2)
-        1
+        1.0
     """
-    near = np.abs(switched[epoch:] - new[-1]) <= LEVEL
-    return int(np.argmax(near)) if near.any() else len(near)
+    after = switched[epoch:]
+    if not len(after) or not np.isfinite([*after, new[-1]]).all():
+        return float("nan")
+    near = np.abs(after - new[-1]) <= LEVEL
+    return float(np.argmax(near) if near.any() else len(near))
 
 
 def slope_after(distances: np.ndarray, epoch: int) -> float:
     """The slope of the distance over the epochs after a switch, a least-squares fit.
+
+    NaN where a run failed.
 
     Example:
         >>> round(slope_after(np.array([0.0, 5.0, 9.0, 8.0, 7.0]), 2), 6)
         -1.0
     """
     after = distances[epoch:]
+    if len(after) < 2 or not np.isfinite(after).all():
+        return float("nan")
     return float(np.polyfit(np.arange(len(after)), after, 1)[0])
 
 

@@ -20,6 +20,7 @@ from experiments.flags import (
 )
 from experiments.kinds import Evaluate, Kind
 from lrscape.data import Text, perplexity, unigram_perplexity
+from lrscape.errors import InputError
 from lrscape.runs import TextRunConfig
 from lrscape.training import (
     TextState,
@@ -161,6 +162,13 @@ class Texts(Kind):
 
     def prepare(self, data: Text, config: TextRunConfig) -> None:
         """See `Kind.prepare`."""
+        for part in ("validation", "test"):
+            if (count := len(getattr(data, part))) <= config.eval_streams:
+                raise InputError(
+                    f"eval_streams={config.eval_streams}: the {part} text has {count} "
+                    "tokens, and they need one more than streams; give fewer streams, "
+                    "or more text (--test-tokens)"
+                )
         baseline = self.baseline(data)["unigram_perplexity"]
         print(
             f"{len(data.train):,} {data.level} of {data.num_classes:,} kinds; the "

@@ -150,6 +150,7 @@ def run(presets: Mapping[str, Preset], arguments: LineArguments) -> Result:
     """
     settings = _settings(arguments)
     root = arguments.run_dir or Path("runs") / f"language-line-{arguments.preset}"
+    _check_windows(presets, arguments, settings)
     with compiled_once(root / "compiled"):
         runs = {
             method: _trained(presets, arguments, settings, method, root)
@@ -194,6 +195,52 @@ def _settings(arguments: LineArguments) -> dict[str, Any]:
     return values
 
 
+def _check_windows(
+    presets: Mapping[str, Preset], arguments: LineArguments, settings: Mapping[str, Any]
+) -> None:
+    """Raises InputError for more windows than the text has."""
+    if (windows := settings["windows"]) is None:
+        return
+    flags = _flags(presets, arguments, settings, settings["methods"][0])
+    config = TEXTS.resolve(
+        "language", presets, arguments.preset, flags.given(), arguments.data_dir
+    )
+    text = config.load_data()
+    for part in PARTS:
+        count = (len(getattr(text, part)) - 1) // config.window
+        if windows > count:
+            raise InputError(
+                f"windows={windows}: the {part} text has {count} of {config.window} "
+                "tokens; give fewer, or 0 for all"
+            )
+
+
+def _flags(
+    presets: Mapping[str, Preset],
+    arguments: LineArguments,
+    settings: Mapping[str, Any],
+    method: str,
+) -> TextArguments:
+    """A method's run, but for where it lies."""
+    kind = METHODS[method.removesuffix(OTHER_ORDER)]
+    fields = {
+        "dataset": arguments.dataset, "level": arguments.level,
+        "features": arguments.features, "epochs": settings["epochs"],
+        "train_tokens": settings["train_tokens"],
+        "test_tokens": settings["test_tokens"],
+    }  # fmt: skip
+    if method.endswith(OTHER_ORDER):
+        fields["offset"] = presets[arguments.preset].fields["window"] // 2
+    return TextArguments(
+        preset=arguments.preset,
+        data_dir=arguments.data_dir,
+        seed=arguments.seed,
+        peak_lr=kind.rates[arguments.preset],
+        **{k: v for k, v in fields.items() if v is not None},
+        **kind.flags,
+    )
+
+
 def _trained(
     presets: Mapping[str, Preset],
     arguments: LineArguments,
@@ -202,27 +249,11 @@ def _trained(
     root: Path,
 ) -> TextRun:
     """A method's finished run, trained unless it is there."""
-    kind = METHODS[method.removesuffix(OTHER_ORDER)]
-    preset = presets[arguments.preset].fields
-    rate = kind.rates[arguments.preset]
-    fields = {
-        "dataset": arguments.dataset, "level": arguments.level,
-        "features": arguments.features, "epochs": settings["epochs"],
-        "train_tokens": settings["train_tokens"],
-        "test_tokens": settings["test_tokens"],
-    }  # fmt: skip
-    if method.endswith(OTHER_ORDER):
-        fields["offset"] = preset["window"] // 2
     run_dir = root / "networks" / method
-    flags = TextArguments(
-        preset=arguments.preset,
+    flags = dataclasses.replace(
+        _flags(presets, arguments, settings, method),
         run_dir=run_dir,
         resume=Records(run_dir).exists(),
-        data_dir=arguments.data_dir,
-        seed=arguments.seed,
-        peak_lr=rate,
-        **{k: v for k, v in fields.items() if v is not None},
-        **kind.flags,
     )
     print(f"{method}:")
     if status := train("language", presets, flags, TEXTS):
@@ -407,7 +438,12 @@ def _notes(rows: list[dict[str, Any]], dataset: xr.Dataset) -> list[str]:
     notes = [
         f"test perplexity: {scores}; unigram {dataset.attrs['unigram_perplexity']:.2f}"
     ]
-    others = [row["train_barrier"] for row in rows if not row["control"]]
+    # Two optimizers by the same order: one thing differs.
+    others = [
+        row["train_barrier"]
+        for row in rows
+        if not row["control"] and OTHER_ORDER not in row["pair"]
+    ]
     controls = [row["train_barrier"] for row in rows if row["control"]]
     if others:
         above = sum(barrier > 0 for barrier in others)

@@ -321,12 +321,19 @@ def unevenness(seeds: list[list[Row]]) -> np.ndarray:
 
 def fig12(lab: Lab) -> Result:
     """Figure 12: directions of batch norm's parameters and of all others."""
-    rows, variables = [], {}
+    rows: list[dict[str, Any]] = []
+    variables = {}
     drawn: dict[str, Figure] = {}
     for pair in lab.pairs("fig12"):
         model, dataset = pair
         by_kind = norm_draws(lab, pair)
         for kind, seeds in by_kind.items():
+            if not seeds:
+                rows.append(
+                    {"network": model, "data": dataset, "direction": NORM_KINDS[kind],
+                     "draws": "none: it has no batch norm"}
+                )  # fmt: skip
+                continue
             cs = np.array([either_way(one)[0] for one in seeds])
             rows.append(
                 {

@@ -182,7 +182,9 @@ def interactive_surface(
     x, y, values = _surface(result, variable)
     z, name = _heights(result, variable, values, log)
     use_log = name.startswith("log")
-    names = [label(result[dim]) for dim in result[variable].dims]
+    # What stands in a file is text, and no markup of Plotly's.
+    name = as_text(name)
+    names = [as_text(label(result[dim])) for dim in result[variable].dims]
     figure = go.Figure(
         go.Surface(
             x=x,
@@ -192,7 +194,7 @@ def interactive_surface(
             customdata=values.T,
             colorbar={"title": name},
             hovertemplate=f"{names[0]} %{{x:.4g}}<br>{names[1]} %{{y:.4g}}<br>"
-            f"{label(result[variable])} %{{customdata:.4g}}<extra></extra>",
+            f"{as_text(label(result[variable]))} %{{customdata:.4g}}<extra></extra>",
         )
     )
     missing = ~np.isfinite(z)

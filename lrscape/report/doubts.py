@@ -68,7 +68,7 @@ def _training(run: RunOnDisk) -> list[str]:
     found = []
     if run.diverged is not None:
         found.append(f"its loss stopped being finite at update {run.diverged:g}")
-    elif not run.finished and (run.config or run.metrics):
+    elif not run.finished and ("model" in run.config or run.metrics):
         at = run.last.get("epoch")
         of = "" if run.epochs is None else f" of {run.epochs:g}"
         what = "before its first measurement" if at is None else f"after epoch {at:g}"

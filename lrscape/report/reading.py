@@ -143,8 +143,8 @@ def read_run(path: Path) -> RunOnDisk:
             f"{way_out}"
         )
     run = _read(path)
-    if run.is_paper:
-        for child in sorted(path.iterdir()):
+    if run.is_paper or "seeds" in run.config:
+        for child in sorted([*path.iterdir(), *path.glob("networks/*")]):
             if child.is_dir() and (child / "config.json").is_file():
                 network = RunOnDisk(child, child.name)
                 _read_config(network)

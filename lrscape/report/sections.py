@@ -40,20 +40,24 @@ def numbers_of(run: RunOnDisk) -> str:
         what += f", {config['schedule']} rate"
     numbers: dict[str, str] = {}
     for part in ("test", "validation", "train"):
-        if (value := last.get(f"{part}_error")) is not None:
+        if (value := last.get(f"{part}_perplexity")) is not None:
+            numbers[f"{part} perplexity"] = f"{value:.2f}"
+        elif (value := last.get(f"{part}_error")) is not None:
             numbers[f"{part} error"] = f"{100 * value:.2f} %"
     summary = run.summary or {}
     best = summary.get("best")
     by = str(summary.get("best_by"))
     if isinstance(best, dict) and isinstance(best.get(by), int | float):
         name = f"least {by.replace('_', ' ')}"
-        numbers[name] = f"{100 * best[by]:.2f} %"
+        is_share = by.endswith("_error")
+        numbers[name] = f"{100 * best[by]:.2f} %" if is_share else f"{best[by]:.2f}"
     if "epoch" in last:
         numbers["epochs"] = f"{last['epoch']:g}"
     for key, name, unit in (
         ("parameters", "parameters", ""),
         ("seconds", "seconds", " s"),
         ("images_per_second", "images a second", ""),
+        ("tokens_per_second", "tokens a second", ""),
     ):
         if isinstance(value := summary.get(key), int | float):
             numbers[name] = f"{value:,.0f}{unit}"

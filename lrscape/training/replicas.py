@@ -18,7 +18,7 @@ from lrscape.errors import InputError
 from lrscape.landscape.loops import convolutions
 from lrscape.training.config import Config
 from lrscape.training.devices import choose_devices
-from lrscape.training.fit import fit, pass_through, scan_steps
+from lrscape.training.fit import NonFiniteLossError, fit, pass_through, scan_steps
 from lrscape.training.state import TrainState, make_initial_state
 
 # Timed calls of each program, after two that are not.
@@ -193,15 +193,17 @@ def choose_together(
     assert isinstance(data, Dataset)
     length = scan_steps(config, choose_devices(config.num_devices, config.batch_size))
     updates = (2 + REPEATS) * length
-    config = dataclasses.replace(
-        config, epochs=-(-updates // config.steps_per_epoch(data))
-    )
+    # What else a run's configuration holds may not go with so few epochs.
+    own = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config)}
+    config = Config(**{**own, "epochs": -(-updates // config.steps_per_epoch(data))})
     one = dataclasses.replace(config, seed=seeds[0])
     try:
         apart_, together_ = _timed(
             fit(model, data, tx, one, yield_every=length, donate=True),
             fit_seeds(model, data, tx, config, seeds, yield_every=length, donate=True),
         )
+    except NonFiniteLossError:
+        return Choice(False, None, "one after another: a first seed turned non-finite")
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
