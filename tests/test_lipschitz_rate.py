@@ -54,8 +54,8 @@ def summary(root, item):
 
 
 def rows_of(root, name):
-    (file,) = root.glob(f"{name}/results/history.json")
-    return json.loads(file.read_text())
+    (path,) = root.glob(name)
+    return Records(path).load_result_summary("history")
 
 
 @pytest.mark.slow
