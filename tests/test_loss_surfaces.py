@@ -281,7 +281,9 @@ def test_table_1(root, monkeypatch):
 
 @pytest.mark.slow
 def test_all(tmp_path, monkeypatch):
-    plan = dataclasses.replace(TINY, optimizers=("sgd", "adam", "adadelta"), seeds=1)
+    plan = dataclasses.replace(
+        TINY, optimizers=("sgd", "adam", "adadelta", "rk2"), grid=3
+    )
     monkeypatch.setitem(PRESETS, "quick", {"mlp": plan})
     assert call(tmp_path, "all") == 0
     kept = json.loads((tmp_path / "results" / "claims.json").read_text())
