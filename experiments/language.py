@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["line"]:
         return lines.main(PRESETS, given[1:])
-    return train("language", __doc__, PRESETS, given, TEXTS)
+    return train("language", __doc__, PRESETS, argv, TEXTS)
 
 
 if __name__ == "__main__":

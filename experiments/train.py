@@ -12,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import io
+import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,12 +78,32 @@ def main(
         return train(experiment, presets, arguments, kind)
     except (InputError, CorruptCheckpointError) as error:
         return _say(error, 2, arguments.debug)
-    except (NonFiniteLossError, StorageError) as error:
+    except NonFiniteLossError as error:
+        return _say(error, 1, arguments.debug)
+    except StorageError as error:
+        if argv is None:
+            _leave_within(10.0, 1)
         return _say(error, 1, arguments.debug)
     except KeyboardInterrupt:
         # During training it is noted, see `noted_signals`.
         print("\ninterrupted; what was saved is whole", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _leave_within(seconds: float, status: int) -> None:
+    """Ends this process even if a thread that writes a checkpoint never ends.
+
+    Orbax's may wait for ever for a write that a full disk has refused.
+    """
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _say(error: Exception, status: int, debug: bool) -> int:

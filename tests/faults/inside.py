@@ -51,7 +51,9 @@ def enter(log, work, arguments, armed):
 def run(experiment, presets, *flags):
     """Trains from a command line; leaves what the run came to beside it."""
     run_dir = next(f for f in flags if f.startswith("--run-dir=")).partition("=")[2]
-    status = train.main(experiment, "", presets, list(flags))
+    # As the process's own command line: what follows is its end.
+    sys.argv = [experiment, *flags]
+    status = train.main(experiment, "", presets)
     if status == 0:
         Path(f"{run_dir}.found").write_text(json.dumps(found_in(run_dir)))
     return status
