@@ -265,8 +265,10 @@ class Records:
             for variable, array in dataset.variables.items()
             if array.ndim and array.size and array.dtype.kind in "fiub"
         }
+        # In memory: HDF5 itself crashes the process on a disk that fills up.
+        content = dataset.to_netcdf(engine="h5netcdf", encoding=checked)
         with self._aside(file) as aside:
-            dataset.to_netcdf(aside, engine="h5netcdf", encoding=checked)
+            aside.write_bytes(content)
         return file
 
     def load_result(self, name: str) -> xr.Dataset:
