@@ -23,11 +23,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import tyro
 
-from experiments.paper import check_flags, command_line, make
+from experiments.paper import changes, check_flags, command_line, flags_given, make
 from experiments.valleys.items import ITEMS
 from experiments.valleys.settings import DATASETS, PRESETS, Lab, check
 from lrscape import models
@@ -87,20 +86,9 @@ def lab_of(arguments: Arguments) -> Lab:
         if name == "lstm":
             raise InputError("models='lstm' reads text, and not images; choose another")
     settings = PRESETS[arguments.preset]
-    changes: dict[str, Any] = {
-        field: getattr(arguments, field)
-        for field in ("seeds", "sgd_epochs", "swa_epochs", "swa_from")
-        if getattr(arguments, field) is not None
-    }
-    if arguments.examples is not None:
-        changes["examples"] = arguments.examples or None
-    plan = dataclasses.replace(settings.plan, **changes)
-    ends = {
-        field: getattr(arguments, field)
-        for field in ("r", "zeta")
-        if getattr(arguments, field) is not None
-    }
-    survey = dataclasses.replace(settings.survey, **ends)
+    asked = changes(arguments, "seeds", "sgd_epochs", "swa_epochs", "swa_from")
+    plan = dataclasses.replace(settings.plan, **asked)
+    survey = dataclasses.replace(settings.survey, **flags_given(arguments, "r", "zeta"))
     settings = dataclasses.replace(settings, plan=plan, survey=survey)
     check(settings)
     root = arguments.run_dir or Path("runs") / f"asymmetric_valleys-{arguments.preset}"

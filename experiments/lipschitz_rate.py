@@ -30,8 +30,7 @@ import tyro
 
 from experiments.lipschitz.items import ITEMS, TASKS
 from experiments.lipschitz.settings import DATASETS, PRESETS, Lab
-from experiments.paper import check_flags, command_line, make
-from lrscape.errors import InputError
+from experiments.paper import changes, check_flags, command_line, make
 from lrscape.transforms.lipschitz import FORMS
 
 # Where K_z may come from.
@@ -83,19 +82,10 @@ def lab_of(arguments: Arguments) -> Lab:
     )
     plans = {}
     for task, plan in PRESETS[arguments.preset].items():
-        changes: dict[str, Any] = {
-            field: getattr(arguments, field)
-            for field in ("epochs", "seeds", "feed", "form")
-            if getattr(arguments, field) is not None
-        }
-        if arguments.examples is not None:
-            changes["examples"] = arguments.examples or None
-        if arguments.examples and arguments.examples < plan.batch_size:
-            raise InputError(
-                f"examples={arguments.examples} must be at least one batch, "
-                f"{plan.batch_size}, or 0 for all"
-            )
-        plans[task] = dataclasses.replace(plan, **changes)
+        asked = changes(
+            arguments, "epochs", "seeds", "feed", "form", batch_size=plan.batch_size
+        )
+        plans[task] = dataclasses.replace(plan, **asked)
     root = arguments.run_dir or Path("runs") / f"lipschitz_rate-{arguments.preset}"
     return Lab(arguments.preset, plans, root, arguments.data_dir, arguments.dataset)
 

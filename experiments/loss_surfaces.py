@@ -22,7 +22,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -30,7 +29,7 @@ from experiments.minima.items import ITEMS
 from experiments.minima.methods import NAMES
 from experiments.minima.plans import MODELS, PRESETS
 from experiments.minima.settings import DATASETS, Lab
-from experiments.paper import check_flags, command_line, make
+from experiments.paper import changes, check_flags, command_line, make
 from lrscape.errors import InputError, unknown_name
 
 
@@ -87,19 +86,15 @@ def lab_of(arguments: Arguments) -> Lab:
         raise InputError(f"optimizers={' '.join(arguments.optimizers or ())!r} repeats")
     plans = {}
     for model, plan in PRESETS[arguments.preset].items():
-        changes: dict[str, Any] = {
-            field: getattr(arguments, field)
-            for field in ("epochs", "seeds", "optimizers", "grid")
-            if getattr(arguments, field) is not None
-        }
-        if arguments.examples is not None:
-            changes["examples"] = arguments.examples or None
-        if arguments.examples and arguments.examples < plan.batch_size:
-            raise InputError(
-                f"examples={arguments.examples} must be at least one batch, "
-                f"{plan.batch_size}, or 0 for all"
-            )
-        plans[model] = dataclasses.replace(plan, **changes)
+        asked = changes(
+            arguments,
+            "epochs",
+            "seeds",
+            "optimizers",
+            "grid",
+            batch_size=plan.batch_size,
+        )
+        plans[model] = dataclasses.replace(plan, **asked)
     root = arguments.run_dir or Path("runs") / f"loss_surfaces-{arguments.preset}"
     lab = Lab(
         arguments.preset, arguments.model, plans, root, arguments.data_dir,

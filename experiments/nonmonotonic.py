@@ -25,7 +25,7 @@ from typing import Any
 
 import tyro
 
-from experiments.paper import check_flags, command_line, make
+from experiments.paper import changes, check_flags, command_line, make
 from experiments.peaks.deep import TABLES
 from experiments.peaks.items import ITEMS, tasks_of
 from experiments.peaks.settings import DATASETS, PRESETS, Lab
@@ -81,13 +81,7 @@ def lab_of(arguments: Arguments) -> Lab:
     touched = {task for item in looked_at for task in tasks_of(item)}
     plans = {}
     for task, plan in settings.plans.items():
-        changes: dict[str, Any] = {
-            field: getattr(arguments, field)
-            for field in ("epochs", "seeds")
-            if getattr(arguments, field) is not None
-        }
-        if arguments.examples is not None:
-            changes["examples"] = arguments.examples or None
+        asked = changes(arguments, "epochs", "seeds")
         whole = task == "descent"  # all examples are one batch
         if (
             task in touched
@@ -100,7 +94,7 @@ def lab_of(arguments: Arguments) -> Lab:
                 f"examples={arguments.examples} must be at least one batch, "
                 f"{plan.batch_size} of {task}, or 0 for all"
             )
-        plans[task] = dataclasses.replace(plan, **changes)
+        plans[task] = dataclasses.replace(plan, **asked)
     sweep = settings.sweep
     if arguments.seeds is not None:
         sweep = dataclasses.replace(sweep, seeds=arguments.seeds)

@@ -104,6 +104,37 @@ def check_flags(
             raise InputError(f"{field}={value} must be {lowest} or more")
 
 
+def flags_given(arguments: Any, *fields: str) -> dict[str, Any]:
+    """Those of some flags that were given, by name."""
+    return {
+        field: value
+        for field in fields
+        if (value := getattr(arguments, field)) is not None
+    }
+
+
+def changes(
+    arguments: Any, *fields: str, batch_size: int | None = None
+) -> dict[str, Any]:
+    """What flags change of a plan: those of some fields, and ``examples``, 0 being all.
+
+    Args:
+        arguments: of the command line.
+        fields: that flag and plan call by one name.
+        batch_size: the plan's; None: any number of examples will do.
+
+    Raises:
+        InputError: fewer examples than a batch.
+    """
+    found, examples = flags_given(arguments, *fields), arguments.examples
+    if examples and batch_size is not None and examples < batch_size:
+        raise InputError(
+            f"examples={examples} must be at least one batch, {batch_size}, or 0 for "
+            "all"
+        )
+    return found if examples is None else {**found, "examples": examples or None}
+
+
 def make(
     items: Mapping[str, Callable[[Any], Result]],
     wanted: Iterable[str],

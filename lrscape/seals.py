@@ -92,7 +92,16 @@ def sealed_line(value: dict[str, Any]) -> str:
         '{"step": 1, "crc": "3daa833a"}\n'
     """
     body = json.dumps(value)[:-1]
-    return f'{body}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n'
+    return f'{body}, "crc": "{_crc(body)}"}}\n'
+
+
+def _crc(body: str) -> str:
+    return f"{zlib.crc32(body.encode()):08x}"
+
+
+def _holds(match: re.Match[str]) -> bool:
+    """Whether the checksum of a line is that of what stands before it."""
+    return _crc(match[1]) == match[2]
 
 
 def begins_plain(file: Path) -> bool:
@@ -109,7 +118,7 @@ def read_line(line: str) -> dict[str, Any]:
         ValueError: it is no object, or not what was written.
     """
     match = _LINE.fullmatch(line)
-    if match and f"{zlib.crc32(match[1].encode()):08x}" != match[2]:
+    if match and not _holds(match):
         raise ValueError("its checksum is of another line")
     value = json.loads(line)
     if not isinstance(value, dict):
@@ -136,8 +145,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     any_sealed = any(matches)
     found = []
     for number, (line, match) in enumerate(zip(lines, matches, strict=True), 1):
-        whole = match and f"{zlib.crc32(match[1].encode()):08x}" == match[2]
-        if any_sealed and not whole:
+        if any_sealed and not (match and _holds(match)):
             raise InputError(f"{file} was changed on disk, line {number}; {_WAY_OUT}")
         try:
             value = json.loads(line)
