@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.minima import probes
 from experiments.minima.alignment import aligned
@@ -237,12 +239,15 @@ def _figure(
     """All pairs on a page: below the diagonal surfaces, above it functions."""
     names = lab.plan.optimizers
     count = len(names)
-    figure = Figure(figsize=(0.9 + 1.75 * count, 1.0 + 1.6 * count))
+    cells = max(count, 6)  # of fewer, the words around them would not fit
+    figure = Figure(figsize=(0.9 + 1.75 * cells, 1.0 + 1.6 * cells))
     norm = norm_of(list(surfaces.values()))
     x, y = corners_of_triangle(lab.plan.grid)
     most = 1.05 * max(map(max, curves.values()))
     last = lab.plan.grid - 1
-    left, bottom, right, top = 0.03, 0.07, 0.985, 0.955
+    # Surfaces of few are large, and reach below their boxes.
+    bottom = 0.07 if count > 4 else 0.14
+    left, right, top = 0.03, 0.985, 0.955
     width, height = (right - left) / count, (top - bottom) / count
     for i, j in itertools.product(range(count), repeat=2):
         box = [left + j * width, top - (i + 1) * height, width, height]
@@ -278,6 +283,10 @@ def _figure(
         label="training loss (nats): the start behind, left the column's minimum, "
         "right the row's",
     )  # fmt: skip
+    if isinstance(norm, LogNorm):  # less than a decade has labels too
+        bar.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        bar.xaxis.set_major_formatter("{x:g}")
+        bar.xaxis.set_minor_formatter(NullFormatter())
     bar.tick_params(labelsize=7)
     bar.xaxis.label.set_fontsize(8)
     figure.text(
