@@ -5,7 +5,9 @@
 Measures the claims that are named, all where none is, by the criterion of each; trains
 what is missing, into the directories that the papers' own commands use. What is
 measured is kept, every seed's value of it, and the same command goes on from there.
-Writes the verdicts as results/claims.json, and one page to look at.
+Papers are measured at once, each by a process (--workers); what fails keeps nothing
+else from being measured. Writes the verdicts as results/claims.json, and one page to
+look at.
 
 Verdicts: supported, contradicted, undecided (the seeds do not suffice), too few seeds,
 not measured (and why).
@@ -22,9 +24,10 @@ from typing import Any
 
 import tyro
 
-from experiments.judging.measure import Part, claims_in, measure, measured, parts_of
+from experiments.judging.measure import Part, claims_in, measured, parts_of
 from experiments.judging.registry import CLAIMS
 from experiments.judging.table import judged_papers, page, printed, rows_of
+from experiments.judging.workers import default_workers, fitting, measure_all, said
 from experiments.paper import as_text, command_line
 from experiments.verdicts import INTERVALS
 from lrscape.errors import InputError, unknown_name
@@ -45,6 +48,8 @@ class Arguments:
         budget: such as 30m or 2h: what is not expected to fit is left out, the dearest
             first.
         again: measure anew what is kept.
+        workers: processes that measure parts of different papers at once; default: one
+            for each CPU core, and one in all where there is an accelerator.
         run_dir: where verdicts are kept; default: runs/claims-PRESET.
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
@@ -56,6 +61,7 @@ class Arguments:
     list: bool = False
     budget: str | None = None
     again: bool = False
+    workers: int | None = None
     run_dir: Path | None = None
     data_dir: Path | None = None
     debug: bool = False
@@ -104,6 +110,8 @@ def run(arguments: Arguments) -> None:
     """Measures, judges and writes the table."""
     if arguments.preset not in PRESETS:
         raise unknown_name("preset", arguments.preset, PRESETS)
+    if arguments.workers is not None and arguments.workers < 1:
+        raise InputError(f"workers={arguments.workers} must be 1 or more")
     wanted, budget = names_of(arguments.claims), seconds_of(arguments.budget)
     parts = parts_of(wanted)
     if arguments.list:
@@ -121,21 +129,51 @@ def run(arguments: Arguments) -> None:
         )
     notes = [INTERVALS]
     with records.lock():
-        started, found = time.monotonic(), {}
-        for part in parts:
-            kept = measured(part, records, arguments.preset)
-            if kept is None or arguments.again:
-                left = budget - (time.monotonic() - started)
-                if part.minutes * 60 > left:
-                    notes.append(
-                        f"{', '.join(part.claims)}: left out, expected to take "
-                        f"{part.minutes:g} minutes of {left / 60:.0f} that were left"
-                    )
-                    continue
-                print(f"measuring {', '.join(part.claims)} ({part.name})")
-                kept = measure(part, records, arguments.preset, arguments.data_dir)
-            found[part] = kept
+        found = {} if arguments.again else _kept(parts, records, arguments.preset)
+        missing = [part for part in parts if part not in found]
+        _measure(missing, found, notes, records, arguments, budget)
         _write(records, found, wanted, arguments.preset, notes)
+
+
+def _kept(parts: list[Part], records: Records, preset: str) -> dict[Part, Any]:
+    found = {part: measured(part, records, preset) for part in parts}
+    return {part: kept for part, kept in found.items() if kept is not None}
+
+
+def _measure(
+    parts: list[Part],
+    found: dict[Part, Any],
+    notes: list[str],
+    records: Records,
+    arguments: Arguments,
+    budget: float,
+) -> None:
+    """Measures parts as long as they fit into the time, the cheapest first."""
+    if not parts:
+        return
+    workers = arguments.workers or default_workers()
+    ends, errors = time.monotonic() + budget, []
+    while chosen := fitting(parts, (ends - time.monotonic()) * workers):
+        parts = [part for part in parts if part not in chosen]
+        for part, outcome in measure_all(
+            chosen, records, arguments.preset, arguments.data_dir, workers
+        ):
+            names = ", ".join(part.claims)
+            if isinstance(outcome, Exception):
+                errors.append(outcome)
+                notes.append(f"{names}: not measured: {outcome}")
+                print(notes[-1], flush=True)
+            else:
+                found[part] = outcome
+                print(f"measured {said(part)}: {outcome['seconds']:.0f} s", flush=True)
+    if errors and not found:
+        raise errors[0]
+    left = max(ends - time.monotonic(), 0) / 60
+    notes += [
+        f"{', '.join(part.claims)}: left out, expected to take {part.minutes:g} "
+        f"minutes where {left:.0f} were left"
+        for part in parts
+    ]
 
 
 def _listed(wanted: list[str], parts: list[Part]) -> list[dict[str, Any]]:

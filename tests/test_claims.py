@@ -2,15 +2,18 @@
 
 import json
 import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments import claims
-from experiments.judging import measure
+from experiments.judging import measure, workers
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.judging.table import judged_papers, page, rows_of
 from experiments.statistics import Claim, Condition, above, below, judge
+from lrscape.errors import InputError
 from lrscape.records import Records
 
 
@@ -53,7 +56,7 @@ def stand_ins(monkeypatch):
 
 
 def call(root, *argv):
-    return claims.main([*argv, f"--run-dir={root}"])
+    return claims.main([*argv, f"--run-dir={root}", "--workers=1"])
 
 
 def kept(root):
@@ -128,16 +131,67 @@ def test_what_was_kept_is_judged_as_it_was_measured(tmp_path):
     assert [judged.verdict for judged in judge(again)] == wanted
 
 
+def stand_in(part, root, preset, data_dir):
+    """Notes when it began and ended, in a process of its own."""
+    began = time.time()
+    time.sleep(0.5)
+    if part.name == "safe":
+        raise InputError("safe=0 must be more")
+    with (Path(root) / "times.txt").open("a") as file:
+        file.write(json.dumps([part.paper, began, time.time()]) + "\n")
+    return {"preset": preset, "claims": [], "seconds": 0.5}
+
+
+def test_papers_are_measured_at_once_and_parts_of_one_after_each_other(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(workers, "_apart", stand_in)
+    parts = measure.parts_of(["2.3", "2.10", "4.4", "5.8", "5.3"])
+    records = Records.create(tmp_path / "run", {})
+    outcomes = dict(workers.measure_all(parts, records, "quick", None, 3))
+    assert set(outcomes) == set(parts)
+    failed = [part.name for part, one in outcomes.items() if isinstance(one, Exception)]
+    assert failed == ["safe"]
+    lines = (tmp_path / "run" / "times.txt").read_text().splitlines()
+    times = [json.loads(line) for line in lines]
+    assert len(times) == len(parts) - 1
+    for paper, began, ended in times:
+        for other, from_, to in times:
+            if (paper, began) != (other, from_) and paper == other:
+                assert ended <= from_ or to <= began
+    assert capsys.readouterr().out.count("measuring") == len(parts)
+
+
+def test_a_part_that_cannot_be_measured_keeps_no_other_from_it(
+    tmp_path, monkeypatch, stand_ins, capsys
+):
+    works = measure.Part.measure
+
+    def measured(part, lab):
+        if part.name == "safe":
+            raise InputError("peak=0 must be more")
+        return works(part, lab)
+
+    monkeypatch.setattr(measure.Part, "measure", measured)
+    assert call(tmp_path, "5.1", "5.8") == 0
+    found = {row["claim"]: row["verdict"] for row in kept(tmp_path)["rows"]}
+    assert found == {"5.1": "supported", "5.8": "not measured"}
+    assert "5.8: not measured: peak=0 must be more" in kept(tmp_path)["notes"]
+    assert call(tmp_path / "other", "5.8") == 2  # nothing at all
+    assert "error: peak=0 must be more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["9.9"], "claims='9.9'"),
         (["--preset=quik"], "quick"),
         (["--budget=soon"], "such as 90s"),
+        (["--workers=0"], "workers=0"),
     ],
 )
 def test_bad_input(tmp_path, argv, message, capsys):
-    assert call(tmp_path, *argv) == 2
+    assert claims.main([*argv, f"--run-dir={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
