@@ -120,14 +120,14 @@ def measure_all(
         try:
             while waiting or running:
                 busy = {part.paper for part in running.values()}
-                while len(running) < workers and (part := next_part(waiting, busy)):
-                    waiting.remove(part)
-                    busy.add(part.paper)
-                    print(f"measuring {said(part)}", flush=True)
+                while len(running) < workers and (chosen := next_part(waiting, busy)):
+                    waiting.remove(chosen)
+                    busy.add(chosen.paper)
+                    print(f"measuring {said(chosen)}", flush=True)
                     made = pool.submit(
-                        _apart, part, str(records.path), preset, data_dir
+                        _apart, chosen, str(records.path), preset, data_dir
                     )
-                    running[made] = part
+                    running[made] = chosen
                 done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 for made in done:
                     measuring = running.pop(made)
