@@ -6,8 +6,8 @@ Measures the claims that are named, all where none is, by the criterion of each;
 what is missing, into the directories that the papers' own commands use. What is
 measured is kept, every seed's value of it, and the same command goes on from there.
 Papers are measured at once, each by a process (--workers); what fails keeps nothing
-else from being measured. Writes the verdicts as results/claims.json, and one page to
-look at.
+else from being measured. Writes the verdicts as results/claims.json, and claims.html,
+one page to look at; `python -m experiments.report` shows them too.
 
 Verdicts: supported, contradicted, undecided (the seeds do not suffice), too few seeds,
 not measured (and why).
@@ -24,9 +24,16 @@ from typing import Any
 
 import tyro
 
-from experiments.judging.measure import Part, claims_in, measured, parts_of
+from experiments.judging.measure import (
+    SEVERAL,
+    Part,
+    claims_in,
+    lab_of,
+    measured,
+    parts_of,
+)
 from experiments.judging.registry import CLAIMS
-from experiments.judging.table import judged_papers, page, printed, rows_of
+from experiments.judging.table import judged_papers, page, printed, rows_of, written
 from experiments.judging.workers import default_workers, fitting, measure_all, said
 from experiments.paper import as_text, command_line
 from experiments.verdicts import INTERVALS
@@ -44,6 +51,8 @@ class Arguments:
     Attributes:
         claims: such as 1.1 3.5, or a paper's number for all of its; default: all.
         preset: quick or paper.
+        models: paper 3's networks, of mlp, vgg11, resnet56; default: mlp by the preset
+            quick, all by paper.
         list: name the claims, say what they take, and measure nothing.
         budget: such as 30m or 2h: what is not expected to fit is left out, the dearest
             first.
@@ -58,6 +67,7 @@ class Arguments:
 
     claims: tyro.conf.Positional[tuple[str, ...]] = ()
     preset: str = "quick"
+    models: tuple[str, ...] = ()
     list: bool = False
     budget: str | None = None
     again: bool = False
@@ -113,7 +123,10 @@ def run(arguments: Arguments) -> None:
     if arguments.workers is not None and arguments.workers < 1:
         raise InputError(f"workers={arguments.workers} must be 1 or more")
     wanted, budget = names_of(arguments.claims), seconds_of(arguments.budget)
-    parts = parts_of(wanted)
+    if arguments.models:  # of an unknown one: now, rather than after other parts
+        for paper in SEVERAL:
+            lab_of(paper, arguments.preset, arguments.data_dir, arguments.models)
+    parts = parts_of(wanted, arguments.models)
     if arguments.list:
         print(as_text(_listed(wanted, parts)))
         return
@@ -129,10 +142,11 @@ def run(arguments: Arguments) -> None:
         )
     notes = [INTERVALS]
     with records.lock():
-        found = {} if arguments.again else _kept(parts, records, arguments.preset)
+        kept = Records(root / "parts")
+        found = {} if arguments.again else _kept(parts, kept, arguments.preset)
         missing = [part for part in parts if part not in found]
-        _measure(missing, found, notes, records, arguments, budget)
-        _write(records, found, wanted, arguments.preset, notes)
+        _measure(missing, found, notes, kept, arguments, budget)
+        _write(records, found, wanted, arguments, notes)
 
 
 def _kept(parts: list[Part], records: Records, preset: str) -> dict[Part, Any]:
@@ -193,22 +207,26 @@ def _write(
     records: Records,
     found: dict[Part, dict[str, Any]],
     wanted: list[str],
-    preset: str,
+    arguments: Arguments,
     notes: list[str],
 ) -> None:
     by_paper: dict[str, list] = {}
     for part, kept in found.items():
         by_paper.setdefault(part.paper, []).extend(claims_in(kept))
-    about = {name: kept for part, kept in found.items() for name in part.claims}
-    rows = rows_of(judged_papers(by_paper), about, preset, wanted)
+    made_by = {name: kept for part, kept in found.items() for name in part.claims}
+    rows = rows_of(
+        judged_papers(by_paper), made_by, arguments.preset, wanted, arguments.models
+    )
     print(as_text(printed(rows)))
     for note in notes:
         print(note)
-    written = [
-        records.save_result_summary("claims", {"rows": rows, "notes": notes}),
+    about = {row["claim"]: row for row in rows}
+    shown = {"rows": written(rows), "notes": notes, "about": about}
+    made = [
+        records.save_result_summary("claims", shown),
         records.save_text("claims.html", page(rows, notes)),
     ]
-    print("written:", *written, sep="\n  ")
+    print("written:", *made, sep="\n  ")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -42,7 +42,7 @@ def stand_ins(monkeypatch):
 
     def measured(part, lab):
         called.append(part.name)
-        shift = {"first_part": 3.0, "rates": 0.0, "safe": -3.0}.get(part.name, 3.0)
+        shift = {"premises": 3.0, "rates": 0.0, "safe": -3.0}.get(part.name, 3.0)
         values = random.normal(shift, 1, 20)
         return [
             Claim(f"{name} x" if name == "3.9" else name, "<b>it</b> holds", [
@@ -69,13 +69,13 @@ def test_verdicts_come_out_as_the_data_say(tmp_path, stand_ins, capsys):
     assert [rows[name]["verdict"] for name in ("5.1", "5.5", "5.8")] == [
         "supported", "undecided", "contradicted",
     ]  # fmt: skip
-    assert rows["5.1"]["seeds"] == "3 to 20" and rows["5.1"]["cores"]
+    assert rows["5.1"]["seeds"] == "3 to 20" and "cores" in rows["5.1"]["scale"]
     assert rows["5.8"]["command"] == "python -m experiments.claims 5.8 --preset=quick"
     assert "5.8    contradicted" in capsys.readouterr().out
     # Kept: more claims, and those that are there are not measured again.
-    before = (tmp_path / "results" / "part-5-safe.json").read_bytes()
+    before = (tmp_path / "parts" / "results" / "part-5-safe.json").read_bytes()
     assert call(tmp_path, "5") == 0
-    assert (tmp_path / "results" / "part-5-safe.json").read_bytes() == before
+    assert (tmp_path / "parts" / "results" / "part-5-safe.json").read_bytes() == before
     assert stand_ins.count("safe") == 1 and stand_ins.count("costs") == 1
     assert len(kept(tmp_path)["rows"]) == 8
     assert call(tmp_path, "5.8", "--again") == 0
@@ -106,8 +106,8 @@ def test_what_does_not_fit_is_said(tmp_path, stand_ins, capsys):
 def test_a_claim_of_the_theory_is_measured(tmp_path):
     """The real thing, of the cheapest claim that trains nothing."""
     lab = measure.lab_of("5", "quick", None)
-    (part,) = (p for p in measure.parts_of(["5.3"]) if p.name == "first_part")
-    assert part.claims == ("5.1", "5.2", "5.3") and lab.preset == "quick"
+    (part,) = (p for p in measure.parts_of(["5.3"]) if p.name == "stated")
+    assert part.claims == ("5.3",) and lab.preset == "quick"
     claim = Claim("5.3", "says", [below("distance", [2e-4], 5e-4)], least=1)
     again = measure.claims_in({"claims": [measure.as_dict(claim)]})[0]
     assert again == claim._replace(conditions=again.conditions)

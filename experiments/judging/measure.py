@@ -26,17 +26,20 @@ MODULES = {
     "5": "experiments.lipschitz.claims",
 }
 
+# Papers whose claims are about several networks.
+SEVERAL = ("3",)
+
 # What measuring takes where nothing is trained yet, in minutes on two CPU cores, by the
 # preset quick.
 MINUTES = {
-    "theory": 17, "flatness": 25, "accuracy": 40, "gradients": 8, "sweeping": 20,
-    "ensembles": 14, "tables_of": 28, "barriers": 4, "trajectory": 4, "height": 3,
-    "angle": 4, "spectral": 4, "noisy": 4, "decomposition": 3, "schedules": 8,
-    "small_rate": 3, "first_part": 4, "adaptive_against_fixed": 12, "rates": 4,
-    "accuracies": 6, "costs": 6, "safe": 8, "minima": 8, "quality": 2, "shapes": 4,
-    "switched": 6, "normed": 6, "runge_kutta": 5, "beyond": 3, "extremes": 5,
-    "asymmetric": 5, "theorems": 1, "average_and_sgd": 8, "batch_sizes": 6,
-    "batch_norm": 8,
+    "lemma": 1, "curvature": 17, "flatness": 25, "accuracy": 40, "gradients": 8,
+    "sweeping": 20, "ensembles": 14, "tables_of": 28, "barriers": 4, "trajectory": 4,
+    "height": 3, "angle": 4, "spectral": 4, "noisy": 4, "decomposition": 3,
+    "schedules": 8, "small_rate": 3, "premises": 4, "stated": 1,
+    "adaptive_against_fixed": 12, "rates": 4, "accuracies": 6, "costs": 6, "safe": 8,
+    "minima": 8, "quality": 2, "shapes": 4, "switched": 6, "normed": 6,
+    "runge_kutta": 5, "beyond": 3, "extremes": 5, "asymmetric": 5, "theorems": 1,
+    "average_and_sgd": 8, "batch_sizes": 6, "batch_norm": 8,
 }  # fmt: skip
 
 
@@ -48,11 +51,13 @@ class Part:
         paper: its number.
         name: of the function that measures it.
         claims: their names.
+        models: networks of paper 3 that are looked at; empty: those of the preset.
     """
 
     paper: str
     name: str
     claims: tuple[str, ...]
+    models: tuple[str, ...] = ()
 
     @property
     def minutes(self) -> float:
@@ -62,7 +67,7 @@ class Part:
     @property
     def file(self) -> str:
         """The name under which its result is kept."""
-        return f"part-{self.paper}-{self.name}"
+        return "-".join(["part", self.paper, self.name, *self.models])
 
     def measure(self, lab: Any) -> list[Claim]:
         """Trains what is missing, and measures."""
@@ -71,15 +76,16 @@ class Part:
         return function(lab)
 
 
-def parts_of(names: Iterable[str]) -> list[Part]:
+def parts_of(names: Iterable[str], models: tuple[str, ...] = ()) -> list[Part]:
     """The parts that measure claims, the cheapest first.
 
     Args:
         names: of claims; those that nothing measures are left out.
+        models: of those papers that look at several networks, see `Part`.
     """
     wanted = set(names)
     found = [
-        Part(paper, function.__name__, claims)
+        Part(paper, function.__name__, claims, models if paper in SEVERAL else ())
         for paper, module in MODULES.items()
         for function, claims in importlib.import_module(module).PARTS.items()
         if wanted & set(claims)
@@ -87,11 +93,18 @@ def parts_of(names: Iterable[str]) -> list[Part]:
     return sorted(found, key=lambda part: part.minutes)
 
 
-def lab_of(paper: str, preset: str, data_dir: Path | None) -> Any:
-    """A paper's laboratory: its settings, and where its networks are kept."""
+def lab_of(
+    paper: str, preset: str, data_dir: Path | None, models: tuple[str, ...] = ()
+) -> Any:
+    """A paper's laboratory: its settings, and where its networks are kept.
+
+    Raises:
+        InputError: a network that the paper has not.
+    """
     module = importlib.import_module(f"experiments.{EXPERIMENTS[paper]}")
+    chosen = {"models": models} if models else {}
     return module.lab_of(
-        module.Arguments(item="claims", preset=preset, data_dir=data_dir)
+        module.Arguments(item="claims", preset=preset, data_dir=data_dir, **chosen)
     )
 
 
@@ -109,7 +122,7 @@ def measure(
     Returns:
         ``claims`` (see `claims_in`), ``seconds``, and what it was measured on.
     """
-    lab = lab_of(part.paper, preset, data_dir)
+    lab = lab_of(part.paper, preset, data_dir, part.models)
     jax.clear_caches()
     started = time.monotonic()
     with compiled_once(lab.root / "compiled"):

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.judging.measure import SEVERAL
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.statistics import Claim, Judged, judge
 
@@ -55,6 +56,7 @@ def rows_of(
     about: Mapping[str, Mapping[str, Any]],
     preset: str,
     wanted: Sequence[str],
+    models: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """A row a claim.
 
@@ -63,9 +65,13 @@ def rows_of(
         about: name of a claim -> the part that measured it, see `measure.measure`.
         preset: that was followed.
         wanted: names of claims.
+        models: that were asked for, see `measure.Part`.
     """
     rows = []
     for name in wanted:
+        chosen = models if name[0] in SEVERAL else ()
+        flags = " ".join([f"--preset={preset}", *(["--models"] if chosen else []),
+                          *chosen])  # fmt: skip
         experiment = EXPERIMENTS[name[0]]
         entry = CLAIMS[name]
         parts = [(claim, verdict) for of, claim, verdict in judged if of == name]
@@ -80,7 +86,7 @@ def rows_of(
                 "criterion": entry.criterion,
                 "paper": entry.paper,
                 "verdict": overall(verdicts) if parts else "not measured",
-                "seeds": f"{min(seeds)} to {max(seeds)}" if seeds else "-",
+                "seeds": _range(seeds),
                 "parts": [
                     {
                         "says": claim.sentence,
@@ -97,11 +103,44 @@ def rows_of(
                 "cores": made.get("cores", "-"),
                 "commit": made.get("commit", "-"),
                 "seconds": made.get("seconds"),
-                "command": f"python -m experiments.claims {name} --preset={preset}",
-                "figures": f"python -m experiments.{experiment} all --preset={preset}",
+                "command": f"python -m experiments.claims {name} {flags}",
+                "figures": f"python -m experiments.{experiment} all {flags}",
             }
         )
     return rows
+
+
+def _range(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return "-"
+    low, high = min(numbers), max(numbers)
+    return f"{low} to {high}" if low < high else str(low)
+
+
+def written(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as ``claims.json`` has them first: what a table shows.
+
+    Example:
+        >>> rows = rows_of([], {}, "quick", ["5.3"])
+        >>> written(rows)[0]["verdict"], written(rows)[0]["measured"]
+        ('not measured', '-')
+    """
+    return [
+        {
+            "claim": row["claim"],
+            "says": row["says"],
+            "paper": row["paper"],
+            "measured": " / ".join(
+                f"{part['says']}: {part['verdict']}: {part['measured'] or '-'}"
+                for part in row["parts"]
+            ) or "-",
+            "seeds": row["seeds"],
+            "verdict": row["verdict"],
+            "scale": f"{row['preset']}, {row['device']}, {row['cores']} cores",
+            "command": row["command"],
+        }
+        for row in rows
+    ]  # fmt: skip
 
 
 def printed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ def _apart(part: Part, root: str, preset: str, data_dir: Path | None) -> dict[st
     """In a process of its own, which ends with the one that began it."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     log = Path(root) / "logs" / f"{part.file}.log"
-    log.parent.mkdir(exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

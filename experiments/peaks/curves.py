@@ -64,11 +64,13 @@ def at_chance(errors: Sequence[np.ndarray], num_classes: int) -> list[str]:
     ]
 
 
-def histories_of(lab: Lab, task: str) -> dict[str, list[History]]:
-    """Of every rule, and of the step rule with its rate tuned."""
+def histories_of(
+    lab: Lab, task: str, rules: Sequence[str] = RULES
+) -> dict[str, list[History]]:
+    """Of every rule that is named, and of the step rule with its rate tuned."""
     found = {
         name: [n.history() for n in lab.all_of(task, lab.rule(task, name))]
-        for name in RULES
+        for name in rules
     }
     tuned = lab.tuned_step(task)
     found[f"step, tuned ({tuned.start:g})"] = [

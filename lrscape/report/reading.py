@@ -91,7 +91,8 @@ class RunOnDisk:
     @property
     def is_paper(self) -> bool:
         """Whether a paper's experiment made it, rather than one training."""
-        return not self.config and not self.metrics and bool(self.results)
+        trained = "dataset" in self.config or bool(self.metrics)
+        return not trained and bool(self.results)
 
     @property
     def epochs(self) -> float | None:
