@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 
 from experiments.judging.measure import (
@@ -37,6 +38,7 @@ from experiments.judging.table import judged_papers, page, printed, rows_of, wri
 from experiments.judging.workers import default_workers, fitting, measure_all, said
 from experiments.paper import as_text, command_line
 from experiments.verdicts import INTERVALS
+from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
 
@@ -221,7 +223,10 @@ def _write(
     for note in notes:
         print(note)
     about = {row["claim"]: row for row in rows}
-    shown = {"rows": written(rows), "notes": notes, "about": about}
+    settings = {"preset": arguments.preset, **describe(jax.local_devices())}
+    shown = {
+        "rows": written(rows), "notes": notes, "about": about, "settings": settings
+    }  # fmt: skip
     made = [
         records.save_result_summary("claims", shown),
         records.save_text("claims.html", page(rows, notes)),

@@ -3,9 +3,9 @@
     python -m experiments.results_table            # prints them
     python -m experiments.results_table --write    # puts them into README.md
 
-A table of trained networks (`config.json` and `summary.json` of a run), and for each
-paper the verdicts of its `claims.json`, with the command, device and seeds that made
-them.
+A table of trained networks (`config.json` and `summary.json` of a run), and the
+verdicts of `python -m experiments.claims`, from the same `claims.json` that its report
+shows: what each paper says, its number, and what was measured at either scale.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from lrscape import seals
 
 ROOT = Path(__file__).parent / "results"
@@ -24,6 +25,8 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN = "<!-- made by python -m experiments.results_table --write -->"
 END = "<!-- until here -->"
 
+# The scales of the claims.
+PRESETS = ("quick", "paper")
 PAPERS = {
     "nonmonotonic": "Towards Flatter Loss Surface",
     "loss_surfaces": "An Empirical Analysis of Deep Network Loss Surfaces",
@@ -35,10 +38,7 @@ PAPERS = {
 
 def results_table(root: Path = ROOT) -> str:
     """All results that lie in a directory, as Markdown."""
-    parts = [_networks(root)]
-    for name, title in PAPERS.items():
-        judged = sorted(root.glob(f"{name}-*/claims.json"))
-        parts += [_verdicts(file.parent, title) for file in judged]
+    parts = [_networks(root), *_claims(root)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -73,44 +73,62 @@ def _measured(last: dict[str, float]) -> str:
     return f"error {100 * last['test_error']:.2f} %"
 
 
-def _verdicts(folder: Path, title: str) -> str:
-    found = _read(folder / "claims.json")
-    settings = found["settings"]
-    name, preset = folder.name.rsplit("-", 1)
-    command = _plain(settings.get("command", f"python -m experiments.{name} claims"))
-    plans = settings.get("plans", settings.get("plan", {}))
-    seeds = sorted(set(_seeds(plans)))
-    shown = "" if not seeds else f", {_range(seeds)} seed{'s' * (seeds[-1] > 1)}"
-    counts = Counter(row["verdict"] for row in found["rows"])
+def _claims(root: Path) -> list[str]:
+    """The verdicts at each scale, side by side, and what was measured."""
+    found = {}
+    for preset in PRESETS:
+        file = root / f"claims-{preset}" / "results" / "claims.json"
+        if file.exists():
+            found[preset] = {row["claim"]: row for row in _read(file)["rows"]}
+    if not found:
+        return []
+    parts = ["**Claims of the five papers**: " + "; ".join(map(_told, found.items()))]
+    for number, name in EXPERIMENTS.items():
+        named = [claim for claim in CLAIMS if claim.split(".")[0] == number]
+        if not any(claim in rows for rows in found.values() for claim in named):
+            continue
+        rows = [_verdict(claim, found) for claim in named]
+        measured = [_details(claim, found) for claim in named]
+        parts += [
+            f"**{PAPERS[name]}** (`python -m experiments.{name}`)",
+            _markdown(rows),
+            "<details><summary>What was measured, with 95 % intervals</summary>\n\n"
+            + _markdown([row for rows in measured for row in rows])
+            + "\n\n</details>",
+        ]
+    return parts
+
+
+def _told(item: tuple[str, dict[str, dict[str, Any]]]) -> str:
+    """How many of each verdict, at one scale."""
+    preset, rows = item
+    measured = [row for row in rows.values() if row["verdict"] != "not measured"]
+    counts = Counter(row["verdict"] for row in measured)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    rows = [
-        {
-            "claim": row["claim"],
-            "says": row.get("sentence", row.get("says", "")),
-            "verdict": row["verdict"],
-        }
-        for row in found["rows"]
-    ]
+    scales = ", ".join(sorted({row["scale"] for row in measured}))
     return (
-        f"**{title}**: {told}. `{command}`, preset `{preset}`{shown}, on "
-        f"{_device(settings)}; what was measured, with intervals: "
-        f"[claims.json](experiments/results/{folder.name}/claims.json)\n\n"
-        f"{_markdown(rows)}"
+        f"at `--preset={preset}` {told}, of {len(measured)} measured ({scales}; "
+        f"[claims.json](experiments/results/claims-{preset}/results/claims.json))"
     )
 
 
-def _seeds(value: Any) -> list[int]:
-    """The numbers of seeds anywhere in a plan."""
-    if not isinstance(value, dict):
-        return []
-    own = [value["seeds"]] if isinstance(value.get("seeds"), int) else []
-    return own + [seeds for item in value.values() for seeds in _seeds(item)]
+def _verdict(claim: str, found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    cells = {}
+    for preset, rows in found.items():
+        row = rows.get(claim, {"verdict": "-", "seeds": "-"})
+        seeds = "" if row["seeds"] == "-" else f" ({row['seeds']})"
+        cells[f"{preset} (seeds)"] = row["verdict"] + seeds
+    entry = CLAIMS[claim]
+    return {"claim": claim, "says": entry.says, "paper": entry.paper, **cells}
 
 
-def _range(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return str(numbers[0])
-    return f"{numbers[0]} to {numbers[-1]}"
+def _details(claim: str, found: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {"claim": claim, "preset": preset, "measured": rows[claim]["measured"],
+         "command": f"`{rows[claim]['command']}`"}
+        for preset, rows in found.items()
+        if claim in rows and rows[claim]["measured"] != "-"
+    ]  # fmt: skip
 
 
 def _device(settings: dict[str, Any]) -> str:

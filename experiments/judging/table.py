@@ -178,7 +178,8 @@ def page(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
             f"<td>{shown(row['says'])}<br><small>{shown(row['where'])}; paper: "
             f"{shown(row['paper'])}</small></td>"
             f"<td><b>{shown(row['verdict'])}</b><br><small>{shown(row['seeds'])} "
-            f"values</small></td><td><ul>{parts}</ul>"
+            f"value{'' if row['seeds'] == '1' else 's'}</small></td>"
+            f"<td><ul>{parts}</ul>"
             f"<small>judged by: {shown(row['criterion'])}<br>"
             f"<code>{shown(row['command'])}</code>, {shown(str(row['device']))}, "
             f"{shown(str(row['cores']))} cores; figures: "
@@ -203,7 +204,8 @@ table { border-collapse: collapse; width: 100%; }
 td, th { padding: .5rem; vertical-align: top; text-align: left;
   border-top: 1px solid #8884; }
 ul { margin: 0; padding-left: 1.1rem; } small { opacity: .75; }
-td { overflow-wrap: anywhere; }
+td:last-child { overflow-wrap: anywhere; }
+td:nth-child(1), td:nth-child(3) { white-space: nowrap; }
 .supported td:nth-child(3) { color: light-dark(#14692e, #7ad394); }
 .contradicted td:nth-child(3) { color: light-dark(#a3231f, #ff9a94); }
 @media (max-width: 45rem) {
