@@ -109,8 +109,8 @@ def measure_all(
             except FAILURES as error:
                 yield part, error
         return
-    waiting = list(parts)
-    running: dict[futures.Future[dict[str, Any]], Part] = {}
+    waiting, free = list(parts), shares_of(cores(), workers)
+    running: dict[futures.Future[dict[str, Any]], tuple[Part, list[int]]] = {}
     pool = futures.ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
@@ -119,18 +119,20 @@ def measure_all(
     with pool:
         try:
             while waiting or running:
-                busy = {part.paper for part in running.values()}
+                busy = {part.paper for part, _ in running.values()}
                 while len(running) < workers and (chosen := next_part(waiting, busy)):
                     waiting.remove(chosen)
                     busy.add(chosen.paper)
                     print(f"measuring {said(chosen)}", flush=True)
+                    own = free.pop()
                     made = pool.submit(
-                        _apart, chosen, str(records.path), preset, data_dir
+                        _apart, chosen, str(records.path), preset, data_dir, own
                     )
-                    running[made] = chosen
+                    running[made] = chosen, own
                 done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 for made in done:
-                    measuring = running.pop(made)
+                    measuring, own = running.pop(made)
+                    free.append(own)
                     try:
                         yield measuring, made.result()
                     except FAILURES as error:
@@ -148,8 +150,30 @@ def said(part: Part) -> str:
     return f"{', '.join(part.claims)} ({part.name})"
 
 
-def _apart(part: Part, root: str, preset: str, data_dir: Path | None) -> dict[str, Any]:
+def cores() -> list[int]:
+    """Those that this process may use; none where the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return sorted(os.sched_getaffinity(0))
+
+
+def shares_of(cores: Sequence[int], workers: int) -> list[list[int]]:
+    """Which cores each worker has to itself; none where there are too few.
+
+    Example:
+        >>> shares_of([0, 1, 2, 3], 2), shares_of([0, 1], 3)
+        ([[0, 1], [2, 3]], [[], [], []])
+    """
+    each = len(cores) // workers
+    return [list(cores[i * each : (i + 1) * each]) for i in range(workers)]
+
+
+def _apart(
+    part: Part, root: str, preset: str, data_dir: Path | None, own: Sequence[int]
+) -> dict[str, Any]:
     """In a process of its own, which ends with the one that began it."""
+    if own:  # before XLA counts them: its threads wait for each other by spinning
+        os.sched_setaffinity(0, own)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     log = Path(root) / "logs" / f"{part.file}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
