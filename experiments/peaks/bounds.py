@@ -14,7 +14,7 @@ from scipy import stats
 
 from experiments.paper import Result
 from experiments.peaks import lines
-from experiments.peaks.networks import PEAK, Network
+from experiments.peaks.networks import GRADIENT_CHUNK, PEAK, Network
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape import landscape
@@ -51,7 +51,8 @@ def curvature_of(lab: Lab, network: Network) -> list[dict[str, float]]:
 
         def make(epoch: int = epoch) -> dict[str, float]:
             found = landscape.top_eigenpairs(
-                network.objective(count, l2=network.config.weight_decay),
+                network.objective(count, l2=network.config.weight_decay,
+                                  batch_size=GRADIENT_CHUNK),
                 network.at(f"epoch_{epoch}").params, 1, key=jax.random.key(0),
                 tolerance=TOLERANCE,
             )  # fmt: skip
@@ -170,7 +171,7 @@ def slopes_of(lab: Lab, network: Network) -> dict[str, Any]:
     count = min(lab.settings.survey.examples, len(network.data.train))
 
     def make() -> dict[str, Any]:
-        objective = network.objective(count)
+        objective = network.objective(count, batch_size=GRADIENT_CHUNK)
         start, end = network.at("epoch_0").params, network.final.params
         way = landscape.line(start, end)
         along = np.linspace(0, 1, POINTS)
@@ -212,7 +213,7 @@ def early_norms(lab: Lab, network: Network) -> tuple[np.ndarray, np.ndarray, int
     peak = network.at(PEAK).step
 
     def make() -> dict[str, list[float]]:
-        objective = network.objective(count)
+        objective = network.objective(count, batch_size=GRADIENT_CHUNK)
         points = {}
         for name in network.snapshots:
             snapshot = network.snapshots[name]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.paper import Result
 from experiments.peaks.lines import TASK, compared, left_out
-from experiments.peaks.networks import Network
+from experiments.peaks.networks import GRADIENT_CHUNK, Network
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape import landscape
@@ -61,11 +61,13 @@ def _losses(network: Network, survey: Any, kind: str, scale: str) -> np.ndarray:
     if kind == "fooling":
         # Each direction fools examples of its own; all are measured on the same ones.
         each = max(1, held // survey.fooling)
-        directions = [
-            landscape.fooling_direction(
-                network.objective(each, start=i * each), point, normalize=normalize
-            )
+        fooled = [
+            network.objective(each, start=i * each, batch_size=GRADIENT_CHUNK)
             for i in range(survey.fooling)
+        ]
+        directions = [
+            landscape.fooling_direction(one, point, normalize=normalize)
+            for one in fooled
         ]
         curves = landscape.perturbation_losses(
             objective, point, scales, directions=directions

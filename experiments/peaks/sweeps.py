@@ -14,7 +14,7 @@ from scipy import stats
 
 from experiments.paper import Result, shown
 from experiments.peaks.curves import errors_of
-from experiments.peaks.networks import Network
+from experiments.peaks.networks import GRADIENT_CHUNK, Network
 from experiments.peaks.rules import Rule
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
@@ -133,7 +133,8 @@ def _cost_examples(lab: Lab, network: Network) -> int:
 
 def _cost(lab: Lab, network: Network) -> dict[str, float]:
     count = _cost_examples(lab, network)
-    objective, point = network.objective(count), network.final.params
+    objective = network.objective(count, batch_size=GRADIENT_CHUNK)
+    point = network.final.params
     return {
         "loss": float(objective(point)),
         "gradient_norm": float(tree.norm(landscape.gradient(objective, point))),
