@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import claims
+from experiments import claims, report, results_table
 from experiments.judging import measure, workers
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.judging.table import judged_papers, page, rows_of
@@ -189,6 +189,7 @@ def test_a_part_that_cannot_be_measured_keeps_no_other_from_it(
         (["--preset=quik"], "quick"),
         (["--budget=soon"], "such as 90s"),
         (["--workers=0"], "workers=0"),
+        (["3.6", "--models", "vgg99"], "vgg99"),
     ],
 )
 def test_bad_input(tmp_path, argv, message, capsys):
@@ -202,6 +203,31 @@ def test_the_list_measures_nothing(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "5.3" in out and "21 of 21 pairs" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_networks_of_paper_3_are_chosen(tmp_path, stand_ins):
+    assert call(tmp_path, "3.6", "5.3", "--models", "mlp") == 0
+    rows = {row["claim"]: row for row in kept(tmp_path)["rows"]}
+    said = "python -m experiments.claims 3.6 --preset=quick --models mlp"
+    assert rows["3.6"]["command"] == said
+    assert rows["5.3"]["command"] == "python -m experiments.claims 5.3 --preset=quick"
+    files = {file.name for file in (tmp_path / "parts" / "results").iterdir()}
+    assert files == {"part-3-angle-mlp.json", "part-5-stated.json"}
+
+
+def test_results_and_report_show_the_same_file(tmp_path, stand_ins):
+    root = tmp_path / "claims-quick"
+    assert call(root, "5.1", "5.8") == 0
+    shown = results_table._claims(tmp_path)
+    text = "\n".join(shown)
+    assert "1 supported, 1 contradicted, of 2 measured" in text
+    assert "| 5.8 |" in text and "contradicted (3 to 20)" in text
+    assert "| 5.4 |" in text  # of the paper, and not measured
+    assert "python -m experiments.claims 5.1 --preset=quick" in text
+    assert report.main([str(root)]) == 0
+    page = (root / "report.html").read_text()
+    assert "the last layer has the largest gradient" in page
+    assert "contradicted" in page and "part-5-safe" not in page
 
 
 def test_another_directory_is_left_alone(tmp_path, stand_ins, capsys):
