@@ -63,6 +63,54 @@ def test_groups_are_convolved_apart(groups, strides):
     )
 
 
+@pytest.mark.parametrize(
+    ("strides", "padding"), [(1, "SAME"), (2, [(1, 1), (1, 1)]), (1, "VALID")]
+)
+def test_a_kernels_gradient_in_slices(strides, padding):
+    """Of more examples than are taken together, the last slice a short one."""
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (35, 16, 17, 2))
+        plain = nn.Conv(
+            3, (3, 3), strides=strides, padding=padding, param_dtype=jnp.float64
+        )
+        point = (plain.init(jax.random.key(1), x), x)
+        ours = plain.clone(conv_general_dilated=conv_general_dilated)
+        way = jax.tree.map(
+            lambda leaf: jax.random.normal(jax.random.key(2), leaf.shape), point
+        )
+
+        def of(layer):
+            def loss(point):
+                return jnp.sum(jnp.sin(layer.apply(*point)))
+
+            slope = jax.grad(loss)
+            return (
+                slope(point),
+                jax.jvp(loss, (point,), (way,)),
+                jax.jvp(slope, (point,), (way,))[1],
+                jax.grad(lambda p: jnp.sum(jnp.sin(jax.tree.leaves(slope(p))[0])))(
+                    point
+                ),
+                jax.vmap(slope)(jax.tree.map(lambda leaf: leaf[None], point)),
+                jax.linearize(slope, point)[1](way),
+            )
+
+        kernel_only = jax.grad(lambda params: jnp.sum(jnp.sin(ours.apply(params, x))))(
+            point[0]
+        )
+        found, expected = jax.jit(lambda: of(ours))(), jax.jit(lambda: of(plain))()
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9),
+            (found, kernel_only),
+            (expected, expected[0][0]),
+        )
+        text = str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(ours.apply(p, x))))(
+            point[0]
+        ))  # fmt: skip
+    # One of all examples, and three of slices; nothing of the data's gradient.
+    assert text.count("conv_general_dilated[") == 4
+
+
 def test_a_separable_convolution_is_two():
     channels = 3
     x = jax.random.normal(jax.random.key(0), (2, 11, 8, channels))

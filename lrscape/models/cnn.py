@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.pooling import max_pool
 
 
@@ -38,7 +39,10 @@ class CNN(nn.Module):
         he_normal = nn.initializers.he_normal()
         for channels in self.features:
             # The norm that follows has a bias of its own.
-            x = nn.Conv(channels, (3, 3), use_bias=False, kernel_init=he_normal)(x)
+            x = nn.Conv(
+                channels, (3, 3), use_bias=False, kernel_init=he_normal,
+                conv_general_dilated=conv_general_dilated,
+            )(x)  # fmt: skip
             x = norm_relu(max_pool(x, 2, 2))
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(self.width, use_bias=False, kernel_init=he_normal)(x)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lrscape.errors import InputError
+from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.pooling import average_pool
 
 # A transition of the compressed form keeps this share of the channels.
@@ -70,6 +71,7 @@ class DenseNet(nn.Module):
             return nn.Conv(
                 features, (size, size), use_bias=False,
                 kernel_init=nn.initializers.he_normal(),
+                conv_general_dilated=conv_general_dilated,
             )(x)  # fmt: skip
 
         def norm_relu(x: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lrscape.errors import InputError, unknown_name
+from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.dtypes import check_dtype
 from lrscape.models.initializers import initializers
 
@@ -65,6 +66,7 @@ class Layers(nn.Module):
             use_bias=not self.batch_norm,
             kernel_init=initializers(self.weight_init)[0],
             dtype=jnp.dtype(self.dtype),
+            conv_general_dilated=conv_general_dilated,
         )
 
     def norm(self, train: bool, name: str | None = None) -> Callable[[Any], Any]:

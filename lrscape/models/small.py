@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from lrscape.errors import unknown_name
+from lrscape.models.convolution import conv_general_dilated
 from lrscape.models.pooling import average_pool, max_pool
 from lrscape.models.response_norm import local_response_norm
 
@@ -47,7 +48,10 @@ class Small(nn.Module):
             return nn.initializers.normal(deviation)
 
         def conv(features, deviation):
-            return nn.Conv(features, (5, 5), kernel_init=weights(deviation))
+            return nn.Conv(
+                features, (5, 5), kernel_init=weights(deviation),
+                conv_general_dilated=conv_general_dilated,
+            )  # fmt: skip
 
         x = nn.relu(max_pool(conv(32, 1e-4)(x), 3, 2))
         x = local_response_norm(x)
