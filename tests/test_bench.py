@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.bench import curvature, lipschitz
+from experiments.bench import convolution, curvature, lipschitz
 from experiments.bench import training as bench
 from experiments.bench.pairs import REFERENCE_AGAIN, interleaved, ratios, show
 from lrscape import models, training
@@ -115,3 +115,16 @@ def test_errors_of_eigenvalues_are_those_of_the_kind_that_was_found(tiny_case):
     case.by_magnitude = np.array([5.0, -4.0, 3.0])
     assert case.errors(np.array([5.0, 2.0, 3.0])).max() == 0  # in any order
     assert case.errors(np.array([5.0, -4.0, 3.3])).max() == pytest.approx(0.1)
+
+
+@pytest.mark.slow
+def test_the_same_gradients_are_compared(monkeypatch):
+    monkeypatch.setitem(convolution.BATCHES, "small", (20, (16, 16, 3)))
+    (whole, _), (sliced, _) = (
+        convolution.compiled_gradient("small", slices=slices)
+        for slices in (False, True)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        whole(), sliced(),
+    )  # fmt: skip
