@@ -145,8 +145,9 @@ def run(arguments: Arguments) -> None:
     notes = [INTERVALS]
     with records.lock():
         kept = Records(root / "parts")
-        found = {} if arguments.again else _kept(parts, kept, arguments.preset)
-        missing = [part for part in parts if part not in found]
+        # Judged together, whichever command measured them.
+        found = _kept(parts_of(CLAIMS, arguments.models), kept, arguments.preset)
+        missing = [part for part in parts if part not in found or arguments.again]
         _measure(missing, found, notes, kept, arguments, budget)
         _write(records, found, wanted, arguments, notes)
 
@@ -167,6 +168,7 @@ def _measure(
     """Measures parts as long as they fit into the time, the cheapest first."""
     if not parts:
         return
+    asked = parts
     workers = arguments.workers or default_workers()
     ends, errors = time.monotonic() + budget, []
     while chosen := fitting(parts, (ends - time.monotonic()) * workers):
@@ -177,12 +179,13 @@ def _measure(
             names = ", ".join(part.claims)
             if isinstance(outcome, Exception):
                 errors.append(outcome)
+                found.pop(part, None)
                 notes.append(f"{names}: not measured: {outcome}")
                 print(notes[-1], flush=True)
             else:
                 found[part] = outcome
                 print(f"measured {said(part)}: {outcome['seconds']:.0f} s", flush=True)
-    if errors and not found:
+    if errors and not any(part in found for part in asked):
         raise errors[0]
     left = max(ends - time.monotonic(), 0) / 60
     notes += [
@@ -216,19 +219,20 @@ def _write(
     for part, kept in found.items():
         by_paper.setdefault(part.paper, []).extend(claims_in(kept))
     made_by = {name: kept for part, kept in found.items() for name in part.claims}
+    shown = [name for name in CLAIMS if name in made_by or name in wanted]
     rows = rows_of(
-        judged_papers(by_paper), made_by, arguments.preset, wanted, arguments.models
+        judged_papers(by_paper), made_by, arguments.preset, shown, arguments.models
     )
-    print(as_text(printed(rows)))
+    print(as_text(printed([row for row in rows if row["claim"] in wanted])))
     for note in notes:
         print(note)
     about = {row["claim"]: row for row in rows}
     settings = {"preset": arguments.preset, **describe(jax.local_devices())}
-    shown = {
+    result = {
         "rows": written(rows), "notes": notes, "about": about, "settings": settings
     }  # fmt: skip
     made = [
-        records.save_result_summary("claims", shown),
+        records.save_result_summary("claims", result),
         records.save_text("claims.html", page(rows, notes)),
     ]
     print("written:", *made, sep="\n  ")
