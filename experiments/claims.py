@@ -29,8 +29,8 @@ from experiments.judging.measure import (
     SEVERAL,
     Part,
     claims_in,
-    lab_of,
     measured,
+    paper_lab,
     parts_of,
 )
 from experiments.judging.registry import CLAIMS
@@ -127,7 +127,7 @@ def run(arguments: Arguments) -> None:
     wanted, budget = names_of(arguments.claims), seconds_of(arguments.budget)
     if arguments.models:  # of an unknown one: now, rather than after other parts
         for paper in SEVERAL:
-            lab_of(paper, arguments.preset, arguments.data_dir, arguments.models)
+            paper_lab(paper, arguments.preset, arguments.data_dir, arguments.models)
     parts = parts_of(wanted, arguments.models)
     if arguments.list:
         print(as_text(_listed(wanted, parts)))

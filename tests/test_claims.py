@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_said(tmp_path, stand_ins, capsys):
 
 def test_a_claim_of_the_theory_is_measured(tmp_path):
     """The real thing, of the cheapest claim that trains nothing."""
-    lab = measure.lab_of("5", "quick", None)
+    lab = measure.paper_lab("5", "quick", None)
     (part,) = (p for p in measure.parts_of(["5.3"]) if p.name == "stated")
     assert part.claims == ("5.3",) and lab.preset == "quick"
     claim = Claim("5.3", "says", [below("distance", [2e-4], 5e-4)], least=1)

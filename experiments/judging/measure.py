@@ -93,7 +93,7 @@ def parts_of(names: Iterable[str], models: tuple[str, ...] = ()) -> list[Part]:
     return sorted(found, key=lambda part: part.minutes)
 
 
-def lab_of(
+def paper_lab(
     paper: str, preset: str, data_dir: Path | None, models: tuple[str, ...] = ()
 ) -> Any:
     """A paper's laboratory: its settings, and where its networks are kept.
@@ -122,7 +122,7 @@ def measure(
     Returns:
         ``claims`` (see `claims_in`), ``seconds``, and what it was measured on.
     """
-    lab = lab_of(part.paper, preset, data_dir, part.models)
+    lab = paper_lab(part.paper, preset, data_dir, part.models)
     jax.clear_caches()
     started = time.monotonic()
     with compiled_once(lab.root / "compiled"):
