@@ -95,6 +95,25 @@ def below(name: str, values: Any, limit: float = 0.0) -> Condition:
     return Condition(name, limit - values, f"{mean_and_interval(values)} < {limit:g}")
 
 
+def unknown(name: str, shown: str, seeds: int) -> Condition:
+    """A condition of which what was measured tells nothing, neither for nor against.
+
+    Beside it a claim can be contradicted by another condition, and is undecided
+    otherwise.
+
+    Args:
+        name: what would have to be measured.
+        shown: what was measured instead, or why nothing was.
+        seeds: that the claim's other conditions have.
+
+    Example:
+        >>> [judged] = judge([Claim('1', '', [unknown('trend', 'two epochs', 3)])])
+        >>> judged.verdict
+        'undecided'
+    """
+    return Condition(name, np.zeros(seeds), shown, (1.0, 1.0))
+
+
 class Claim(NamedTuple):
     """A claim: all that has to lie above zero for it to hold.
 
