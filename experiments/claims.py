@@ -9,16 +9,19 @@ Papers are measured at once, each by a process (--workers); what fails keeps not
 else from being measured. Writes the verdicts as results/claims.json, and claims.html,
 one page to look at; `python -m experiments.report` shows them too.
 
-Verdicts: supported, contradicted, undecided (the seeds do not suffice), too few seeds,
-not measured (and why).
+Verdicts: supported, contradicted, undecided (the seeds do not suffice, or a part of the
+claim does not), too few seeds, not finite, not measured (and why).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,11 @@ import jax
 import tyro
 
 from experiments.judging.measure import (
-    SEVERAL,
     Part,
+    chosen_models,
     claims_in,
     measured,
-    paper_lab,
+    of_other_models,
     parts_of,
 )
 from experiments.judging.registry import CLAIMS
@@ -41,8 +44,11 @@ from experiments.verdicts import INTERVALS
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
+from lrscape.training import NonFiniteLossError
 
 PRESETS = ("quick", "paper")
+# What keeps a claim from being measured and is no fault of the program.
+FORESEEN = (InputError, NonFiniteLossError)
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -57,10 +63,12 @@ class Arguments:
             quick, all by paper.
         list: name the claims, say what they take, and measure nothing.
         budget: such as 30m or 2h: what is not expected to fit is left out, the dearest
-            first.
-        again: measure anew what is kept.
-        workers: processes that measure parts of different papers at once; default: one
-            for each CPU core, and one in all where there is an accelerator.
+            first; what claims take is known of the preset quick, and by paper none is
+            begun after that time.
+        again: measure anew what is kept; networks, and what was kept with them, stay.
+        workers: processes that measure parts of different papers at once, with their
+            own share of the cores each; default: one for each CPU core, and one in all
+            where there is an accelerator.
         run_dir: where verdicts are kept; default: runs/claims-PRESET.
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
@@ -125,10 +133,8 @@ def run(arguments: Arguments) -> None:
     if arguments.workers is not None and arguments.workers < 1:
         raise InputError(f"workers={arguments.workers} must be 1 or more")
     wanted, budget = names_of(arguments.claims), seconds_of(arguments.budget)
-    if arguments.models:  # of an unknown one: now, rather than after other parts
-        for paper in SEVERAL:
-            paper_lab(paper, arguments.preset, arguments.data_dir, arguments.models)
-    parts = parts_of(wanted, arguments.models)
+    models = chosen_models(arguments.preset, arguments.data_dir, arguments.models)
+    parts = parts_of(wanted, models)
     if arguments.list:
         print(as_text(_listed(wanted, parts)))
         return
@@ -143,54 +149,95 @@ def run(arguments: Arguments) -> None:
             "another directory"
         )
     notes = [INTERVALS]
-    with records.lock():
+    with records.lock(), _ended_as_by_ctrl_c():
         kept = Records(root / "parts")
         # Judged together, whichever command measured them.
-        found = _kept(parts_of(CLAIMS, arguments.models), kept, arguments.preset)
+        found = _kept(parts_of(CLAIMS, models), kept, arguments.preset)
         missing = [part for part in parts if part not in found or arguments.again]
-        _measure(missing, found, notes, kept, arguments, budget)
-        _write(records, found, wanted, arguments, notes)
+        errors: list[Exception] = []
+        try:
+            _measure(missing, found, notes, errors, kept, arguments, budget)
+        finally:
+            if found:
+                _write(records, found, wanted, arguments, notes)
+    # What is wrong with what was asked for is said above; all else is wrong here.
+    unforeseen = [one for one in errors if not isinstance(one, FORESEEN)]
+    if unforeseen or (errors and not any(part in found for part in parts)):
+        raise [*unforeseen, *errors][0]
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends what is measured, and writes what was, as Ctrl-C does."""
+
+    def end(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _kept(parts: list[Part], records: Records, preset: str) -> dict[Part, Any]:
-    found = {part: measured(part, records, preset) for part in parts}
-    return {part: kept for part, kept in found.items() if kept is not None}
+    """What there is of parts, of other networks where not of those."""
+    found = {}
+    for part in parts:
+        for one in [part, *of_other_models(part, records)]:
+            try:
+                kept = measured(one, records, preset)
+            except InputError as error:
+                print(f"warning: {error}; measured again where it is asked for")
+                continue
+            if kept is not None:
+                found[one] = kept
+                break
+    return found
 
 
 def _measure(
     parts: list[Part],
     found: dict[Part, Any],
     notes: list[str],
+    errors: list[Exception],
     records: Records,
     arguments: Arguments,
     budget: float,
 ) -> None:
     """Measures parts as long as they fit into the time, the cheapest first."""
-    if not parts:
-        return
-    asked = parts
     workers = arguments.workers or default_workers()
-    ends, errors = time.monotonic() + budget, []
-    while chosen := fitting(parts, (ends - time.monotonic()) * workers):
-        parts = [part for part in parts if part not in chosen]
+    ends = time.monotonic() + budget
+    known = arguments.preset == "quick"
+    while chosen := (
+        fitting(parts, ends - time.monotonic(), workers) if known else parts
+    ):
+        begun = set()
         for part, outcome in measure_all(
-            chosen, records, arguments.preset, arguments.data_dir, workers
+            chosen, records, arguments.preset, arguments.data_dir, workers, ends
         ):
-            names = ", ".join(part.claims)
+            begun.add(part)
+            for other in [one for one in found if one.claims == part.claims]:
+                del found[other]
             if isinstance(outcome, Exception):
                 errors.append(outcome)
-                found.pop(part, None)
-                notes.append(f"{names}: not measured: {outcome}")
+                names = ", ".join(part.claims)
+                why = str(outcome)
+                if not isinstance(outcome, FORESEEN):
+                    why = f"{type(outcome).__name__}: {why}"
+                notes.append(f"{names}: not measured: {why}")
                 print(notes[-1], flush=True)
             else:
                 found[part] = outcome
                 print(f"measured {said(part)}: {outcome['seconds']:.0f} s", flush=True)
-    if errors and not any(part in found for part in asked):
-        raise errors[0]
+        parts = [part for part in parts if part not in begun]
+        if not begun:
+            break
     left = max(ends - time.monotonic(), 0) / 60
     notes += [
-        f"{', '.join(part.claims)}: left out, expected to take {part.minutes:g} "
-        f"minutes where {left:.0f} were left"
+        f"{', '.join(part.claims)}: left out, "
+        + (f"expected to take {part.minutes:g} minutes where " if known else "")
+        + f"{left:.0f} minutes were left"
         for part in parts
     ]
 
@@ -200,7 +247,7 @@ def _listed(wanted: list[str], parts: list[Part]) -> list[dict[str, Any]]:
     return [
         {
             "claim": name,
-            "minutes": f"{minutes[name]:g}",
+            "minutes by quick": f"{minutes[name]:g}",
             "paper": CLAIMS[name].paper,
             "says": CLAIMS[name].says,
         }
@@ -220,9 +267,13 @@ def _write(
         by_paper.setdefault(part.paper, []).extend(claims_in(kept))
     made_by = {name: kept for part, kept in found.items() for name in part.claims}
     shown = [name for name in CLAIMS if name in made_by or name in wanted]
-    rows = rows_of(
-        judged_papers(by_paper), made_by, arguments.preset, shown, arguments.models
-    )
+    rows = rows_of(judged_papers(by_paper), made_by, arguments.preset, shown)
+    commits = {str(kept.get("commit")) for kept in found.values()}
+    if len(commits) > 1:
+        notes.append(
+            f"measured by {len(commits)} versions of the source; each claim's is in "
+            "claims.json"
+        )
     print(as_text(printed([row for row in rows if row["claim"] in wanted])))
     for note in notes:
         print(note)

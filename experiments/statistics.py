@@ -111,7 +111,7 @@ def unknown(name: str, shown: str, seeds: int) -> Condition:
         >>> judged.verdict
         'undecided'
     """
-    return Condition(name, np.zeros(seeds), shown, (1.0, 1.0))
+    return Condition(name, [0.0] * seeds, shown, (1.0, 1.0))
 
 
 class Claim(NamedTuple):

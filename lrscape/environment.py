@@ -40,11 +40,24 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         },
         "device": devices[0].device_kind,
         "device_count": len(devices),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "machine": platform.machine(),
         "commit": _commit(),
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
     }
+
+
+def available_cores() -> int:
+    """The cores that this process may use.
+
+    Example:
+        >>> available_cores() >= 1
+        True
+    """
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

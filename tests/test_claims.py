@@ -1,7 +1,11 @@
 """The table of claims: what is named, measured, kept and judged."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,8 +17,10 @@ from experiments.judging import measure, workers
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.judging.table import judged_papers, page, rows_of
 from experiments.statistics import Claim, Condition, above, below, judge
+from lrscape.environment import available_cores
 from lrscape.errors import InputError
 from lrscape.records import Records
+from lrscape.training import NonFiniteLossError
 
 
 def test_every_claim_is_there_once():
@@ -112,7 +118,7 @@ def test_a_claim_of_the_theory_is_measured(tmp_path):
     lab = measure.paper_lab("5", "quick", None)
     (part,) = (p for p in measure.parts_of(["5.3"]) if p.name == "stated")
     assert part.claims == ("5.3",) and lab.preset == "quick"
-    claim = Claim("5.3", "says", [below("distance", [2e-4], 5e-4)], least=1)
+    (claim,) = part.measure(lab)
     again = measure.claims_in({"claims": [measure.as_dict(claim)]})[0]
     assert again == claim._replace(conditions=again.conditions)
     assert [str(c) for c in again.conditions] == [str(c) for c in claim.conditions]
@@ -139,32 +145,112 @@ def stand_in(part, root, preset, data_dir, own):
     """Notes when it began and ended, in a process of its own."""
     del data_dir, own
     began = time.time()
-    time.sleep(0.5)
     if part.name == "safe":
         raise InputError("safe=0 must be more")
+    if part.name == "quality":
+        raise NonFiniteLossError(3)
+    if part.name == "theorems":
+        os._exit(3)
+    if part.name in ("lemma", "beyond"):  # at once: each waits for the other
+        (Path(root) / part.name).touch()
+        while not all((Path(root) / name).exists() for name in ("lemma", "beyond")):
+            time.sleep(0.01)
+    time.sleep(0.2)
     with (Path(root) / "times.txt").open("a") as file:
         file.write(json.dumps([part.paper, began, time.time()]) + "\n")
-    return {"preset": preset, "claims": [], "seconds": 0.5}
+    return {"preset": preset, "claims": [], "seconds": 0.2}
 
 
 def test_papers_are_measured_at_once_and_parts_of_one_after_each_other(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(workers, "_apart", stand_in)
-    parts = measure.parts_of(["2.3", "2.10", "4.4", "5.8", "5.3"])
+    parts = measure.parts_of(["1.1", "2.3", "2.10", "2.4", "4.4", "5.8", "5.3"])
     records = Records.create(tmp_path / "run", {})
     outcomes = dict(workers.measure_all(parts, records, "quick", None, 3))
     assert set(outcomes) == set(parts)
-    failed = [part.name for part, one in outcomes.items() if isinstance(one, Exception)]
-    assert failed == ["safe"]
+    failed = {
+        part.name: one for part, one in outcomes.items() if isinstance(one, Exception)
+    }
+    assert set(failed) == {"safe", "quality", "theorems"}
+    assert str(failed["safe"]) == "safe=0 must be more"
+    assert failed["quality"].step == 3 and "at step 3;" in str(failed["quality"])
+    assert str(failed["theorems"]) == "its process ended with 3"
     lines = (tmp_path / "run" / "times.txt").read_text().splitlines()
     times = [json.loads(line) for line in lines]
-    assert len(times) == len(parts) - 1
+    assert len(times) == len(parts) - 3
     for paper, began, ended in times:
         for other, from_, to in times:
             if (paper, began) != (other, from_) and paper == other:
                 assert ended <= from_ or to <= began
     assert capsys.readouterr().out.count("measuring") == len(parts)
+
+
+def test_no_part_is_begun_after_the_time(tmp_path, stand_ins):
+    parts = measure.parts_of(["5.3", "5.8"])
+    records = Records.create(tmp_path / "run", {})
+    for count in (1, 2):
+        late = workers.measure_all(
+            parts, records, "quick", None, count, time.monotonic()
+        )
+        assert not list(late)
+    assert call(tmp_path / "paper", "5.3", "5.8", "--preset=paper", "--budget=0s") == 0
+    assert not stand_ins
+
+
+def test_what_processes_measure_tells_how_it_was_made(tmp_path):
+    argv = ["5.3", "1.1", f"--run-dir={tmp_path / 'run'}", "--workers=2"]
+    command = [sys.executable, "-m", "experiments.claims", *argv]
+    where = {"PYTHONPATH": str(Path(claims.__file__).parents[1])}
+    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, **where})
+    rows = {row["claim"]: row for row in kept(tmp_path / "run")["rows"]}
+    assert [rows[n]["verdict"] for n in ("1.1", "5.3")] == ["supported", "supported"]
+    parts = tmp_path / "run" / "parts"
+    for name in ("part-5-stated", "part-1-lemma"):
+        found = Records(parts).load_result_summary(name)
+        assert "-m experiments.claims 5.3 1.1" in found["command"]
+        assert found["cores"] == max(1, available_cores() // 2)
+        assert (parts / "logs" / f"{name}.log").exists()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_processes_end_with_the_one_that_began_them(tmp_path, number):
+    argv = ["4.4", "1.1", f"--run-dir={tmp_path / 'run'}", "--workers=2"]
+    command = [sys.executable, "-c", _ENDLESS, *argv]
+    root = tmp_path / "run" / "parts"
+    with subprocess.Popen(
+        command, cwd=Path(claims.__file__).parents[1], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while len(list(root.glob("*.pid"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert "give the same command again" in process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    for file in root.glob("*.pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
+
+
+_ENDLESS = """
+import sys
+from experiments import claims
+from experiments.judging import workers
+from tests.test_claims import endless
+if __name__ == "__main__":
+    workers._apart = endless
+    sys.exit(claims.main(sys.argv[1:]))
+"""
+
+
+def endless(part, root, preset, data_dir, own):
+    """Does not end by itself."""
+    del preset, data_dir, own
+    Path(root).mkdir(exist_ok=True)
+    (Path(root) / f"{part.name}.pid").write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def test_a_part_that_cannot_be_measured_keeps_no_other_from_it(

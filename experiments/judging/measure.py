@@ -93,6 +93,29 @@ def parts_of(names: Iterable[str], models: tuple[str, ...] = ()) -> list[Part]:
     return sorted(found, key=lambda part: part.minutes)
 
 
+def chosen_models(
+    preset: str, data_dir: Path | None, models: Iterable[str]
+) -> tuple[str, ...]:
+    """Networks each once, in one order; none where they are those of the preset.
+
+    Raises:
+        InputError: a network that a paper has not.
+
+    Example:
+        >>> chosen_models("quick", None, ["mlp"])
+        ()
+        >>> chosen_models("quick", None, ["vgg11", "mlp", "mlp"])
+        ('mlp', 'vgg11')
+    """
+    chosen = tuple(sorted(set(models)))
+    for paper in SEVERAL if chosen else ():
+        lab = paper_lab(paper, preset, data_dir, chosen)
+        preset_s = dataclasses.replace(lab, models=()).models_of("claims")
+        if chosen == tuple(sorted(preset_s)):
+            return ()
+    return chosen
+
+
 def paper_lab(
     paper: str, preset: str, data_dir: Path | None, models: tuple[str, ...] = ()
 ) -> Any:
@@ -109,9 +132,26 @@ def paper_lab(
 
 
 def measured(part: Part, records: Records, preset: str) -> dict[str, Any] | None:
-    """What was kept of a part, or None."""
+    """What was kept of a part, or None.
+
+    Raises:
+        InputError: it was changed on disk.
+    """
     found = records.load_result_summary(part.file)
     return found if found is not None and found["preset"] == preset else None
+
+
+def of_other_models(part: Part, records: Records) -> list[Part]:
+    """The part as it was kept of other networks of its paper, the newest first."""
+    if part.paper not in SEVERAL:
+        return []
+    alone = dataclasses.replace(part, models=())
+    files = (records.path / "results").glob(f"{alone.file}*.json")
+    found = [
+        dataclasses.replace(part, models=tuple(file.stem.split("-")[3:]))
+        for file in sorted(files, key=lambda file: -file.stat().st_mtime)
+    ]
+    return [one for one in found if one != part]
 
 
 def measure(
@@ -130,6 +170,7 @@ def measure(
     found = {
         "preset": preset,
         "claims": [as_dict(claim) for claim in claims],
+        "models": list(part.models),
         "seconds": round(time.monotonic() - started, 1),
         "networks": str(lab.root),
         **describe(jax.local_devices()),

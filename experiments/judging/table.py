@@ -6,7 +6,6 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.judging.measure import SEVERAL
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.statistics import Claim, Judged, judge
 
@@ -16,7 +15,7 @@ VERDICTS = ("supported", "contradicted", "undecided")
 def overall(verdicts: Sequence[str]) -> str:
     """The verdict on a claim of several parts.
 
-    Contradicted where one is, supported where all are that were measured.
+    Contradicted where one is, supported where all are, undecided where some are not.
 
     Example:
         >>> overall(['supported', 'contradicted']), overall(['supported'])
@@ -56,7 +55,6 @@ def rows_of(
     about: Mapping[str, Mapping[str, Any]],
     preset: str,
     wanted: Sequence[str],
-    models: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """A row a claim.
 
@@ -65,11 +63,11 @@ def rows_of(
         about: name of a claim -> the part that measured it, see `measure.measure`.
         preset: that was followed.
         wanted: names of claims.
-        models: that were asked for, see `measure.Part`.
     """
     rows = []
     for name in wanted:
-        chosen = models if name[0] in SEVERAL else ()
+        made = about.get(name, {})
+        chosen = made.get("models", ())
         flags = " ".join([f"--preset={preset}", *(["--models"] if chosen else []),
                           *chosen])  # fmt: skip
         experiment = EXPERIMENTS[name[0]]
@@ -77,7 +75,6 @@ def rows_of(
         parts = [(claim, verdict) for of, claim, verdict in judged if of == name]
         verdicts = [verdict.verdict for _, verdict in parts]
         seeds = [len(c.values) for claim, _ in parts for c in claim.conditions]
-        made = about.get(name, {})
         rows.append(
             {
                 "claim": name,
@@ -110,6 +107,10 @@ def rows_of(
     return rows
 
 
+def _cores(count: Any) -> str:
+    return f"{count} core{'' if count == 1 else 's'}"
+
+
 def _range(numbers: Sequence[int]) -> str:
     if not numbers:
         return "-"
@@ -136,7 +137,7 @@ def written(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             ) or "-",
             "seeds": row["seeds"],
             "verdict": row["verdict"],
-            "scale": f"{row['preset']}, {row['device']}, {row['cores']} cores",
+            "scale": f"{row['preset']}, {row['device']}, {_cores(row['cores'])}",
             "command": row["command"],
         }
         for row in rows
@@ -182,7 +183,7 @@ def page(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
             f"<td><ul>{parts}</ul>"
             f"<small>judged by: {shown(row['criterion'])}<br>"
             f"<code>{shown(row['command'])}</code>, {shown(str(row['device']))}, "
-            f"{shown(str(row['cores']))} cores; figures: "
+            f"{shown(_cores(row['cores']))}; figures: "
             f"<code>{shown(row['figures'])}</code></small></td></tr>"
         )
     summary = ", ".join(f"{count} {shown(name)}" for name, count in counts.items())

@@ -7,53 +7,59 @@ share, the same networks.
 
 from __future__ import annotations
 
-import concurrent.futures as futures
 import contextlib
+import dataclasses
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from experiments.judging.measure import MODULES, Part, measure
-from lrscape.errors import InputError
+from lrscape.environment import available_cores
 from lrscape.records import Records
-from lrscape.training import NonFiniteLossError
 
-# What keeps a part from being measured, and no other part.
-FAILURES = (InputError, NonFiniteLossError)
 # A part, and what was measured or why nothing was.
 Outcome = tuple[Part, dict[str, Any] | Exception]
+
+# Seconds that a process has to save what it trains before it is asked again, by which
+# it ends at once.
+PATIENCE = 60
 
 
 def default_workers() -> int:
     """One for each core, where there is no accelerator that they would share."""
-    cores = os.cpu_count() or 1
-    return min(cores, len(MODULES)) if jax.default_backend() == "cpu" else 1
+    on_cpu = jax.default_backend() == "cpu"
+    return min(available_cores(), len(MODULES)) if on_cpu else 1
 
 
-def fitting(parts: Sequence[Part], seconds: float) -> list[Part]:
+def fitting(parts: Sequence[Part], seconds: float, workers: int = 1) -> list[Part]:
     """Those that fit into a time, the cheapest first.
 
     Args:
         parts: the cheapest first.
-        seconds: there are, summed over processes.
+        seconds: there are.
+        workers: processes, each with a paper of its own.
 
     Example:
         >>> parts = [Part("4", "theorems", ("4.4",)), Part("5", "safe", ("5.8",))]
         >>> [part.name for part in fitting(parts, 120)]
         ['theorems']
     """
-    found, total = [], 0.0
+    found: list[Part] = []
+    of_paper = dict.fromkeys(MODULES, 0.0)
     for part in parts:
-        total += part.minutes * 60
-        if total > seconds:
+        of_paper[part.paper] += part.minutes * 60
+        if max(max(of_paper.values()), sum(of_paper.values()) / workers) > seconds:
             break
         found.append(part)
     return found
@@ -88,6 +94,7 @@ def measure_all(
     preset: str,
     data_dir: Path | None,
     workers: int,
+    ends: float = float("inf"),
 ) -> Iterator[Outcome]:
     """Measures parts and keeps them; gives each as soon as it is done.
 
@@ -100,49 +107,86 @@ def measure_all(
         data_dir: of the data sets.
         workers: processes; with one, this process measures, and shows its progress.
             More write what they say to ``logs/`` in the directory of the records.
+        ends: when no other part is begun any more, by `time.monotonic`.
     """
     if workers == 1:
         for part in parts:
+            if time.monotonic() > ends:
+                return
             print(f"measuring {said(part)}", flush=True)
             try:
                 yield part, measure(part, records, preset, data_dir)
-            except FAILURES as error:
+            except Exception as error:
                 yield part, error
         return
     waiting, free = list(parts), shares_of(cores(), workers)
-    running: dict[futures.Future[dict[str, Any]], tuple[Part, list[int]]] = {}
-    pool = futures.ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        max_tasks_per_child=1,  # its programs go with it
-    )
-    with pool:
+    running: dict[Any, _Running] = {}
+    try:
+        while True:
+            if time.monotonic() > ends:
+                waiting.clear()
+            busy = {one.part.paper for one in running.values()}
+            while free and (chosen := next_part(waiting, busy)):
+                waiting.remove(chosen)
+                busy.add(chosen.paper)
+                print(f"measuring {said(chosen)}", flush=True)
+                begun = _begin(chosen, records.path, preset, data_dir, free.pop())
+                running[begun.answers] = begun
+            if not running:
+                return
+            for answers in connection.wait(list(running)):
+                ended = running.pop(answers)
+                free.append(ended.cores)
+                yield ended.part, ended.outcome()
+    finally:
+        _end([one.process for one in running.values()])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Running:
+    """A part that is being measured, and the cores that it is measured on."""
+
+    part: Part
+    process: Any
+    answers: Any
+    cores: list[int]
+
+    def outcome(self) -> dict[str, Any] | Exception:
+        """What it answered, once it did or ended."""
         try:
-            while waiting or running:
-                busy = {part.paper for part, _ in running.values()}
-                while len(running) < workers and (chosen := next_part(waiting, busy)):
-                    waiting.remove(chosen)
-                    busy.add(chosen.paper)
-                    print(f"measuring {said(chosen)}", flush=True)
-                    own = free.pop()
-                    made = pool.submit(
-                        _apart, chosen, str(records.path), preset, data_dir, own
-                    )
-                    running[made] = chosen, own
-                done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-                for made in done:
-                    measuring, own = running.pop(made)
-                    free.append(own)
-                    try:
-                        yield measuring, made.result()
-                    except FAILURES as error:
-                        yield measuring, error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid or 0, signal.SIGTERM)
-            raise
+            found = self.answers.recv()
+        except EOFError:
+            found = None
+        self.answers.close()
+        self.process.join()
+        if found is None:
+            return RuntimeError(f"its process ended with {self.process.exitcode}")
+        return found
+
+
+def _begin(
+    part: Part, root: Path, preset: str, data_dir: Path | None, own: list[int]
+) -> _Running:
+    answers, gives = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_answer,
+        args=(gives, _apart, part, str(root), preset, data_dir, own),
+        kwargs={"parent": os.getpid(), "command": sys.orig_argv},
+    )
+    process.start()
+    gives.close()  # the process's alone: that it ended is the end of the answers
+    return _Running(part, process, answers, own)
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """Ends processes, which save what they train before they do."""
+    for _ in range(2):
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+        ends = time.monotonic() + PATIENCE
+        for process in processes:
+            process.join(max(0.0, ends - time.monotonic()))
 
 
 def said(part: Part) -> str:
@@ -168,13 +212,29 @@ def shares_of(cores: Sequence[int], workers: int) -> list[list[int]]:
     return [list(cores[i * each : (i + 1) * each]) for i in range(workers)]
 
 
+def _answer(gives: Any, function: Any, *args: Any, parent: int, command: Any) -> None:
+    """In a process of its own, which ends with the one that began it."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(OSError):
+        os.setsid()  # a terminal's Ctrl-C is for the one that began it
+    sys.orig_argv = command  # by which what is made here is made again
+    try:
+        found = function(*args)
+    except Exception as error:
+        traceback.print_exc()
+        found = error
+    try:
+        pickle.loads(pickle.dumps(found))
+    except Exception:
+        found = RuntimeError(f"{type(found).__name__}: {found}")
+    gives.send(found)
+
+
 def _apart(
     part: Part, root: str, preset: str, data_dir: Path | None, own: Sequence[int]
 ) -> dict[str, Any]:
-    """In a process of its own, which ends with the one that began it."""
     if own:  # before XLA counts them: its threads wait for each other by spinning
         os.sched_setaffinity(0, own)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     log = Path(root) / "logs" / f"{part.file}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
@@ -186,4 +246,6 @@ def _apart(
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)

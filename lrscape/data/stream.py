@@ -19,6 +19,7 @@ from PIL import Image
 from lrscape.data.dataset import NORMALIZATIONS, Examples, choose, moments
 from lrscape.data.encoded import Encoded, find
 from lrscape.data.views import MIN_AREA, middle_view, random_view, whole_view
+from lrscape.environment import available_cores
 from lrscape.errors import InputError, unknown_name
 
 CROPS = ("random_resized", "none")
@@ -260,14 +261,6 @@ def _stack(rows: list[tuple[np.ndarray, int, int]]) -> Batch:
     )
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamedDataset:
     """A set of labelled images that is never held in memory.
@@ -408,7 +401,7 @@ def open_stream(
     def stream(encoded: Encoded, at: np.ndarray) -> Stream:
         return Stream(
             encoded, at, image_size, parts.channels, parts.num_classes, crop, min_area,
-            Gauge(threads or _cores()),
+            Gauge(threads or available_cores()),
         )  # fmt: skip
 
     return StreamedDataset(

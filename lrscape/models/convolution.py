@@ -67,14 +67,16 @@ def conv_general_dilated(
             axis=-1,
         )
     kernel = rhs.shape[:2]
-    if kernel == (1, 1) and padding in (((0, 0), (0, 0)), [(0, 0), (0, 0)]):
+    dilated = {*(options.get("lhs_dilation") or ()),
+               *(options.get("rhs_dilation") or ())} - {1}  # fmt: skip
+    unpadded = padding in (((0, 0), (0, 0)), [(0, 0), (0, 0)])
+    if kernel == (1, 1) and unpadded and not dilated:
         padding = "SAME"
     plain = (
         padding in ("SAME", "VALID")
         and set(window_strides) == {1}
         and groups == 1
-        and set(options.get("lhs_dilation") or (1,)) == {1}
-        and set(options.get("rhs_dilation") or (1,)) == {1}
+        and not dilated
     )
     if plain and kernel == (1, 1) and on_cpu:
         return _product(lhs, rhs, options)

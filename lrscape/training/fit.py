@@ -44,6 +44,10 @@ class NonFiniteLossError(ArithmeticError):
         self.step = step
         self.steps = tuple(steps)
 
+    def __reduce__(self):
+        # By its arguments: an exception's own are its message.
+        return type(self), (self.step, self.steps)
+
 
 def fit(
     model: nn.Module,
