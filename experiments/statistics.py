@@ -72,12 +72,14 @@ class Condition(NamedTuple):
         shown: the same as it is to be read, with its unit and sign; empty: `values`.
         p_values: of a test other than resampling `values`: one-sided, that the
             quantity does not lie above zero, and that it does not lie below it.
+        effect: what the paper has for it: less than a quarter of that contradicts.
     """
 
     name: str
     values: Sequence[float]
     shown: str = ""
     p_values: tuple[float, float] | None = None
+    effect: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.name} {self.shown or mean_and_interval(self.values)}"
@@ -93,6 +95,27 @@ def below(name: str, values: Any, limit: float = 0.0) -> Condition:
     """That a quantity, one value a seed, is smaller than a limit."""
     values = np.asarray(values, float)
     return Condition(name, limit - values, f"{mean_and_interval(values)} < {limit:g}")
+
+
+def every(what: str, holds: Any, values: Any, name: str) -> Condition:
+    """That something holds of all seeds, not merely of their mean.
+
+    Args:
+        what: holds, in a few words.
+        holds: (seeds,), whether it does.
+        values: (seeds,), of which it holds; NaN is not known.
+        name: of the values.
+
+    Example:
+        >>> print(every('below 1', [True, True], [0.5, 0.7], 'ratio'))
+        all below 1: 2 of 2 (ratio 0.6 (0.5 to 0.7)) > all but one
+    """
+    values = np.asarray(values, float)
+    share = np.where(np.isfinite(values), np.asarray(holds, float), np.nan)
+    shown = f"all {what}: {np.nansum(share):g} of {len(share)} ({name} "
+    return above("", share, 1 - 0.5 / len(share))._replace(
+        name=f"{shown}{mean_and_interval(values)})", shown="> all but one"
+    )
 
 
 def unknown(name: str, shown: str, seeds: int) -> Condition:
@@ -152,8 +175,9 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
 
     A claim is supported where the resampled means of every condition lie above zero at
     a two-sided 5 %, corrected by Holm's method over all claims that are judged;
-    contradicted where those of one lie below it, corrected in the same way and for the
-    number of its conditions; undecided otherwise. With few seeds resampling cannot
+    contradicted where those of one lie below it, or below a quarter of the paper's own
+    effect, corrected in the same way and for the number of its conditions; undecided
+    otherwise. With few seeds resampling cannot
     tell much less than "all on one side" from "some on the other", which three values
     are by chance one time in eight: so Student's t test has to agree, at 2.5 %.
 
@@ -179,7 +203,7 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
             judged[i] = Judged("not finite", np.nan)
         else:
             p_values = [
-                c.p_values or (_p_value(values), _p_value(-values))
+                c.p_values or (_p_value(values), _p_value(c.effect / 4 - values))
                 for c, values in zip(claim.conditions, parts, strict=True)
             ]
             holds[i] = max(p for p, _ in p_values)

@@ -328,12 +328,16 @@ ANY = np.array([-1.0, 2.0, 0.5, -2.0, 1.0])
 
 
 def test_2_1_barriers():
-    control = np.full((2, 5), 0.1)
+    control = np.full((3, 5), 0.1)
     barriers = np.stack([noisy(1.0, seed=s) for s in range(3)])
     assert verdict(*criteria.separated(barriers, control)) == "supported"
     assert verdict(*criteria.separated(barriers, control + 5)) == "contradicted"
     # No more than noise makes is none of the optimizers'.
     assert verdict(*criteria.separated(-barriers, control)) == "contradicted"
+    # Of each pair, and not of all in the mean.
+    high, noisier = barriers.copy(), control.copy()
+    high[0], noisier[2] = 100.0, 1.5
+    assert verdict(*criteria.separated(high, noisier)) == "contradicted"
     one = barriers.copy()
     one[0, 0] = -0.1  # a single pair of a single start
     assert verdict(*criteria.separated(one, control)) == "undecided"
@@ -438,6 +442,9 @@ def test_2_6_and_2_7_switches():
     assert jumps([[1, 2, 3, 2, 5], [7, 8, 7, 9, 8]]) == "contradicted"
     assert jumps([[1, 9, 3, 2, 9]]) == "undecided"
     assert jumps([[1, 1, 1, 1, 1]], left=4) == "not measured"
+    assert jumps([[0, 0, 0, 0, 6]]) == "undecided"  # all of them, not their mean
+    there = criteria.switching_jumps(np.zeros((2, 5)), 10, 0.9)
+    assert verdict(*there) == "undecided"  # nothing jumps
 
     def falls(values):
         claims = criteria.distance_falls({0.0: np.stack([values, values - 0.1])})

@@ -389,7 +389,7 @@ class Made:
     """A lab whose networks need not be there."""
 
     def __init__(self, plans):
-        self.plans, self.settings = plans, SETTINGS
+        self.plans, self.settings, self.preset = plans, SETTINGS, "quick"
 
 
 def verdicts(part, monkeypatch, plans=SETTINGS.plans, **made):
@@ -421,7 +421,7 @@ def test_flatness_is_judged_on_the_right_side(sign, verdict, monkeypatch):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_sweeps_are_judged_on_the_right_side(sign, monkeypatch):
-    seeds = np.array([0.0, 0.1, 0.2])
+    seeds = np.linspace(0.0, 0.2, 5)
 
     def shapes(lab):
         errors = {"gaussian": 20.0, "laplacian": 20.0 + 5 * sign}
@@ -452,12 +452,17 @@ def test_tables_are_judged_on_the_right_side(sign, verdict, monkeypatch):
         found = {"step": 20 + 5 * sign + seeds, "gaussian": 20 + 2 * seeds}
         return {k: {"last": v, "best": v, "top5": v} for k, v in found.items()}
 
-    rows = [deep.TABLE3[0], deep.TABLE4[0], deep.TABLE4[3]]
-    found = verdicts(
-        claims.tables_of, monkeypatch, deep_plans.QUICK, deep__errors=errors,
-        deep__chosen=lambda lab, table: [row for row in table if row in rows],
-    )  # fmt: skip
-    assert found == [("1.11", verdict)] * 4
+    few = [deep.TABLE3[0], deep.TABLE4[0], deep.TABLE4[3]]
+    plans = {**deep_plans.QUICK, "nin": SETTINGS.plans["nin"]}
+    # By a sign test four rows on one side are no more than chance.
+    for rows, over in ((few, "undecided"), (3 * few, verdict)):
+        found = verdicts(
+            claims.tables_of, monkeypatch, plans, deep__errors=errors,
+            deep__chosen=lambda lab, table, rows=rows: (
+                [row for row in rows if row in table]
+            ),
+        )  # fmt: skip
+        assert found == [("1.11", verdict)] * (len(rows) + 1) + [("1.11", over)]
 
 
 def test_verdicts_have_their_sides():
@@ -467,6 +472,20 @@ def test_verdicts_have_their_sides():
         claims.interval("a", *ends, 4.0).values for ends in ((5, 6), (3, 5), (1, 2))
     ]
     assert sides == [[1.0], [0.0], [-2.0]]
+    # Of an effect of 8, a quarter: 6 is what it has to reach.
+    assert claims.interval("a", 3, 5, 4.0, effect=8.0).values == [-1.0]
+
+
+def test_a_quarter_of_the_papers_effect():
+    """An effect that is there, and too small to be the paper's."""
+    small = claims.above("a", [0.1, -0.1, 0.12, -0.08, 0.02, 0.03])
+    for effect, verdict in (
+        (0.0, "undecided"),
+        (0.1, "undecided"),
+        (4, "contradicted"),
+    ):
+        claim = claims.Claim("1", "", [small._replace(effect=effect)])
+        assert judge([claim])[0].verdict == verdict
 
 
 BAD = {

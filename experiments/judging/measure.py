@@ -187,6 +187,7 @@ def as_dict(claim: Claim) -> dict[str, Any]:
             "values": [float(value) for value in condition.values],
             "shown": condition.shown,
             "p_values": condition.p_values and list(condition.p_values),
+            "effect": condition.effect,
         }
         for condition in claim.conditions
     ]

@@ -122,7 +122,10 @@ class Arm(arms.Arm):
 
     def _train(self, rows, checkpoints, signals):
         if self.config.reordered and not checkpoints.steps:
-            rows = self._until_reordered(checkpoints)
+            try:
+                rows = self._until_reordered(checkpoints)
+            except training.NonFiniteLossError as error:
+                return self._failed([{"epoch": 0}], error.step)
         return super()._train(rows, checkpoints, signals)
 
     def _until_reordered(self, checkpoints) -> list[arms.Row]:

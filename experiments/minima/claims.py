@@ -164,11 +164,12 @@ def beyond(lab: Lab) -> list[Claim]:
     curves = [around.start_curves(lab, n, around.BEYOND, "beyond") for n in names]
     for seed in lab.seeds:
         after = [c[seed][around.BEYOND >= 1] for c in curves]
-        rises.append(min(float(np.diff(c).min()) for c in after))
+        # Not the least of Python, which passes over what is not finite.
+        rises.append(np.min([np.diff(c).min() for c in after]))
         if seed < lab.plan.curvature[1]:
             found = [bottom_of(lab, lab.trained(n, seed)) for n in names]
-            least.append(min(one["least"] for one in found))
-            gradients.append(max(one["gradient_norm"] for one in found))
+            least.append(np.min([one["least"] for one in found]))
+            gradients.append(np.max([one["gradient_norm"] for one in found]))
     return criteria.are_minima(
         np.array(rises), np.array(least), np.array(gradients)
     )  # fmt: skip

@@ -44,7 +44,7 @@ _QUICK_SMALL = Plan(
 )  # fmt: skip
 # At one rate throughout: does the curvature stay below 2 / rate?
 _QUICK_DESCENT = dataclasses.replace(
-    _QUICK_SMALL, examples=256, epochs=48, seeds=3, peak=0.2, momentum=0.0,
+    _QUICK_SMALL, examples=256, epochs=48, seeds=5, peak=0.2, momentum=0.0,
     gradient_examples=0, looked_at=(6, 12, 18, 24, 30, 36, 40, 44),
 )  # fmt: skip
 
@@ -72,7 +72,7 @@ PRESETS: dict[str, Settings] = {
             fooling=4, curvature=128,
         ),
         sweep=Sweep(
-            examples=512, seeds=3, totals=(2, 3, 4, 6), starts=(1e-4, 1e-3, 0.01),
+            examples=512, seeds=5, totals=(2, 3, 4, 6), starts=(1e-4, 1e-3, 0.01),
             peaks=(0.03, 0.06, 0.1), epochs=4,
         ),
         ensemble=10, draws=10_000,
@@ -97,7 +97,7 @@ PRESETS: dict[str, Settings] = {
                 weight_decay=5e-4,
             ),
             "descent": dataclasses.replace(
-                _QUICK_DESCENT, examples=5000, epochs=1000,
+                _QUICK_DESCENT, examples=5000, epochs=1000, seeds=3,
                 looked_at=tuple(range(100, 1000, 100)),
             ),
             **deep_plans.PAPER,
