@@ -268,6 +268,9 @@ def _write(
     made_by = {name: kept for part, kept in found.items() for name in part.claims}
     shown = [name for name in CLAIMS if name in made_by or name in wanted]
     rows = rows_of(judged_papers(by_paper), made_by, arguments.preset, shown)
+    for paper in sorted(by_paper):
+        scales = (k.get("scale") for part, k in found.items() if part.paper == paper)
+        notes += [f"paper {paper}: {one}" for one in dict.fromkeys(scales) if one]
     commits = {str(kept.get("commit")) for kept in found.values()}
     if len(commits) > 1:
         notes.append(

@@ -160,15 +160,18 @@ def measure(
     """Measures a part and keeps it.
 
     Returns:
-        ``claims`` (see `claims_in`), ``seconds``, and what it was measured on.
+        ``claims`` (see `claims_in`), ``seconds``, ``scale`` (networks, data and
+        samples in words), and what it was measured on.
     """
     lab = paper_lab(part.paper, preset, data_dir, part.models)
+    scale = importlib.import_module(MODULES[part.paper]).scale_of(lab)
     jax.clear_caches()
     started = time.monotonic()
     with compiled_once(lab.root / "compiled"):
         claims = part.measure(lab)
     found = {
         "preset": preset,
+        "scale": scale,
         "claims": [as_dict(claim) for claim in claims],
         "models": list(part.models),
         "seconds": round(time.monotonic() - started, 1),

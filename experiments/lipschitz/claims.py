@@ -241,6 +241,16 @@ PARTS = {
 }
 
 
+def scale_of(lab: Lab) -> str:
+    """What networks are trained on, and how they are looked at."""
+    plans = "; ".join(
+        f"{task}: {plan.model} on {plan.examples or 'all'} examples of "
+        f"{lab.dataset_of(task)}, {plan.epochs} epochs, {plan.seeds} seeds"
+        for task, plan in lab.plans.items()
+    )
+    return f"{plans}; batch norm in train mode unless said; last epoch unless said"
+
+
 def claims(lab: Lab) -> Result:
     """Claims 5.1 to 5.8, each with its criterion, over seeds."""
     found = [claim for part in PARTS for claim in part(lab)]

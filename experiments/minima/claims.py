@@ -240,6 +240,16 @@ PARTS = {
 }
 
 
+def scale_of(lab: Lab) -> str:
+    """What networks are trained on, and how they are looked at."""
+    plan = lab.plan
+    return (
+        f"{lab.what}, {plan.examples or 'all'} training examples, {plan.epochs} "
+        f"epochs, {len(lab.seeds)} starts; losses over {plan.sample} training "
+        f"examples, dropout off, batch norm by batches of {plan.batch}; last epoch"
+    )
+
+
 def claims(lab: Lab) -> Result:
     """The paper's claims, each with a verdict."""
     lab = lab.of("nin")

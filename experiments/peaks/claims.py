@@ -335,6 +335,21 @@ PARTS = {
 }
 
 
+def scale_of(lab: Lab) -> str:
+    """What networks are trained on, and how they are looked at."""
+    plans = "; ".join(
+        f"{task}: {plan.model} on {plan.examples or 'all'} examples of "
+        f"{lab.dataset_of(task)}, {plan.epochs} epochs, {plan.seeds} seeds"
+        for task, plan in lab.plans.items()
+    )
+    sweep, survey = lab.settings.sweep, lab.settings.survey
+    return (
+        f"{plans}; sweeps: {sweep.examples or 'all'} examples, {sweep.seeds} seeds; "
+        f"probes on {survey.examples} training examples, dropout off, batch norm in "
+        "inference mode; last epoch unless said"
+    )
+
+
 def claims(lab: Lab) -> Result:
     """Claims 1.1 to 1.10 and 1.12, each with its criterion, over seeds."""
     # The tables' networks are those of `table3` and `table4`.

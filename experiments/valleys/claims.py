@@ -193,6 +193,17 @@ PARTS = {
 }
 
 
+def scale_of(lab: Lab) -> str:
+    """What networks are trained on, and how they are looked at."""
+    plan, survey = lab.plan, lab.survey
+    names = ", ".join(" on ".join(pair) for pair in lab.pairs("fig2"))
+    return (
+        f"{names}; {plan.examples or 'all'} training examples, {plan.seeds} seeds, "
+        f"{plan.sgd_epochs} epochs of SGD and {plan.swa_epochs} with averaging; losses "
+        f"over {survey.examples} examples, batch norm's statistics estimated anew"
+    )
+
+
 def claims(lab: Lab) -> Result:
     """Claims 4.1 to 4.11, each with its criterion, over seeds."""
     found = [claim for part in PARTS for claim in part(lab)]

@@ -304,6 +304,21 @@ def _of_all(part: Callable[[Lab, str], list[Claim]]) -> Callable[[Lab], list[Cla
 PARTS = {_of_all(part): names for part, names in OF_A_MODEL.items()}
 
 
+def scale_of(lab: Lab) -> str:
+    """What networks are trained on, and how they are looked at."""
+    scales = []
+    for model in lab.models_of("claims"):
+        plan = lab.plan(model)
+        scales.append(
+            f"{model} on {lab.dataset_of(model)}: {plan.seeds} seeds, losses of "
+            f"{plan.sample.examples or 'all'} training examples in batches of "
+            f"{plan.sample.batch_size}, {plan.updates or 'all'} updates of the epochs "
+            + " ".join(map(str, plan.epochs))
+        )
+    scales.append("batch norm in train mode unless said; errors after the last epoch")
+    return "; ".join(scales)
+
+
 def claims(lab: Lab) -> Result:
     """The paper's claims, each judged by its criterion."""
     models = lab.models_of("claims")
@@ -325,19 +340,8 @@ def claims(lab: Lab) -> Result:
             "measured": claim.missing or "; ".join(map(str, claim.conditions)),
         })  # fmt: skip
     device = jax.local_devices()[0]
-    scales = []
-    for model in models:
-        plan = lab.plan(model)
-        scales.append(
-            f"{model}: {plan.seeds} seeds, losses of {plan.sample.examples or 'all'} "
-            f"training examples in batches of {plan.sample.batch_size}, "
-            f"{plan.updates or 'all'} updates of the epochs "
-            + " ".join(map(str, plan.epochs))
-        )
     notes = [
-        (f"preset {lab.preset} on {device.device_kind}; " + "; ".join(scales)
-         + "; batch norm in train mode unless said otherwise; errors after the last "
-         "epoch"),
+        f"preset {lab.preset} on {device.device_kind}; {scale_of(lab)}",
         ("supported: each part's bootstrap interval over seeds is on the claim's side, "
          "after Holm's correction over all claims (p); contradicted: one part's is on "
          "the other side. Percentiles of so few seeds are too narrow"),
