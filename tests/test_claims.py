@@ -296,13 +296,32 @@ def test_the_list_measures_nothing(tmp_path, capsys):
 
 
 def test_networks_of_paper_3_are_chosen(tmp_path, stand_ins):
-    assert call(tmp_path, "3.6", "5.3", "--models", "mlp") == 0
+    assert call(tmp_path, "3.6", "5.3", "--models", "vgg11", "mlp") == 0
     rows = {row["claim"]: row for row in kept(tmp_path)["rows"]}
-    said = "python -m experiments.claims 3.6 --preset=quick --models mlp"
+    said = "python -m experiments.claims 3.6 --preset=quick --models mlp vgg11"
     assert rows["3.6"]["command"] == said
     assert rows["5.3"]["command"] == "python -m experiments.claims 5.3 --preset=quick"
     files = {file.name for file in (tmp_path / "parts" / "results").iterdir()}
-    assert files == {"part-3-angle-mlp.json", "part-5-stated.json"}
+    assert files == {"part-3-angle-mlp-vgg11.json", "part-5-stated.json"}
+    # What was measured of other networks stays, until it is measured of these.
+    assert call(tmp_path, "5.1") == 0
+    rows = {row["claim"]: row for row in kept(tmp_path)["rows"]}
+    assert rows["3.6"]["command"] == said and "5.1" in rows
+    # The preset's own networks are those that no command names.
+    assert call(tmp_path, "3.6", "--models", "mlp") == 0
+    rows = {row["claim"]: row for row in kept(tmp_path)["rows"]}
+    assert rows["3.6"]["command"] == "python -m experiments.claims 3.6 --preset=quick"
+    assert call(tmp_path, "3.6") == 0 and stand_ins.count("angle") == 2
+
+
+def test_what_is_damaged_is_measured_again(tmp_path, stand_ins, capsys):
+    assert call(tmp_path, "5.3", "5.8") == 0
+    file = tmp_path / "parts" / "results" / "part-5-stated.json"
+    file.write_text(file.read_text().replace("quick", "paper"))
+    assert call(tmp_path, "5.8") == 0  # what is not asked for is left alone
+    assert "measured again where" in capsys.readouterr().out
+    assert stand_ins.count("stated") == 1
+    assert call(tmp_path, "5.3") == 0 and stand_ins.count("stated") == 2
 
 
 def test_results_and_report_show_the_same_file(tmp_path, stand_ins):

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy import stats
 
 from experiments.lipschitz import curves, premise, stability, variants
 from experiments.lipschitz.settings import Lab
 from experiments.paper import Result
-from experiments.statistics import Claim, above, below, mean_and_interval, unknown
+from experiments.statistics import (
+    LEAST,
+    Claim,
+    Condition,
+    above,
+    below,
+    mean_and_interval,
+    unknown,
+)
 from experiments.verdicts import verdicts
 from lrscape.transforms import lipschitz_constant
 
 # Times the limit of stability, of a run that failed: at least this.
 FAILED = 2.0
+# The constants: as the paper prints them, and such as bound the gradient.
+FORMS = {"paper": " as printed", "bound": ", as true bounds,"}
+# Percentage points that the paper gains by measuring each epoch.
+GAIN = 89.37 - 87.02
+# Where K_z comes from, in words; otherwise it is a pass in a mode.
+FEEDS = {"free": "of the updates' own passes"}
 # Before it, a rate may do what it wants.
 SETTLED = 10
 # The paper's accuracies at the best epoch and after the last one, and how far from
@@ -24,26 +42,59 @@ PAPER_EPOCHS = {"mnist": 20, "cifar100": 300}
 
 def premises(lab: Lab) -> list[Claim]:
     """Claims 5.1 and 5.2: the premise, and the constants."""
-    shares, bounds = [], []
+    claims = []
     for task in premise.TASKS:
         seeds = range(lab.plans[task].seeds)
         steps = [premise.steps_of(lab, task, seed) for seed in seeds]
         hostile = [premise.adversarial_of(lab, task, seed) for seed in seeds]
-        shares.append(
-            above(f"{task}: share", [premise.share_of(s) for s in steps], 0.95)
-        )
-        for norm in ("frobenius", "max"):
-            form = f"bound, {norm}"
-            worst = [
-                max(premise.ratio_of(s, form),
-                    *(h[f"{kind}: {form}"] for kind in premise.BATCHES))
-                for s, h in zip(steps, hostile, strict=True)
-            ]  # fmt: skip
-            bounds.append(below(f"{task}: gradient / {form}", worst, 1))
-    return [
-        Claim("5.1", "the last layer has the largest gradient", shares),
-        Claim("5.2", "the constants, as true bounds, bound its gradient", bounds),
-    ]
+        shares = [premise.share_of(s) for s in steps]
+        claims.append(
+            Claim(
+                "5.1", f"{task}: the last layer has the largest gradient",
+                [above("share of updates", shares, 0.95)], least=_fewest(lab),
+            )
+        )  # fmt: skip
+        for name, said in FORMS.items():
+            conditions = []
+            for norm in ("frobenius", "max"):
+                form = f"{name}, {norm}"
+                worst = [
+                    max(premise.ratio_of(s, form),
+                        *(h[f"{kind}: {form}"] for kind in premise.BATCHES))
+                    for s, h in zip(steps, hostile, strict=True)
+                ]  # fmt: skip
+                conditions.append(never(f"gradient / constant, {norm}", worst, 1))
+            claims.append(
+                Claim(
+                    "5.2", f"{task}: the constants{said} bound its gradient",
+                    conditions, least=_unless_exceeded(conditions, lab),
+                )
+            )  # fmt: skip
+    return claims
+
+
+def never(name: str, worst: Any, limit: float) -> Condition:
+    """That nothing exceeds a limit: where something does, it is contradicted.
+
+    Args:
+        name: of the quantity.
+        worst: (seeds,), the largest of it.
+        limit: that none may exceed.
+    """
+    condition = below(name, worst, limit)
+    if np.max(worst) > limit:
+        return condition._replace(p_values=(1.0, 0.0))
+    return condition
+
+
+def _unless_exceeded(conditions: Sequence[Condition], lab: Lab) -> int:
+    """Seeds that `never` needs: one that exceeds its limit is enough."""
+    return 1 if any(c.p_values for c in conditions) else _fewest(lab)
+
+
+def _fewest(lab: Lab) -> int:
+    """Seeds that a claim needs where its criterion names no number of its own."""
+    return 5 if lab.preset == "quick" else LEAST
 
 
 def stated(lab: Lab) -> list[Claim]:
@@ -85,8 +136,8 @@ def adaptive_against_fixed(lab: Lab) -> list[Claim]:
         Claim(
             "5.4", "recomputed each epoch, the rate beats a fixed one",
             [
-                above("test accuracy minus fixed (points)",
-                       last["adaptive"] - last["fixed"]),
+                above(f"test accuracy minus fixed (points; paper {GAIN:.3g})",
+                       last["adaptive"] - last["fixed"])._replace(effect=GAIN),
                 below("gap to training minus fixed's", gap["adaptive"] - gap["fixed"],
                        0),
             ],
@@ -104,33 +155,36 @@ def adaptive_against_fixed(lab: Lab) -> list[Claim]:
 
 
 def rates(lab: Lab) -> list[Claim]:
-    """Claim 5.5."""
-    histories = lab.histories("cifar10", lab.adaptive("cifar10"))
-    largest = [max(row.get("rate", 0.0) for row in history) for history in histories]
+    """Claim 5.5, by passes in either mode of batch norm."""
+    adaptive = lab.adaptive("cifar10")
+    authors = dataclasses.replace(adaptive, name="inference", feed="inference")
+    found = {
+        adaptive.feed: lab.histories("cifar10", adaptive),
+        "inference": lab.histories("cifar10", authors),
+    }
     first = {
-        mode: [curves.rate_at(lab, "cifar10", h[0], mode) for h in histories]
+        mode: [curves.rate_at(lab, "cifar10", h[0], mode) for h in found[adaptive.feed]]
         for mode in ("inference", "train")
     }
-    conditions = [
-        below("first rate, inference mode", first["inference"], 0.1),
-        above("largest rate", largest, 0.5),
-    ]
-    if lab.plans["cifar10"].epochs > SETTLED + 2:
-        later = [
-            [row["rate"] for row in h[SETTLED:] if "rate" in row] for h in histories
-        ]
-        trends = [stats.spearmanr(np.arange(len(r)), r).statistic for r in later]
-        conditions.append(below(f"trend after epoch {SETTLED}", trends, 0))
-    else:
-        needs = f"not measured in {SETTLED + 2} epochs or fewer"
-        conditions.append(
-            unknown(f"trend after epoch {SETTLED}", needs, len(histories))
-        )
+    conditions = [below("first rate, inference mode", first["inference"], 0.1)]
+    for feed, histories in found.items():
+        name = FEEDS.get(feed, f"{feed} mode")
+        later = [[row["rate"] for row in h[1:] if "rate" in row] for h in histories]
+        largest = [max(rates, default=np.nan) for rates in later]
+        conditions.append(above(f"{name}: largest rate after the first", largest, 0.5))
+        trend = f"{name}: trend after epoch {SETTLED}"
+        if lab.plans["cifar10"].epochs > SETTLED + 2:
+            late = [rates[SETTLED - 1 :] for rates in later]
+            trends = [stats.spearmanr(np.arange(len(r)), r).statistic for r in late]
+            conditions.append(below(trend, trends, 0))
+        else:
+            needs = f"not measured in {SETTLED + 2} epochs or fewer"
+            conditions.append(unknown(trend, needs, len(histories)))
     said = f"; in train mode the first rate is {mean_and_interval(first['train'])}"
     return [
         Claim(
             "5.5", "the rate starts tiny, grows beyond the usual, and falls" + said,
-            conditions,
+            conditions, least=_fewest(lab),
         )
     ]  # fmt: skip
 
@@ -215,13 +269,19 @@ def costs(lab: Lab) -> list[Claim]:
 
 def safe(lab: Lab) -> list[Claim]:
     """Claim 5.8."""
-    conditions = []
+    claims = []
     for task in stability.TASKS:
         plan = lab.plans[task]
         seeds = range(min(plan.curvature[1], plan.seeds))
         largest = [_least_stable(lab, task, seed) for seed in seeds]
-        conditions.append(below(f"{task}: largest eigenvalue / 2K", largest, 1))
-    return [Claim("5.8", "(added) 1/K is a stable rate throughout", conditions)]
+        unstable = never("largest eigenvalue / 2K", largest, 1)
+        claims.append(
+            Claim(
+                "5.8", f"(added) {task}: 1/K is a stable rate throughout",
+                [unstable], least=_unless_exceeded([unstable], lab),
+            )
+        )  # fmt: skip
+    return claims
 
 
 def _least_stable(lab: Lab, task: str, seed: int) -> float:

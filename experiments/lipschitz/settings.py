@@ -97,7 +97,7 @@ PRESETS: dict[str, dict[str, Plan]] = {
         "variants": Plan(
             model="mnist_cnn", dataset="mnist", examples=2560, validation=1000,
             test=2000, batch_size=128, epochs=4, seeds=5, feed="free", rates=_RATES,
-            augmented=False, looked_at=(0, 1, 2, 3, 4),
+            augmented=False, looked_at=(0, 1, 2, 3, 4), curvature=(512, 5),
         ),
         "cifar10": Plan(
             model="resnet20", dataset="cifar10", examples=1920, validation=500,

@@ -120,10 +120,19 @@ def _table(
     return Result(rows, joined(walks), {}, notes)
 
 
-def relative_heights(walks: Sequence[xr.Dataset]) -> np.ndarray:
-    """The heights of the barriers that were crossed, as shares of the loss."""
+def relative_heights(
+    walks: Sequence[xr.Dataset],
+    crossed: Callable[[xr.Dataset], np.ndarray] | None = None,
+) -> np.ndarray:
+    """The heights of the barriers that were crossed, as shares of the loss.
+
+    Args:
+        walks: of one network or several.
+        crossed: which count, `barriers` or `on_both`; None is `barriers`.
+    """
+    counts = crossed or barriers
     return np.concatenate([
-        (walk["barrier_height"].values / walk["loss"].values[:, 0])[barriers(walk)]
+        (walk["barrier_height"].values / walk["loss"].values[:, 0])[counts(walk)]
         for walk in walks
     ])  # fmt: skip
 

@@ -30,9 +30,19 @@ MICRO_BATCHES = 9
 DISTANCES = {"fig1": {"vgg11": 1.4}, "fig2": {"vgg11": 1.7}}
 
 
-def descent_of(lab: Lab, model: str, seed: int) -> xr.Dataset:
-    """The ground under the first updates of full-batch gradient descent."""
-    plan, rate = lab.plan(model), _descent_rate(lab, model)
+def descent_of(
+    lab: Lab, model: str, seed: int, rate: float | None = None
+) -> xr.Dataset:
+    """The ground under the first updates of full-batch gradient descent.
+
+    Args:
+        lab: has the model.
+        model: one of its networks.
+        seed: of its initial weights.
+        rate: of the descent; None is the preset's.
+    """
+    name = "descent" if rate is None else f"descent-{rate:g}"
+    plan, rate = lab.plan(model), rate or _descent_rate(lab, model)
     network = lab.network(model, rate=RATES[model][0], seed=seed)
     sample = dataclasses.replace(plan.sample, second=False)
 
@@ -62,7 +72,7 @@ def descent_of(lab: Lab, model: str, seed: int) -> xr.Dataset:
         return recorder.to_dataset()
 
     settings = {"rate": rate, "updates": SHOWN, "sample": dataclasses.asdict(sample)}
-    return network.once("descent", settings, make)
+    return network.once(name, settings, make)
 
 
 def _descent_rate(lab: Lab, model: str) -> float:
@@ -158,8 +168,10 @@ def floor_falls(walk: xr.Dataset) -> float:
 
 
 def floor_rises(walk: xr.Dataset) -> float:
-    """How often it is higher."""
-    return _share(np.diff(walk["floor"].values) > 0)
+    """How often it is higher, of updates before and after which there is one."""
+    has = walk["has_floor"].values
+    rises = (np.diff(walk["floor"].values) > 0)[has[1:] & has[:-1]]
+    return _share(rises) if len(rises) else 0.0
 
 
 def _share(steps: np.ndarray) -> float:
