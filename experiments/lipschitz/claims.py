@@ -13,7 +13,7 @@ from experiments.lipschitz import curves, premise, stability, variants
 from experiments.lipschitz.settings import Lab
 from experiments.paper import Result
 from experiments.statistics import (
-    LEAST,
+    SEEDS,
     Claim,
     Condition,
     above,
@@ -51,7 +51,7 @@ def premises(lab: Lab) -> list[Claim]:
         claims.append(
             Claim(
                 "5.1", f"{task}: the last layer has the largest gradient",
-                [above("share of updates", shares, 0.95)], least=_fewest(lab),
+                [above("share of updates", shares, 0.95)], least=SEEDS[lab.preset],
             )
         )  # fmt: skip
         for name, said in FORMS.items():
@@ -89,12 +89,7 @@ def never(name: str, worst: Any, limit: float) -> Condition:
 
 def _unless_exceeded(conditions: Sequence[Condition], lab: Lab) -> int:
     """Seeds that `never` needs: one that exceeds its limit is enough."""
-    return 1 if any(c.p_values for c in conditions) else _fewest(lab)
-
-
-def _fewest(lab: Lab) -> int:
-    """Seeds that a claim needs where its criterion names no number of its own."""
-    return 5 if lab.preset == "quick" else LEAST
+    return 1 if any(c.p_values for c in conditions) else SEEDS[lab.preset]
 
 
 def stated(lab: Lab) -> list[Claim]:
@@ -184,7 +179,7 @@ def rates(lab: Lab) -> list[Claim]:
     return [
         Claim(
             "5.5", "the rate starts tiny, grows beyond the usual, and falls" + said,
-            conditions, least=_fewest(lab),
+            conditions, least=SEEDS[lab.preset],
         )
     ]  # fmt: skip
 

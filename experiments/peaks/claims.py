@@ -11,7 +11,7 @@ from experiments.peaks.deep import Row
 from experiments.peaks.settings import Lab
 from experiments.peaks.tables import PAPER_MNIST
 from experiments.statistics import (
-    LEAST,
+    SEEDS,
     Claim,
     Condition,
     above,
@@ -78,14 +78,9 @@ def curvature(lab: Lab) -> list[Claim]:
                 below("SGD's largest eigenvalue, Gaussian minus step",
                       np.subtract(small["gaussian"], small["step"])),
             ],
-            least=_fewest(lab), missing=_gaussians_that_failed(lab),
+            least=SEEDS[lab.preset], missing=_gaussians_that_failed(lab),
         ),
     ]  # fmt: skip
-
-
-def _fewest(lab: Lab) -> int:
-    """Seeds that a claim needs where its criterion names no number of its own."""
-    return LEAST if lab.preset == "paper" else 5
 
 
 def interval(
@@ -194,22 +189,22 @@ def gradients(lab: Lab) -> list[Claim]:
             "1.7", "the gradient is largest in the first tenth, in all seeds",
             [below("latest of all seeds, share of the run", [max(early, default=1.0)],
                    INITIAL)],
-            least=1, missing=missing or _too_few(early, _fewest(lab)),
+            least=1, missing=missing or _too_few(early, SEEDS[lab.preset]),
         ),
         Claim(
             "1.7", "and then falls until the rate peaks",
             [below("rank correlation with time", falls)],
-            least=_fewest(lab), missing=few,
+            least=SEEDS[lab.preset], missing=few,
         ),
         Claim(
             "1.7", "the largest gradient on the segment is above its lower bound",
             [every("above", np.array(segment) > 1, segment, "over the bound")],
-            least=_fewest(lab), missing=missing,
+            least=SEEDS[lab.preset], missing=missing,
         ),
         Claim(
             "1.7", "and so is that on the way",
             [every("above", np.array(way) > 1, way, "over the bound")],
-            least=_fewest(lab), missing=missing,
+            least=SEEDS[lab.preset], missing=missing,
         ),
     ]  # fmt: skip
 
@@ -238,7 +233,7 @@ def sweeping(lab: Lab) -> list[Claim]:
     slow = lab.plans["small"].start
     ends = [min(starts), max(starts)]
     failed = "the step rule's own start failed" if (published >= 100).any() else ""
-    few = _too_few(worst, _fewest(lab))
+    few = _too_few(worst, SEEDS[lab.preset])
     return [
         Claim(
             "1.8", "the Gaussian is slightly better than the Laplacian",

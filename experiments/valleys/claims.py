@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.paper import Result
-from experiments.statistics import LEAST, Claim
+from experiments.statistics import SEEDS, Claim
 from experiments.valleys import (
     assumptions,
     averages,
@@ -202,11 +202,10 @@ def _of_enough_seeds(part: Callable[[Lab], list[Claim]]):
 
     @functools.wraps(part)
     def judged(lab: Lab) -> list[Claim]:
-        fewest = 5 if lab.preset == "quick" else LEAST
         return [
             claim
             if claim.name.split()[0] in _OF_THREE
-            else claim._replace(least=max(claim.least, fewest))
+            else claim._replace(least=max(claim.least, SEEDS[lab.preset]))
             for claim in part(lab)
         ]
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 from experiments.paper import Result
 from experiments.statistics import (
+    SEEDS,
     Claim,
     Condition,
     above,
@@ -296,9 +297,6 @@ def small_rate(lab: Lab, model: str) -> list[Claim]:
     sentence = "a small rate does not cross the floor's barriers either"
     return [Claim("3.11", sentence, conditions)]
 
-
-# Seeds that a verdict needs.
-SEEDS = {"quick": 5, "paper": 3, "authors": 3}
 
 # What measures which claims, of one network.
 OF_A_MODEL = {
