@@ -17,6 +17,7 @@ import jax
 import tyro
 import xarray as xr
 
+from experiments.memory import keep_freed_memory
 from experiments.programs import program
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
@@ -63,6 +64,8 @@ def command_line(
     Returns:
         The exit status, see `guarded`.
     """
+    if argv is None:  # in a process of its own
+        keep_freed_memory()
     given: Any = tyro.cli(
         arguments,
         prog=program(f"experiments.{name}", argv),

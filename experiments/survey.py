@@ -29,6 +29,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from experiments.memory import keep_freed_memory
 from experiments.probes import PROBES, Found, Settings, Survey
 from experiments.programs import program
 from lrscape.environment import describe
@@ -286,6 +287,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
+    if argv is None:  # in a process of its own
+        keep_freed_memory()
     lines = [__doc__.strip(), "", "Presets:"]
     for preset, values in PRESETS.items():
         shown = "  ".join(f"{k}={'all' if v is None else v}" for k, v in values.items())

@@ -29,6 +29,7 @@ from experiments.arguments import Preset, parse
 from experiments.flags import CommonArguments
 from experiments.kinds import IMAGES, Kind
 from experiments.loop import StorageError
+from experiments.memory import keep_freed_memory
 from experiments.paper import compiled_once
 from experiments.running import Parts, train_in
 from experiments.tensorboard import check_tensorboard
@@ -70,6 +71,8 @@ def main(
     # A line at a time, into a log file too.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
+    if argv is None:  # in a process of its own
+        keep_freed_memory()
     module = f"experiments.{experiment}"
     arguments = parse(module, docstring, presets, argv, kind.flags)
     try:

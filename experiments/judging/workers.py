@@ -25,6 +25,7 @@ from typing import Any
 import jax
 
 from experiments.judging.measure import MODULES, Part, measure
+from experiments.memory import keep_freed_memory
 from lrscape.environment import available_cores
 from lrscape.records import Records
 
@@ -214,6 +215,7 @@ def shares_of(cores: Sequence[int], workers: int) -> list[list[int]]:
 
 def _answer(gives: Any, function: Any, *args: Any, parent: int, command: Any) -> None:
     """In a process of its own, which ends with the one that began it."""
+    keep_freed_memory()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with contextlib.suppress(OSError):
         os.setsid()  # a terminal's Ctrl-C is for the one that began it

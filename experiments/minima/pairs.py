@@ -283,8 +283,10 @@ def _figure(
         label="training loss (nats): the start behind, left the column's minimum, "
         "right the row's",
     )  # fmt: skip
-    if isinstance(norm, LogNorm):  # less than a decade has labels too
-        bar.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if isinstance(norm, LogNorm):
+        # Less than a decade has labels too, and those of many do not touch.
+        many = norm.vmax > 100 * norm.vmin
+        bar.xaxis.set_major_locator(LogLocator(subs=(1,) if many else (1, 2, 5)))
         bar.xaxis.set_major_formatter("{x:g}")
         bar.xaxis.set_minor_formatter(NullFormatter())
     bar.tick_params(labelsize=7)

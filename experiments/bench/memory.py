@@ -1,0 +1,91 @@
+"""Gradients of networks on CPU: freed memory given back to the system, and kept.
+
+    python -m experiments.bench.memory --json memory.json
+
+The gradient of one batch's loss in training mode, in a process as it is and in one that
+`experiments.memory` has seen to, as it does to all commands that train. Five minutes on
+two CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.bench.convolution import BATCHES, compiled_gradient
+from experiments.bench.pairs import interleaved, ratios, show
+from experiments.memory import keep_freed_memory
+from lrscape.environment import describe
+
+
+def _serve(asked: Any, name: str, keep: bool) -> None:
+    """In a process of its own: a gradient each time one is asked for."""
+    if keep and not keep_freed_memory():
+        sys.exit("this system, or the environment, leaves nothing to choose")
+    gradient, _ = compiled_gradient(name, slices=True)
+    while asked.recv():
+        gradient()
+        asked.send(True)
+
+
+def memory_table(name: str, repeats: int) -> dict[str, Any]:
+    """A model's gradient, in either process."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for keep in (False, True):
+        pipe, other = context.Pipe()
+        processes.append(context.Process(target=_serve, args=(other, name, keep)))
+        processes[-1].start()
+        other.close()
+        pipes.append(pipe)
+
+    def call(pipe: Any) -> Callable[[], None]:
+        def one() -> None:
+            pipe.send(True)
+            pipe.recv()
+
+        return one
+
+    try:
+        functions = {"given back": call(pipes[0]), "kept": call(pipes[1])}
+        table = ratios(interleaved(functions, repeats))
+    finally:
+        for pipe, process in zip(pipes, processes, strict=True):
+            if process.is_alive():
+                pipe.send(False)
+            process.join()
+    count, shape = BATCHES[name]
+    show(f"{name}, {count} images of {shape}", table, count)
+    return {"images": count, "shape": shape, "table": table}
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=BATCHES, default=list(BATCHES))
+    parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
+    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    options = parser.parse_args()
+    figures = {
+        **describe(jax.local_devices()),
+        "repeats": options.repeats,
+        "gradients": {
+            name: memory_table(name, options.repeats) for name in options.models
+        },
+    }
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        print(f"\nfigures are in {options.json}")
+
+
+if __name__ == "__main__":
+    main()
