@@ -217,17 +217,18 @@ def _measure(
             chosen, records, arguments.preset, arguments.data_dir, workers, ends
         ):
             begun.add(part)
-            for other in [one for one in found if one.claims == part.claims]:
-                del found[other]
             if isinstance(outcome, Exception):
                 errors.append(outcome)
                 names = ", ".join(part.claims)
                 why = str(outcome)
                 if not isinstance(outcome, FORESEEN):
                     why = f"{type(outcome).__name__}: {why}"
-                notes.append(f"{names}: not measured: {why}")
+                again = " again" if part in found else ""
+                notes.append(f"{names}: not measured{again}: {why}")
                 print(notes[-1], flush=True)
             else:
+                for other in [one for one in found if one.claims == part.claims]:
+                    del found[other]
                 found[part] = outcome
                 print(f"measured {said(part)}: {outcome['seconds']:.0f} s", flush=True)
         parts = [part for part in parts if part not in begun]

@@ -74,7 +74,8 @@ class Condition(NamedTuple):
         shown: the same as it is to be read, with its unit and sign; empty: `values`.
         p_values: of a test other than resampling `values`: one-sided, that the
             quantity does not lie above zero, and that it does not lie below it.
-        effect: what the paper has for it: less than a quarter of that contradicts.
+        effect: what the paper has for it: what is surely less than a quarter of that,
+            and not surely above zero, contradicts.
     """
 
     name: str
@@ -99,8 +100,26 @@ def below(name: str, values: Any, limit: float = 0.0) -> Condition:
     return Condition(name, limit - values, f"{mean_and_interval(values)} < {limit:g}")
 
 
+def differs(name: str, values: Any) -> Condition:
+    """That a quantity, one value a seed, is not zero, to whichever side.
+
+    Nothing contradicts it: that it is zero is no more than not shown.
+
+    Example:
+        >>> judged = judge([Claim('1', '', [differs('a', [-2.0, -2.1, -2.2])])])
+        >>> judged[0].verdict
+        'supported'
+    """
+    values = np.asarray(values, float)
+    p = min(1.0, 2 * min(_p_value(values), _p_value(-values)))
+    return Condition(name, values, f"{mean_and_interval(values)}, not 0", (p, 1.0))
+
+
 def every(what: str, holds: Any, values: Any, name: str) -> Condition:
     """That something holds of all seeds, not merely of their mean.
+
+    It is supported where it holds of all, undecided where it holds of some, and
+    contradicted where it holds of none, or of so few that it is not by chance.
 
     Args:
         what: holds, in a few words.
@@ -148,6 +167,8 @@ class Claim(NamedTuple):
         conditions: its parts.
         least: values that each part needs for a verdict.
         missing: what of the criterion was not measured, and why; empty: nothing.
+        apart: whether it is a control, or an addition to what the paper claims: judged
+            with the others, and not counted in the verdict on the claim as a whole.
     """
 
     name: str
@@ -155,6 +176,7 @@ class Claim(NamedTuple):
     conditions: Sequence[Condition]
     least: int = LEAST
     missing: str = ""
+    apart: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +186,7 @@ class Judged:
     Attributes:
         verdict: ``'supported'``, ``'contradicted'``, ``'undecided'``, or why there is
             none: ``'not measured'``, ``'too few seeds'``, ``'not finite'``.
-        p_value: one-sided bootstrap p value that not all conditions hold, after Holm's
+        p_value: one-sided p value that not all conditions hold, after Holm's
             correction; NaN where there is no verdict.
     """
 
@@ -175,13 +197,14 @@ class Judged:
 def judge(claims: Sequence[Claim]) -> list[Judged]:
     """Judges the claims of a paper together.
 
-    A claim is supported where the resampled means of every condition lie above zero at
-    a two-sided 5 %, corrected by Holm's method over all claims that are judged;
-    contradicted where those of one lie below it, or below a quarter of the paper's own
-    effect, corrected in the same way and for the number of its conditions; undecided
-    otherwise. With few seeds resampling cannot
-    tell much less than "all on one side" from "some on the other", which three values
-    are by chance one time in eight: so Student's t test has to agree, at 2.5 %.
+    A claim is supported where the means of every condition lie above zero at a
+    two-sided 5 %, corrected by Holm's method over all claims that are judged;
+    contradicted where it is not and those of one lie below it, or below a quarter of
+    the paper's own effect, corrected in the same way and for the number of its
+    conditions; undecided otherwise. A condition's p value is the larger one of a
+    bootstrap and of Student's t test: with few values resampling cannot tell much less
+    than "all on one side" from "some on the other", which three are by chance one time
+    in eight.
 
     Args:
         claims: of one paper, of all its networks.
@@ -213,23 +236,33 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
     limit = (1 - LEVEL) / 2
     against = _holm(fails)
     for i, p in _holm(holds).items():
-        verdict = "supported" if p <= limit else "undecided"
-        if against[i] <= limit:
-            verdict = "contradicted"
+        verdict = "contradicted" if against[i] <= limit else "undecided"
+        if p <= limit:
+            verdict = "supported"
         judged[i] = Judged(verdict, p)
     return [judged[i] for i in range(len(claims))]
 
 
 def _p_value(values: np.ndarray) -> float:
-    """How often a resampled mean is not above zero; a t test's p if it disagrees."""
-    below = (~(_means(values) > 0)).sum()
-    resampled = float((below + 1) / (RESAMPLES + 1))
-    # Values that are the same but for rounding have no spread to test.
-    if np.ptp(values) > 1e-9 * np.abs(values).max():
-        tested = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
-        if not tested <= (1 - LEVEL) / 2:
-            return max(resampled, float(tested))
-    return resampled
+    """That the mean is not above zero: the larger p of a bootstrap and of a t test.
+
+    Values that are the same but for rounding have no spread to test: they are above
+    zero or they are not.
+
+    Example:
+        >>> _p_value(np.array([0.1, 0.1])), _p_value(np.array([-1.0]))
+        (0.0, 1.0)
+        >>> round(_p_value(np.array([1.0, 2.0, 3.0])), 4)
+        0.0371
+    """
+    if np.ptp(values) <= 1e-9 * np.abs(values).max():
+        return float(not values.min() > 0)
+    if values.min() > 0:
+        resampled = 0.0  # no draw of them can have another mean
+    else:
+        resampled = ((~(_means(values) > 0)).sum() + 1) / (RESAMPLES + 1)
+    tested = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
+    return max(float(resampled), float(tested))
 
 
 def _holm(p_values: dict[int, float]) -> dict[int, float]:

@@ -12,7 +12,8 @@ from experiments.statistics import Claim, judge
 
 INTERVALS = (
     "intervals: 95 %, bootstrap over seeds, which with five and fewer are too narrow; "
-    "p: one-sided, after Holm's correction over the claims of the paper"
+    "p: the larger one-sided p of bootstrap and t test, after Holm's correction over "
+    "the claims of the paper"
 )
 
 

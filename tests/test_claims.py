@@ -16,7 +16,7 @@ from experiments import claims, report, results_table
 from experiments.judging import measure, workers
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.judging.table import judged_papers, page, rows_of
-from experiments.statistics import Claim, Condition, above, below, judge
+from experiments.statistics import Claim, Condition, above, below, differs, judge
 from lrscape.environment import available_cores
 from lrscape.errors import InputError
 from lrscape.records import Records
@@ -272,6 +272,21 @@ def test_a_part_that_cannot_be_measured_keeps_no_other_from_it(
     assert "error: peak=0 must be more" in capsys.readouterr().err
 
 
+def test_what_fails_when_measured_again_keeps_its_verdict(
+    tmp_path, monkeypatch, stand_ins
+):
+    assert call(tmp_path, "5.8") == 0
+    before = kept(tmp_path)["rows"]
+
+    def fails(part, lab):
+        raise InputError("peak=0 must be more")
+
+    monkeypatch.setattr(measure.Part, "measure", fails)
+    assert call(tmp_path, "5.8", "--again") == 0
+    assert kept(tmp_path)["rows"] == before
+    assert "5.8: not measured again: peak=0 must be more" in kept(tmp_path)["notes"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -345,23 +360,69 @@ def test_another_directory_is_left_alone(tmp_path, stand_ins, capsys):
     assert "holds something else" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("together", [1, 20])
 @pytest.mark.parametrize("count", [3, 5, 10])
-def test_chance_is_seldom_taken_for_an_effect(count):
-    """On data without an effect, judged alone and among twenty claims."""
+def test_chance_is_seldom_taken_for_an_effect(count, together, monkeypatch):
+    """In 500 papers without an effect, of a claim and of twenty of them."""
+    monkeypatch.setattr("experiments.statistics.RESAMPLES", 1000)
     random = np.random.default_rng(count)
-    for together in (1, 20):
-        verdicts = [
+    papers = [
+        {
             judged.verdict
-            for _ in range(500 // together)
             for judged in judge(
                 [
                     Claim(str(i), "", [above("a", random.normal(size=count))])
                     for i in range(together)
                 ]
             )
-        ]
-        assert verdicts.count("supported") <= 0.06 * len(verdicts)
-        assert verdicts.count("contradicted") <= 0.06 * len(verdicts)
-    # And an effect is found.
-    shifted = [Claim("1", "", [above("a", random.normal(4.0, 0.2, count))])]
-    assert judge(shifted)[0].verdict == "supported"
+        }
+        for _ in range(500)
+    ]
+    # A paper, not a claim: that is what Holm's correction is for.
+    for verdict in ("supported", "contradicted"):
+        assert sum(verdict in paper for paper in papers) <= 0.06 * len(papers)
+    # And an effect is found, and its opposite.
+    for shift, verdict in ((4.0, "supported"), (-4.0, "contradicted")):
+        values = random.normal(shift, 0.05, count)
+        claims_ = [Claim(str(i), "", [above("a", values)]) for i in range(together)]
+        assert {judged.verdict for judged in judge(claims_)} == {verdict}
+
+
+def test_many_conditions_can_be_contradicted():
+    """However many claims and conditions, and however few values."""
+    wrong = [Claim(str(i), "", [above("a", [-1.0] * 5)] * 10) for i in range(54)]
+    assert {judged.verdict for judged in judge(wrong)} == {"contradicted"}
+
+
+def test_a_small_gain_that_is_sure_is_a_gain():
+    gain = above("a", [0.30, 0.31, 0.29])._replace(effect=4.0)
+    unsure = above("a", [0.3, -0.2, 0.1])._replace(effect=8.0)
+    found = [judge([Claim("1", "", [one])])[0].verdict for one in (gain, unsure)]
+    assert found == ["supported", "contradicted"]
+
+
+def test_a_difference_has_no_side():
+    found = [
+        judge([Claim("1", "", [differs("a", values)])])[0].verdict
+        for values in ([1.0, 1.1, 0.9], [-1.0, -1.1, -0.9], [1.0, -1.0, 0.1])
+    ]
+    assert found == ["supported", "supported", "undecided"]
+
+
+def test_controls_stand_beside_the_verdict():
+    good, bad = above("a", [1.0, 1.1, 0.9]), above("b", [-1.0, -1.1, -0.9])
+    found = [Claim("4.8", "it", [good]), Claim("4.8 (control)", "and", [bad])]
+
+    def row(claims_):
+        return rows_of(judged_papers({"4": claims_}), {}, "quick", ["4.8"])[0]
+
+    assert row(found)["verdict"] == "contradicted"
+    found[1] = found[1]._replace(apart=True)
+    assert row(found)["verdict"] == "supported"
+    assert [part["verdict"] for part in row(found)["parts"]] == [
+        "supported", "contradicted",
+    ]  # fmt: skip
+    assert row(found)["parts"][1]["says"] == "and, apart"
+    # Kept and read again it is the same.
+    kept = json.loads(json.dumps([measure.as_dict(claim) for claim in found]))
+    assert row(measure.claims_in({"claims": kept}))["verdict"] == "supported"

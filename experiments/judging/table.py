@@ -73,7 +73,8 @@ def rows_of(
         experiment = EXPERIMENTS[name[0]]
         entry = CLAIMS[name]
         parts = [(claim, verdict) for of, claim, verdict in judged if of == name]
-        verdicts = [verdict.verdict for _, verdict in parts]
+        # Controls and additions stand beside what the paper claims.
+        verdicts = [verdict.verdict for claim, verdict in parts if not claim.apart]
         seeds = [len(c.values) for claim, _ in parts for c in claim.conditions]
         rows.append(
             {
@@ -82,11 +83,11 @@ def rows_of(
                 "where": entry.where,
                 "criterion": entry.criterion,
                 "paper": entry.paper,
-                "verdict": overall(verdicts) if parts else "not measured",
+                "verdict": overall(verdicts) if verdicts else "not measured",
                 "seeds": _range(seeds),
                 "parts": [
                     {
-                        "says": claim.sentence,
+                        "says": claim.sentence + (", apart" if claim.apart else ""),
                         "verdict": verdict.verdict,
                         "p": verdict.p_value if verdict.p_value >= 0 else None,
                         "measured": "; ".join(

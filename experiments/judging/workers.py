@@ -59,10 +59,10 @@ def fitting(parts: Sequence[Part], seconds: float, workers: int = 1) -> list[Par
     found: list[Part] = []
     of_paper = dict.fromkeys(MODULES, 0.0)
     for part in parts:
-        of_paper[part.paper] += part.minutes * 60
-        if max(max(of_paper.values()), sum(of_paper.values()) / workers) > seconds:
-            break
-        found.append(part)
+        whole = (sum(of_paper.values()) + part.minutes * 60) / workers
+        if max(of_paper[part.paper] + part.minutes * 60, whole) <= seconds:
+            of_paper[part.paper] += part.minutes * 60
+            found.append(part)
     return found
 
 
@@ -156,7 +156,7 @@ class _Running:
         """What it answered, once it did or ended."""
         try:
             found = self.answers.recv()
-        except EOFError:
+        except (EOFError, OSError):  # it ended before, or while it answered
             found = None
         self.answers.close()
         self.process.join()

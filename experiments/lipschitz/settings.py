@@ -101,8 +101,8 @@ PRESETS: dict[str, dict[str, Plan]] = {
         ),
         "cifar10": Plan(
             model="resnet20", dataset="cifar10", examples=1920, validation=500,
-            test=1000, batch_size=128, epochs=4, seeds=3, weight_decay=1e-3,
-            feed="free", rates=_RATES, looked_at=(0, 1, 2, 3, 4), curvature=(128, 3),
+            test=1000, batch_size=128, epochs=4, seeds=5, weight_decay=1e-3,
+            feed="free", rates=_RATES, looked_at=(0, 1, 2, 3, 4), curvature=(128, 5),
             premise=20,
         ),
         "cifar100": Plan(

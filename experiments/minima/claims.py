@@ -46,8 +46,9 @@ def quality(lab: Lab) -> list[Claim]:
     for name in lab.plan.optimizers:
         last = [arm.history()[-1] for arm in lab.all_trained(name)]
         for part, values in found.items():
+            # NaN of a run that failed: SGD's would be the lowest.
             values[name] = np.array(
-                [100 * (1 - row.get(f"{part}_error", 1.0)) for row in last]
+                [100 * (1 - row.get(f"{part}_error", np.nan)) for row in last]
             )
     return criteria.accuracies(found["train"], found["test"])
 
@@ -153,7 +154,7 @@ def runge_kutta(lab: Lab) -> list[Claim]:
             for axis in integrators.AXES
         }
         said = "rates tuned" if tuned else "rates doubled"
-        claims += criteria.integrators(found, said)
+        claims += criteria.integrators(found, said, apart=chosen and not tuned)
     return claims
 
 
@@ -246,7 +247,9 @@ def scale_of(lab: Lab) -> str:
     return (
         f"{lab.what}, {plan.examples or 'all'} training examples, {plan.epochs} "
         f"epochs, {len(lab.seeds)} starts; losses over {plan.sample} training "
-        f"examples, dropout off, batch norm by batches of {plan.batch}; last epoch"
+        f"examples, dropout off, batch norm by batches of {plan.batch}; functions over "
+        f"{plan.functional or 'all'} test examples, the Hessian over "
+        f"{plan.curvature[0]} training examples; last epoch"
     )
 
 

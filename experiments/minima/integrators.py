@@ -75,12 +75,13 @@ def area(curve: np.ndarray, gradients: int, axis: str) -> float:
 
 
 def curves_of(lab: Lab, method: Method) -> list[np.ndarray]:
-    """Training accuracy after each epoch, of all seeds; 0 from where one failed."""
+    """Training accuracy after each epoch, of all seeds; NaN from where one failed."""
     epochs = lab.plan.epochs + 1
     found = []
     for seed in lab.seeds:
         curve = accuracy(lab.arm(method, seed).history())
-        found.append(np.pad(curve, (0, epochs - len(curve))))
+        missing = (0, epochs - len(curve))
+        found.append(np.pad(curve, missing, constant_values=np.nan))
     return found
 
 

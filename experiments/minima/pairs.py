@@ -285,7 +285,8 @@ def _figure(
     )  # fmt: skip
     if isinstance(norm, LogNorm):
         # Less than a decade has labels too, and those of many do not touch.
-        many = norm.vmax > 100 * norm.vmin
+        low, high = norm.vmin or 1.0, norm.vmax or 1.0
+        many = high > 100 * low
         bar.xaxis.set_major_locator(LogLocator(subs=(1,) if many else (1, 2, 5)))
         bar.xaxis.set_major_formatter("{x:g}")
         bar.xaxis.set_minor_formatter(NullFormatter())

@@ -119,8 +119,8 @@ def switches(lab: Lab, seed: int) -> list[Switched]:
 
 
 def accuracy(history: Sequence[Row]) -> np.ndarray:
-    """(epochs + 1,), training accuracy in percent; 0 from where a run failed."""
-    return np.array([100 * (1 - row.get("train_error", 1.0)) for row in history])
+    """(epochs + 1,), training accuracy in percent; NaN from where a run failed."""
+    return np.array([100 * (1 - row.get("train_error", np.nan)) for row in history])
 
 
 def epochs_to_level(switched: np.ndarray, new: np.ndarray, epoch: int) -> float:

@@ -11,7 +11,12 @@ from matplotlib.figure import Figure
 
 from experiments.paper import Result
 from experiments.statistics import mean_and_interval
-from experiments.valleys.directions import best_of, direction_of
+from experiments.valleys.directions import (
+    best_of,
+    direction_of,
+    either_way,
+    measured,
+)
 from experiments.valleys.drawing import panels
 from experiments.valleys.networks import Network
 from experiments.valleys.settings import SGD, Lab, Pair
@@ -68,12 +73,25 @@ def shifts_of(lab: Lab, network: Network, kind: str) -> list[Row]:
     return network.numbers(f"{name}-{survey.examples}", make)["rows"]
 
 
+def asymmetric_ones(lab: Lab, network: Network) -> np.ndarray:
+    """Which of the most asymmetric directions have c as large as it takes."""
+    cs, _ = either_way(measured(lab, network, "uniform", lab.survey.tries))
+    best = np.sort(np.nan_to_num(cs, nan=-1.0))[::-1]
+    return best[: lab.survey.shifted] > lab.survey.c
+
+
 def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
-    """(seeds,), the share of directions along which some shift makes the gap small."""
-    return np.array([
-        np.mean([row["ratio"] < GOOD for row in shifts_of(lab, network, kind)])
-        for network in lab.all_of(pair, SGD)
-    ])  # fmt: skip
+    """(seeds,), the share of directions along which some shift makes the gap small.
+
+    NaN where a network has no asymmetric direction.
+    """
+    shares = []
+    for network in lab.all_of(pair, SGD):
+        good = np.array([row["ratio"] < GOOD for row in shifts_of(lab, network, kind)])
+        if kind == "asymmetric":
+            good = good[asymmetric_ones(lab, network)]
+        shares.append(good.mean() if len(good) else np.nan)
+    return np.array(shares)
 
 
 def fig3(lab: Lab) -> Result:

@@ -53,7 +53,10 @@ def asymmetric(lab: Lab) -> list[Claim]:
         claims += judgements.shift(
             assumptions.good_shares(lab, pair, "asymmetric"),
             assumptions.good_shares(lab, pair, "symmetric"),
-            per_seed=min(lab.survey.shifted, lab.survey.tries),
+            count=sum(
+                int(assumptions.asymmetric_ones(lab, network).sum())
+                for network in lab.all_of(pair, SGD)
+            ),
         )
     for pair in lab.pairs("fig4"):
         claims += judgements.neighbors(
@@ -232,7 +235,8 @@ def scale_of(lab: Lab) -> str:
     return (
         f"{names}; {plan.examples or 'all'} training examples, {plan.seeds} seeds, "
         f"{plan.sgd_epochs} epochs of SGD and {plan.swa_epochs} with averaging; losses "
-        f"over {survey.examples} examples, batch norm's statistics estimated anew"
+        f"over {survey.examples} examples, batch norm's statistics estimated anew; "
+        f"slopes over {survey.sloped}"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.statistics import Claim, Condition, above, below
+from experiments.statistics import Claim, Condition, above, below, differs
 
 Interval = tuple[float, float, float]
 
@@ -44,22 +44,24 @@ def directions(
         Claim(
             "4.1 (added)", f"and they are not merely the direction of ones{where}",
             [above("share without the part along ones, minus (-1, 1)", apart - signed)],
+            apart=True,
         ),
     ]  # fmt: skip
 
 
-def shift(asymmetric: Any, symmetric: Any, *, per_seed: int) -> list[Claim]:
+def shift(asymmetric: Any, symmetric: Any, *, count: int) -> list[Claim]:
     """Claim 4.2.
 
     Args:
         asymmetric: the share of asymmetric directions along which some shift halves the
             gap.
         symmetric: of symmetric ones.
-        per_seed: asymmetric directions a seed.
+        count: asymmetric directions, of all seeds.
     """
     asymmetric = np.asarray(asymmetric, float)
-    few = per_seed * len(asymmetric)
-    missing = "" if few >= SHIFTS else f"{few} directions; it needs {SHIFTS}"
+    missing = ""
+    if count < SHIFTS:
+        missing = f"{count} asymmetric directions; it needs {SHIFTS}"
     control = asymmetric - np.asarray(symmetric, float)
     return [
         Claim(
@@ -70,7 +72,7 @@ def shift(asymmetric: Any, symmetric: Any, *, per_seed: int) -> list[Claim]:
         Claim(
             "4.2 (control)", "and more so along asymmetric directions",
             [above("share minus that of symmetric directions", control)],
-            missing=missing,
+            missing=missing, apart=True,
         ),
     ]  # fmt: skip
 
@@ -111,7 +113,8 @@ def theorem_2(
 
     def low(name: str, found: Interval) -> Condition:
         text = f"{found[0]:.3g}, 99 % {found[1]:.3g} to {found[2]:.3g}"
-        return Condition(name, [found[1]], text)
+        # An interval that holds zero is neither for nor against.
+        return Condition(name, [max(found[1], min(found[2], 0.0))], text)
 
     *numbered, everything = rounds
     conditions = [low(f"round {k + 1}", found) for k, found in enumerate(numbered)]
@@ -213,6 +216,7 @@ def batches(
                 below("training accuracy, small - large again (points)", control[0]),
                 above("test accuracy", control[1]),
             ],
+            apart=True,
         ),
     ]  # fmt: skip
 
@@ -233,7 +237,7 @@ def widths(
         Claim(
             "4.9", f"{ends}: widths differ without a bump between ({scale})",
             [
-                above("mean rise, first - second (nats)", values),
+                differs("mean rise, first - second (nats)", values),
                 _bumps("bump", bumps, errors),
             ],
         )

@@ -29,7 +29,7 @@ def decompositions_of(lab: Lab, model: str, seed: int) -> list[dict[str, Any]]:
     plan = lab.plan(model)
     sample = plan.curvature
     network = lab.network(model, rate=RATES[model][0], seed=seed)
-    epochs = [0, *plan.epochs]
+    epochs = sorted({0, *plan.epochs, plan.trained})
     missing = [e for e in epochs if not network.has_numbers(_name(sample, e))]
     if missing:
         per_epoch = network.steps_per_epoch

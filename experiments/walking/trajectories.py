@@ -163,15 +163,19 @@ def mean_cosine(walk: xr.Dataset) -> float:
 
 
 def floor_falls(walk: xr.Dataset) -> float:
-    """How often the floor is lower than at the update before."""
-    return _share(np.diff(walk["floor"].values) < 0)
+    """The share of updates at which there is a floor, lower than the one before."""
+    return _share(_between_floors(walk) & (np.diff(walk["floor"].values) < 0))
 
 
 def floor_rises(walk: xr.Dataset) -> float:
-    """How often it is higher, of updates before and after which there is one."""
-    has = walk["has_floor"].values
-    rises = (np.diff(walk["floor"].values) > 0)[has[1:] & has[:-1]]
-    return _share(rises) if len(rises) else 0.0
+    """The share of updates at which there is a floor, higher than the one before."""
+    return _share(_between_floors(walk) & (np.diff(walk["floor"].values) > 0))
+
+
+def _between_floors(walk: xr.Dataset) -> np.ndarray:
+    """Where the ground has a floor before and after an update: elsewhere none moves."""
+    has = walk["has_floor"].values.astype(bool)
+    return has[1:] & has[:-1]
 
 
 def _share(steps: np.ndarray) -> float:
