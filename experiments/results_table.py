@@ -117,7 +117,7 @@ def _verdict(claim: str, found: dict[str, dict[str, Any]]) -> dict[str, str]:
     for preset, rows in found.items():
         row = rows.get(claim, {"verdict": "-", "seeds": "-"})
         seeds = "" if row["seeds"] == "-" else f" ({row['seeds']})"
-        cells[f"{preset} (seeds)"] = row["verdict"] + seeds
+        cells[f"verdict by {preset} (seeds)"] = row["verdict"] + seeds
     entry = CLAIMS[claim]
     return {"claim": claim, "says": entry.says, "paper": entry.paper, **cells}
 
