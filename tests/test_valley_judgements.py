@@ -132,6 +132,8 @@ def test_too_little_gives_no_verdict():
         assert set(verdicts(claims)) == {"not measured"}
     draws = judgements.averages(YES, ZERO, NO, 4, (YES, ZERO))
     assert verdicts(draws) == ["not measured", "supported"]
+    some = judgements.shift([1.0, np.nan, 1.0, np.nan], np.zeros(4), count=20)
+    assert set(verdicts(some)) == {"too few seeds"}
     alone = judgements.neighbors({0.1: [1.0, 1.0]})
     assert verdicts(alone) == ["too few seeds"]
 

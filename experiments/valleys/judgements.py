@@ -54,7 +54,7 @@ def shift(asymmetric: Any, symmetric: Any, *, count: int) -> list[Claim]:
 
     Args:
         asymmetric: the share of asymmetric directions along which some shift halves the
-            gap.
+            gap; NaN of a network that has none, which is left out.
         symmetric: of symmetric ones.
         count: asymmetric directions, of all seeds.
     """
@@ -62,7 +62,9 @@ def shift(asymmetric: Any, symmetric: Any, *, count: int) -> list[Claim]:
     missing = ""
     if count < SHIFTS:
         missing = f"{count} asymmetric directions; it needs {SHIFTS}"
-    control = asymmetric - np.asarray(symmetric, float)
+    known = np.isfinite(asymmetric)
+    control = (asymmetric - np.asarray(symmetric, float))[known]
+    asymmetric = asymmetric[known]
     return [
         Claim(
             "4.2", "a shift makes test and training curves match",
