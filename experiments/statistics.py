@@ -167,8 +167,8 @@ class Claim(NamedTuple):
         conditions: its parts.
         least: values that each part needs for a verdict.
         missing: what of the criterion was not measured, and why; empty: nothing.
-        apart: whether it is a control, or an addition to what the paper claims: judged
-            with the others, and not counted in the verdict on the claim as a whole.
+        apart: whether it is a control, or an addition to what the paper claims: judged,
+            and not counted in the verdict on the claim as a whole.
     """
 
     name: str
@@ -198,13 +198,13 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
     """Judges the claims of a paper together.
 
     A claim is supported where the means of every condition lie above zero at a
-    two-sided 5 %, corrected by Holm's method over all claims that are judged;
-    contradicted where it is not and those of one lie below it, or below a quarter of
-    the paper's own effect, corrected in the same way and for the number of its
-    conditions; undecided otherwise. A condition's p value is the larger one of a
-    bootstrap and of Student's t test: with few values resampling cannot tell much less
-    than "all on one side" from "some on the other", which three are by chance one time
-    in eight.
+    two-sided 5 %, corrected by Holm's method over all claims that are judged, those
+    that stand apart by themselves; contradicted where it is not and those of one lie
+    below it, or below a quarter of the paper's own effect, corrected in the same way
+    and for the number of its conditions; undecided otherwise. A condition's p value is
+    the larger one of a bootstrap and of Student's t test: with few values resampling
+    cannot tell much less than "all on one side" from "some on the other", which three
+    are by chance one time in eight.
 
     Args:
         claims: of one paper, of all its networks.
@@ -234,12 +234,14 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
             holds[i] = max(p for p, _ in p_values)
             fails[i] = min(1.0, len(parts) * min(p for _, p in p_values))
     limit = (1 - LEVEL) / 2
-    against = _holm(fails)
-    for i, p in _holm(holds).items():
-        verdict = "contradicted" if against[i] <= limit else "undecided"
-        if p <= limit:
-            verdict = "supported"
-        judged[i] = Judged(verdict, p)
+    for apart in (False, True):
+        family = [i for i in holds if claims[i].apart == apart]
+        against = _holm({i: fails[i] for i in family})
+        for i, p in _holm({i: holds[i] for i in family}).items():
+            verdict = "contradicted" if against[i] <= limit else "undecided"
+            if p <= limit:
+                verdict = "supported"
+            judged[i] = Judged(verdict, p)
     return [judged[i] for i in range(len(claims))]
 
 

@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_said(tmp_path, stand_ins, capsys):
     rows = kept(tmp_path)["rows"]
     assert len(rows) == 53
     measured = [row for row in rows if row["verdict"] != "not measured"]
-    assert 0 < len(measured) < 10
+    assert 0 < len(measured) < 20
     # The cheapest, since nothing here takes any time.
     longest = max(p.minutes for p in measure.parts_of(r["claim"] for r in measured))
     assert longest * 60 <= 200
