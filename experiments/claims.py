@@ -63,8 +63,8 @@ class Arguments:
             quick, all by paper.
         list: name the claims, say what they take, and measure nothing.
         budget: such as 30m or 2h: what is not expected to fit is left out, the dearest
-            first; what claims take is known of the preset quick, and by paper none is
-            begun after that time.
+            first; what claims take is known of the preset quick, on a core a worker,
+            and by paper none is begun after that time.
         again: measure anew what is kept; networks, and what was kept with them, stay.
         workers: processes that measure parts of different papers at once, with their
             own share of the cores each; default: one for each CPU core, and one in all
@@ -248,7 +248,7 @@ def _listed(wanted: list[str], parts: list[Part]) -> list[dict[str, Any]]:
     return [
         {
             "claim": name,
-            "minutes by quick": f"{minutes[name]:g}",
+            "minutes, quick": f"{minutes[name]:g}",
             "paper": CLAIMS[name].paper,
             "says": CLAIMS[name].says,
         }
