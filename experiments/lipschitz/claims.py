@@ -32,6 +32,8 @@ FORMS = {"bound": ", as true bounds,", "paper": " as printed"}
 GAIN = 89.37 - 87.02
 # Where K_z comes from, in words; otherwise it is a pass in a mode.
 FEEDS = {"free": "of the updates' own passes"}
+# p values of what holds no longer.
+EXCEEDED = (1.0, 0.0)
 # Before it, a rate may do what it wants.
 SETTLED = 10
 # The paper's accuracies at the best epoch and after the last one, and how far from
@@ -78,20 +80,22 @@ def premises(lab: Lab) -> list[Claim]:
 def never(name: str, worst: Any, limit: float) -> Condition:
     """That nothing exceeds a limit: where something does, it is contradicted.
 
+    It is of all that was looked at, and no mean: nothing to test.
+
     Args:
         name: of the quantity.
         worst: (seeds,), the largest of it.
         limit: that none may exceed.
     """
-    condition = below(name, worst, limit)
-    if np.max(worst) > limit:
-        return condition._replace(p_values=(1.0, 0.0))
-    return condition
+    return below(name, worst, limit)._replace(
+        p_values=EXCEEDED if np.max(worst) > limit else (0.0, 1.0)
+    )
 
 
 def _unless_exceeded(conditions: Sequence[Condition], lab: Lab) -> int:
     """Seeds that `never` needs: one that exceeds its limit is enough."""
-    return 1 if any(c.p_values for c in conditions) else SEEDS[lab.preset]
+    exceeded = any(c.p_values == EXCEEDED for c in conditions)
+    return 1 if exceeded else SEEDS[lab.preset]
 
 
 def stated(lab: Lab) -> list[Claim]:
