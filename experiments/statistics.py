@@ -158,6 +158,20 @@ def unknown(name: str, shown: str, seeds: int) -> Condition:
     return Condition(name, [0.0] * seeds, shown, (1.0, 1.0))
 
 
+def baselines_failed(*failed: Any) -> str:
+    """Why there is no verdict where runs failed that are compared with.
+
+    Args:
+        failed: (seeds,) each, which runs of a baseline did.
+
+    Example:
+        >>> baselines_failed([True, False], [False]), baselines_failed([False])
+        ('1 of the runs that it is compared with failed', '')
+    """
+    count = sum(int(np.sum(one)) for one in failed)
+    return f"{count} of the runs that it is compared with failed" if count else ""
+
+
 class Claim(NamedTuple):
     """A claim: all that has to lie above zero for it to hold.
 

@@ -17,6 +17,7 @@ from experiments.statistics import (
     Claim,
     Condition,
     above,
+    baselines_failed,
     below,
     mean_and_interval,
     unknown,
@@ -142,30 +143,20 @@ def adaptive_against_fixed(lab: Lab) -> list[Claim]:
                 below("gap to training minus fixed's", gap["adaptive"] - gap["fixed"],
                        0),
             ],
-            missing=_baseline_failed(last["fixed"]),
+            missing=baselines_failed(last["fixed"] <= 0),
         ),
         Claim(
             "5.4", f"and so with time decay {decay}, in both",
             [above("test accuracy minus fixed (points)", beside[0] - beside[1])],
-            missing=_baseline_failed(beside[1]),
+            missing=baselines_failed(beside[1] <= 0),
         ),
         Claim(
             "5.4 (added)", "and a tuned constant one",
             [above("test accuracy minus tuned (points)",
                     last["adaptive"] - last[tuned])],
-            missing=_baseline_failed(last[tuned]), apart=True,
+            missing=baselines_failed(last[tuned] <= 0), apart=True,
         ),
     ]  # fmt: skip
-
-
-def _baseline_failed(accuracies: np.ndarray) -> str:
-    """What keeps a comparison from a verdict; empty: nothing.
-
-    Args:
-        accuracies: in percent, of runs that are compared with; 0 is one that failed.
-    """
-    failed = int((accuracies <= 0).sum())
-    return f"{failed} runs that it is compared with failed" if failed else ""
 
 
 def rates(lab: Lab) -> list[Claim]:
@@ -278,12 +269,12 @@ def costs(lab: Lab) -> list[Claim]:
                 above("minus tuned constant (points)", against("adaptive"), -1),
                 above("with L2", against("adaptive, L2"), -1),
             ],
-            missing=_baseline_failed(tuned),
+            missing=baselines_failed(tuned <= 0),
         ),
         Claim(
             "5.7", "and it does not work with momentum",
             [below("minus tuned constant (points)", momentum, -1)],
-            missing=_baseline_failed(tuned),
+            missing=baselines_failed(tuned <= 0),
         ),
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from experiments.statistics import (
     Claim,
     Condition,
     above,
+    baselines_failed,
     below,
     bootstrap,
     every,
@@ -33,6 +34,8 @@ INITIAL = 0.1
 EXACT = 1e-12
 # Step networks that the paper says one Gaussian network is worth, at the least.
 ENOUGH = 4
+# Per cent, of a run that failed.
+FAILED = 100.0
 # Times the limit of stability, of a descent that failed.
 UNSTABLE = 2.0
 # Of each rule, to draw from.
@@ -162,20 +165,12 @@ def accuracy(lab: Lab) -> list[Claim]:
                 Claim(
                     "1.6", f"{task}: the Gaussian lowers the error, {which} epoch",
                     conditions, least=5,
-                    missing=_baseline_failed(errors["step"][i], errors[tuned][i]),
+                    missing=baselines_failed(
+                        errors["step"][i] >= FAILED, errors[tuned][i] >= FAILED
+                    ),
                 )
             )  # fmt: skip
     return claims
-
-
-def _baseline_failed(*errors: np.ndarray) -> str:
-    """What keeps a comparison from a verdict; empty: nothing.
-
-    Args:
-        errors: in percent, of rules that are compared with; 100 is a run that failed.
-    """
-    failed = sum(int((one >= 100).sum()) for one in errors)
-    return f"{failed} runs that it is compared with failed" if failed else ""
 
 
 def gradients(lab: Lab) -> list[Claim]:
@@ -247,14 +242,16 @@ def sweeping(lab: Lab) -> list[Claim]:
     # Chosen beforehand: the best of these seeds would be better than all by chance.
     slow = lab.plans["small"].start
     ends = [min(starts), max(starts)]
-    failed = "the step rule's own start failed" if (published >= 100).any() else ""
+    failed = "the step rule's own start failed" if (published >= FAILED).any() else ""
     few = _too_few(worst, SEEDS[lab.preset])
     return [
         Claim(
             "1.8", "the Gaussian is slightly better than the Laplacian",
             [below("error minus the Laplacian's (points)",
                    difference("gaussian, continuous", "laplacian, continuous"))],
-            missing=_baseline_failed(*shapes["laplacian, continuous"].values()),
+            missing=baselines_failed(
+                *(e >= FAILED for e in shapes["laplacian, continuous"].values())
+            ),
         ),
         Claim(
             "1.8", "rates that change at epochs alone work as well, within "
@@ -324,7 +321,7 @@ def tables_of(lab: Lab) -> list[Claim]:
         claims.append(
             Claim(
                 "1.11", said, [condition._replace(effect=effect)],
-                missing=_baseline_failed(found["step"][judged]),
+                missing=baselines_failed(found["step"][judged] >= FAILED),
             )
         )  # fmt: skip
     signs = np.sign(gains)
