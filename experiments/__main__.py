@@ -8,7 +8,7 @@ from pathlib import Path
 # Shared code, not experiments.
 PARTS = {
     "__init__", "__main__", "arguments", "arms", "finish", "flags", "kinds", "loop",
-    "mappings", "paper", "programs", "running", "seeds", "signals", "statistics",
+    "mappings", "memory", "paper", "programs", "running", "seeds", "signals", "statistics",
     "tensorboard", "train", "verdicts",
 }  # fmt: skip
 
