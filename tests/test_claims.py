@@ -75,7 +75,7 @@ def test_verdicts_come_out_as_the_data_say(tmp_path, stand_ins, capsys):
     assert [rows[name]["verdict"] for name in ("5.1", "5.5", "5.8")] == [
         "supported", "undecided", "contradicted",
     ]  # fmt: skip
-    assert rows["5.1"]["seeds"] == "3 to 20" and "cores" in rows["5.1"]["scale"]
+    assert rows["5.1"]["seeds"] == "3 to 20" and " core" in rows["5.1"]["scale"]
     assert rows["5.8"]["command"] == "python -m experiments.claims 5.8 --preset=quick"
     assert "5.8    contradicted" in capsys.readouterr().out
     # Kept: more claims, and those that are there are not measured again.
