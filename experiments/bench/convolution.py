@@ -77,10 +77,15 @@ def convolution_table(name: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Runs the benchmark."""
+def command_line(docstring: str, table: Callable[[str, int], dict[str, Any]]) -> None:
+    """Runs a benchmark of these models' gradients.
+
+    Args:
+        docstring: of its file, shown by ``--help``.
+        table: measures and prints a model, in so many rounds; returns its figures.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
@@ -89,13 +94,16 @@ def main() -> None:
     figures = {
         **describe(jax.local_devices()),
         "repeats": options.repeats,
-        "gradients": {
-            name: convolution_table(name, options.repeats) for name in options.models
-        },
+        "gradients": {name: table(name, options.repeats) for name in options.models},
     }
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
         print(f"\nfigures are in {options.json}")
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    command_line(__doc__ or "", convolution_table)
 
 
 if __name__ == "__main__":

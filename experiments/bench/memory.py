@@ -9,20 +9,14 @@ two CPU cores.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jax
-
-from experiments.bench.convolution import BATCHES, compiled_gradient
+from experiments.bench.convolution import BATCHES, command_line, compiled_gradient
 from experiments.bench.pairs import interleaved, ratios, show
 from experiments.memory import keep_freed_memory
-from lrscape.environment import describe
 
 
 def _serve(asked: Any, name: str, keep: bool) -> None:
@@ -68,23 +62,7 @@ def memory_table(name: str, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", choices=BATCHES, default=list(BATCHES))
-    parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
-    options = parser.parse_args()
-    figures = {
-        **describe(jax.local_devices()),
-        "repeats": options.repeats,
-        "gradients": {
-            name: memory_table(name, options.repeats) for name in options.models
-        },
-    }
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-        print(f"\nfigures are in {options.json}")
+    command_line(__doc__ or "", memory_table)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,6 @@ FORMS = {"bound": ", as true bounds,", "paper": " as printed"}
 GAIN = 89.37 - 87.02
 # Where K_z comes from, in words; otherwise it is a pass in a mode.
 FEEDS = {"free": "of the updates' own passes"}
-# p values of what holds no longer.
-EXCEEDED = (1.0, 0.0)
 # Before it, a rate may do what it wants.
 SETTLED = 10
 # The paper's accuracies at the best epoch and after the last one, and how far from
@@ -89,13 +87,13 @@ def never(name: str, worst: Any, limit: float) -> Condition:
         limit: that none may exceed.
     """
     return below(name, worst, limit)._replace(
-        p_values=EXCEEDED if np.max(worst) > limit else (0.0, 1.0)
+        p_values=(1.0, 0.0) if np.max(worst) > limit else (0.0, 1.0)
     )
 
 
 def _unless_exceeded(conditions: Sequence[Condition], lab: Lab) -> int:
     """Seeds that `never` needs: one that exceeds its limit is enough."""
-    exceeded = any(c.p_values == EXCEEDED for c in conditions)
+    exceeded = any(np.min(c.values) < 0 for c in conditions)
     return 1 if exceeded else SEEDS[lab.preset]
 
 

@@ -73,11 +73,10 @@ def shifts_of(lab: Lab, network: Network, kind: str) -> list[Row]:
     return network.numbers(f"{name}-{survey.examples}", make)["rows"]
 
 
-def asymmetric_ones(lab: Lab, network: Network) -> np.ndarray:
-    """Which of the most asymmetric directions have c as large as it takes."""
+def asymmetric_count(lab: Lab, network: Network) -> int:
+    """How many of its most asymmetric directions, the first, have c above the limit."""
     cs, _ = either_way(measured(lab, network, "uniform", lab.survey.tries))
-    best = np.sort(np.nan_to_num(cs, nan=-1.0))[::-1]
-    return best[: lab.survey.shifted] > lab.survey.c
+    return min(lab.survey.shifted, int((cs > lab.survey.c).sum()))
 
 
 def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
@@ -89,7 +88,7 @@ def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
     for network in lab.all_of(pair, SGD):
         good = np.array([row["ratio"] < GOOD for row in shifts_of(lab, network, kind)])
         if kind == "asymmetric":
-            good = good[asymmetric_ones(lab, network)]
+            good = good[: asymmetric_count(lab, network)]
         shares.append(good.mean() if len(good) else np.nan)
     return np.array(shares)
 

@@ -54,7 +54,7 @@ def asymmetric(lab: Lab) -> list[Claim]:
             assumptions.good_shares(lab, pair, "asymmetric"),
             assumptions.good_shares(lab, pair, "symmetric"),
             count=sum(
-                int(assumptions.asymmetric_ones(lab, network).sum())
+                assumptions.asymmetric_count(lab, network)
                 for network in lab.all_of(pair, SGD)
             ),
         )
