@@ -1,0 +1,315 @@
+"""One checked way to take each kind of argument, for functions and flags alike.
+
+Each function takes the argument's name and value, returns the value in the form that
+calling code uses, and raises an `InputError` that names both and says what would do.
+Values that are being traced (`optax.inject_hyperparams`, a user's own `vmap`) cannot be
+looked at: the functions of numbers return them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrscape.errors import InputError, unknown_name
+
+# Counts beyond this do not fit the 32-bit integers that programs count in.
+LARGEST_COUNT = 2**31 - 1
+_SHOWN = 60  # characters of a value that a message repeats
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether a value can be looked at: it is not being traced."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def shown(value: Any) -> str:
+    """A value as a message repeats it: short, on one line, whatever it is.
+
+    Example:
+        >>> shown("a" * 100)
+        "'aaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    if isinstance(value, np.ndarray | jax.Array) and np.ndim(value):
+        return f"an array of shape {np.shape(value)} and dtype {value.dtype}"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python converts to text
+        text = f"an integer of about {int(value.bit_length() * 0.30103) + 1} digits"
+    text = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+    if len(text) > _SHOWN:
+        half = (_SHOWN - 2) // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return text
+
+
+def number(name: str, value: Any) -> Any:
+    """A number as a Python float, or the traced value.
+
+    Args:
+        name: what the message calls it.
+        value: anything; a bool, a text, an array of more than one value is refused.
+
+    Raises:
+        InputError: not one real number, or one beyond what a float holds.
+
+    Example:
+        >>> number('momentum', 1)
+        1.0
+    """
+    if not is_concrete(value):
+        return value
+    refused = isinstance(value, bool | np.bool_ | str | bytes) or value is None
+    if not refused:
+        try:
+            if np.ndim(value) == 0 and not np.iscomplexobj(value):
+                return float(value)
+        except OverflowError as error:
+            raise InputError(
+                f"{name}={shown(value)} is larger than a floating-point number holds"
+            ) from error
+        except (TypeError, ValueError):
+            pass
+    raise InputError(f"{name}={shown(value)} must be a number")
+
+
+def finite(name: str, value: Any) -> Any:
+    """A `number` that is neither infinite nor NaN."""
+    value = number(name, value)
+    if is_concrete(value) and not math.isfinite(value):
+        raise InputError(f"{name}={value!r} must be finite")
+    return value
+
+
+def positive(name: str, value: Any) -> Any:
+    """A `number` that is positive and finite."""
+    value = number(name, value)
+    if is_concrete(value) and not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name}={value!r} must be positive and finite")
+    return value
+
+
+def not_negative(name: str, value: Any) -> Any:
+    """A `number` that is finite and 0 or more."""
+    value = number(name, value)
+    if is_concrete(value) and not (math.isfinite(value) and value >= 0):
+        raise InputError(f"{name}={value!r} must be finite and not negative")
+    return value
+
+
+def fraction(name: str, value: Any, *, below_one: bool = False) -> Any:
+    """A `number` from 0 to 1; with `below_one`, 1 itself is refused."""
+    value = number(name, value)
+    if is_concrete(value) and not (0 <= value < 1 or (value == 1 and not below_one)):
+        interval = "[0, 1)" if below_one else "[0, 1]"
+        raise InputError(f"{name}={value!r} must lie in {interval}")
+    return value
+
+
+def whole(name: str, value: Any, *, least: int = 0, most: int = LARGEST_COUNT) -> int:
+    """A whole number as a Python int, within bounds.
+
+    Python and NumPy integers are taken, and integer arrays without axes; floats are
+    not, since ``1.5`` was meant as something else.
+
+    Args:
+        name: what the message calls it.
+        value: anything.
+        least: the smallest value that will do.
+        most: the largest; by default what a 32-bit integer holds.
+
+    Raises:
+        InputError: not a whole number, or out of bounds.
+
+    Example:
+        >>> whole('seed', np.int64(3))
+        3
+    """
+    refused = isinstance(value, bool | np.bool_) or not is_concrete(value)
+    try:
+        if refused or np.ndim(value) != 0:
+            raise TypeError
+        result = operator.index(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}={shown(value)} must be a whole number, {_range(least, most)}"
+        ) from error
+    if not least <= result <= most:
+        raise InputError(
+            f"{name}={shown(result)} must be a whole number, {_range(least, most)}"
+        )
+    return result
+
+
+def count(name: str, value: Any, *, most: int = LARGEST_COUNT) -> int:
+    """A `whole` number, 1 or more."""
+    return whole(name, value, least=1, most=most)
+
+
+def _range(least: int, most: int) -> str:
+    if most == LARGEST_COUNT:
+        return f"{least} or more (and less than 2**31)" if least else "0 or more"
+    return f"from {least} to {most}"
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False; a text or a number is refused."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name}={shown(value)} must be True or False")
+    return bool(value)
+
+
+def one_of(name: str, value: Any, names: Iterable[Any]) -> Any:
+    """One of some names; the error names the nearest one."""
+    known = list(names)
+    if not isinstance(value, str | None) or value not in known:
+        raise unknown_name(name, value, [str(n) for n in known])
+    return value
+
+
+def key(name: str, value: Any) -> jax.Array:
+    """One PRNG key, of `jax.random.key` or the older `jax.random.PRNGKey`.
+
+    Raises:
+        InputError: no key, or several.
+    """
+    way_out = "pass jax.random.key(0), say"
+    if value is None:
+        raise InputError(f"{name}=None must be a PRNG key; {way_out}")
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if np.shape(value) == ():
+            return value
+        raise InputError(
+            f"{name} holds keys of shape {np.shape(value)}; pass one of them"
+        )
+    if dtype == np.uint32 and np.shape(value) == (2,):
+        return value
+    raise InputError(f"{name}={shown(value)} must be a PRNG key; {way_out}")
+
+
+def function(name: str, value: Any, *, takes: str) -> Any:
+    """Something that can be called; `takes` says with what, for the message."""
+    if not callable(value):
+        raise InputError(f"{name}={shown(value)} must be a function of {takes}")
+    return value
+
+
+def devices(name: str, value: Any) -> list[jax.Device] | None:
+    """A list of JAX devices, or None for the caller's default."""
+    if value is None:
+        return None
+    if isinstance(value, jax.Device):
+        value = [value]
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise InputError(
+            f"{name}={shown(value)} must be a list of devices, such as jax.devices()"
+        )
+    for device in value:
+        if not isinstance(device, jax.Device):
+            raise InputError(
+                f"{name} holds {shown(device)}, which is no device; pass "
+                "jax.devices(), or some of them"
+            )
+    if not value:
+        raise InputError(f"{name}=[] holds no device; pass None for all of them")
+    if len(set(value)) != len(value):
+        raise InputError(f"{name} names a device twice")
+    return list(value)
+
+
+def path(name: str, value: Any) -> Path:
+    """A path that the file system can hold, whether or not anything is there.
+
+    Raises:
+        InputError: no path, an empty one, one with a NUL, or one that is too long.
+    """
+    if isinstance(value, bytes) or not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name}={shown(value)} must be a path")
+    result = Path(value)
+    if not str(value):
+        raise InputError(f"{name}='' must be a path")
+    if "\0" in str(result):
+        raise InputError(f"{name}={shown(str(result))} holds a NUL character")
+    try:
+        result.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # too long, or not to be encoded
+        reason = getattr(error, "strerror", None) or "it cannot be encoded"
+        raise InputError(
+            f"{name}={shown(str(result))} is no path here: {reason}"
+        ) from (error)
+    return result
+
+
+def path_to_write(name: str, value: Any) -> Path:
+    """A path for a new regular file, or over one that is there.
+
+    Raises:
+        InputError: a directory, a link, a device or another special file is there, or
+            what should be its directory is something else.
+    """
+    result = path(name, value)
+    try:
+        mode = result.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        for parent in result.parents:
+            if parent.exists():
+                if not parent.is_dir():
+                    raise InputError(
+                        f"{name}={shown(str(result))}: {parent} is no directory"
+                    ) from None
+                break
+        return result
+    except PermissionError as error:
+        raise InputError(f"{name}={shown(str(result))}: permission denied") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(
+            f"{name}={shown(str(result))} is {_file_type(mode)}; name a file that is "
+            "new, or a regular one to be replaced"
+        )
+    return result
+
+
+def path_to_read(name: str, value: Any) -> Path:
+    """A path at which there is a regular file that is no link.
+
+    Raises:
+        InputError: nothing is there, or something else than a regular file.
+    """
+    result = path(name, value)
+    try:
+        mode = result.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{name}={shown(str(result))}: there is no such file") from (
+            error
+        )
+    except PermissionError as error:
+        raise InputError(f"{name}={shown(str(result))}: permission denied") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(
+            f"{name}={shown(str(result))} is {_file_type(mode)}; a regular file is read"
+        )
+    return result
+
+
+def _file_type(mode: int) -> str:
+    kinds = {
+        stat.S_ISDIR: "a directory",
+        stat.S_ISLNK: "a symbolic link",
+        stat.S_ISFIFO: "a named pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    return next((text for test, text in kinds.items() if test(mode)), "no regular file")
