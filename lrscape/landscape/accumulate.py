@@ -23,6 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 from lrscape.errors import InputError
 from lrscape.landscape.loops import loops_slowly
 from lrscape.landscape.objective import SampleObjective, as_objective, filled_in
+from lrscape.landscape.programs import jit_objectives
 from lrscape.landscape.tree import is_concrete, wide_dtype
 
 AXIS = "batches"
@@ -222,10 +223,10 @@ def sample_losses(objective: Any, point: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.append(a, b[None]), losses, last)
 
 
-_compiled_losses = jax.jit(sample_losses)
+_compiled_losses = jit_objectives(sample_losses)
 
 
-@jax.jit
+@jit_objectives
 def _compiled_mean(objective: Any, point: Any) -> Any:
     return _mean(sample_losses(objective, point), objective.weights)
 
@@ -310,7 +311,7 @@ def _in_one_loop(function, objective, point, args):
     return _total(carry)
 
 
-_in_one_loop_jitted = jax.jit(_in_one_loop, static_argnums=0)
+_in_one_loop_jitted = jit_objectives(_in_one_loop, static_argnums=(0,))
 
 
 # A call a batch.
@@ -365,12 +366,12 @@ def _jitted_add(function: Callable[..., Any], objective: Any) -> Callable[..., A
         return jitted(lambda: objective)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+@jit_objectives(static_argnums=(0,), donate_argnums=(1,))
 def _add_batch(function, carry, weight, objective, point, batch, args):
     return _add_tree(carry, weight, function(objective, point, batch, *args))
 
 
-@jax.jit
+@jit_objectives
 def _fill_in(objective, point):
     return filled_in(objective, point)
 
@@ -403,7 +404,7 @@ def _over_devices(function, objective, point, args, devices):
     return _sharded(function, mesh, objective, point, args, indices, weights)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jit_objectives(static_argnums=(0, 1))
 def _sharded(function, mesh, objective, point, args, indices, weights):
     filled = filled_in(objective, point)
 

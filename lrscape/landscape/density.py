@@ -12,6 +12,7 @@ from lrscape.errors import InputError
 from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.operator import Operator, product
+from lrscape.landscape.programs import jit_objectives
 from lrscape.landscape.tree import check_count
 
 # Of nodes that weigh less than rounding.
@@ -129,7 +130,7 @@ def _in_one_program(operator: Operator, num_matvecs: int, start: Any) -> np.ndar
     return _invariant_part(matrix, float(np.finfo(operator.dtype).eps))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jit_objectives(static_argnums=(0, 1))
 def _tridiagonal(function, num_matvecs, objective, point, entries, start):
     from matfree import decomp
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from lrscape.landscape.tree import once_a_shape
+from lrscape.landscape.programs import once_a_shape
 
 
 def loops_slowly(function, objective, point, args) -> bool:
@@ -27,21 +26,15 @@ def sums_over_examples(function, objective, point, args) -> bool:
     """
     if jax.default_backend() != "cpu":
         return False
-    return _has_such_a_convolution(_Static(function), objective, point, args)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Static:
-    """A function as part of a tree's structure."""
-
-    function: Callable[..., Any] = dataclasses.field(metadata={"static": True})
+    return _has_such_a_convolution(
+        jax.tree_util.Partial(function), objective, point, args
+    )
 
 
 @once_a_shape
-def _has_such_a_convolution(static, objective, point, args) -> bool:
+def _has_such_a_convolution(function, objective, point, args) -> bool:
     jaxpr = jax.make_jaxpr(
-        lambda o, p, a: static.function(o.at(p), p, o.batch(0), *a),
+        lambda o, p, a: function(o.at(p), p, o.batch(0), *a),
     )(objective, point, args)
     return any(
         equation.params["dimension_numbers"].lhs_spec[0] != 0

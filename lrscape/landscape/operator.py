@@ -15,6 +15,7 @@ from lrscape.landscape.loops import sums_over_examples
 from lrscape.landscape.mask import Mask, as_mask
 from lrscape.landscape.objective import as_objective, filled_in
 from lrscape.landscape.products import KINDS
+from lrscape.landscape.programs import jit_objectives, once_a_shape
 
 # Bytes, and batches, up to which linearisations are kept where nothing is said.
 _KEPT_BYTES = 2**30
@@ -220,7 +221,7 @@ def _fits(objective: Any, point: Any) -> bool:
     )
 
 
-@tree.once_a_shape
+@once_a_shape
 def _kept_bytes(objective, point) -> int:
     kept = jax.eval_shape(lambda o, p: _linearize(o, p, o.batch(0)), objective, point)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
@@ -240,15 +241,15 @@ def _fill_in(objective: Any, point: Any) -> Any:
     return filled_in(objective, point)
 
 
-_filled_in = jax.jit(filled_in)
+_filled_in = jit_objectives(filled_in)
 
 
-@jax.jit
+@jit_objectives
 def _linearize(objective, point, batch):
     return jax.linearize(lambda p: batch_gradient(objective, p, batch), point)[1]
 
 
-@jax.jit
+@jit_objectives
 def _add_linear(total, weight, linear, direction):
     share = jax.tree.map(
         lambda leaf: leaf * jnp.asarray(weight, leaf.dtype), linear(direction)

@@ -8,7 +8,6 @@ each walking through the sample in one compiled loop.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from lrscape.landscape.accumulate import (
 )
 from lrscape.landscape.loops import convolutions
 from lrscape.landscape.objective import as_objective
-from lrscape.landscape.tree import once_a_shape
+from lrscape.landscape.programs import jit_objectives, once_a_shape
 from lrscape.processes import from_first, gathered, share_of
 
 AXIS = "points"
@@ -200,7 +199,9 @@ class PointLosses:
 @once_a_shape
 def _convolves(objective: Any, subspace: Any, coordinates: Any) -> bool:
     """Whether there is a convolution in what is computed at a point."""
-    jaxpr = jax.make_jaxpr(_point_losses)(objective, subspace, coordinates)
+    # A function of its own: JAX keeps what it traced for as long as the function is.
+    trace = jax.make_jaxpr(lambda *arguments: _point_losses(*arguments))
+    jaxpr = trace(objective, subspace, coordinates)
     return any(True for _ in convolutions(jaxpr.jaxpr))
 
 
@@ -215,7 +216,7 @@ def _point_losses(objective, subspace, coordinates):
     return sample_losses(objective, point)
 
 
-@jax.jit
+@jit_objectives
 def _one(objective, subspace, coordinates):
     losses = _point_losses(objective, subspace, coordinates[0])
     return jax.tree.map(lambda values: values[None], losses)
@@ -225,10 +226,10 @@ def _side_by_side(objective, subspace, coordinates):
     return jax.vmap(lambda c: _point_losses(objective, subspace, c))(coordinates)
 
 
-_many = jax.jit(_side_by_side)
+_many = jit_objectives(_side_by_side)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jit_objectives(static_argnums=(0, 1))
 def _shared(mesh, chunk_size, objective, subspace, coordinates):
     def share(objective, subspace, coordinates):
         if chunk_size == 1:

@@ -16,6 +16,7 @@ from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import is_compilable, mean_loss, scalar_loss
 from lrscape.landscape.objective import as_objective
+from lrscape.landscape.programs import jit_objectives
 from lrscape.landscape.subspace import line
 
 
@@ -63,7 +64,7 @@ def _loss_at(objective, segment, alpha):
     return scalar_loss(mean_loss(objective, segment(alpha)))
 
 
-_loss_at_jitted = jax.jit(_loss_at)
+_loss_at_jitted = jit_objectives(_loss_at)
 
 
 def crosses_barrier(losses: Any) -> jax.Array:

@@ -21,8 +21,9 @@ from lrscape.landscape.accumulate import (
 )
 from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
+from lrscape.landscape.programs import once_a_shape
 from lrscape.landscape.store import Store, identity_of
-from lrscape.landscape.tree import check_count, once_a_shape
+from lrscape.landscape.tree import check_count
 from lrscape.processes import from_first, is_first
 
 if TYPE_CHECKING:
@@ -307,7 +308,11 @@ def _loss_names(objective: Any, subspace: Any, one: Any) -> tuple[list[str], boo
 @once_a_shape
 def _traced_names(objective: Any, subspace: Any, one: Any) -> tuple[str, ...] | None:
     batch = jax.eval_shape(lambda o: o.batch(0), objective)
-    return _names(jax.eval_shape(_first_loss, objective, subspace, one, batch))
+    # A function of its own: JAX keeps what it traced for as long as the function is.
+    loss = jax.eval_shape(
+        lambda *arguments: _first_loss(*arguments), objective, subspace, one, batch
+    )
+    return _names(loss)
 
 
 def _first_loss(objective: Any, subspace: Any, one: Any, batch: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -202,27 +201,3 @@ def as_vectors(points: list[Point]) -> list[np.ndarray]:
         np.stack([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
         for leaves in columns
     ]
-
-
-def once_a_shape(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Calls a function of shapes once for trees of the same structure and shapes.
-
-    For what is learnt by tracing a model, which takes as long as a small batch.
-
-    Args:
-        function: of trees whose leaves are `jax.ShapeDtypeStruct`; gives something that
-            does not change.
-    """
-
-    @functools.lru_cache(maxsize=64)
-    def cached(structure: Any, shapes: tuple) -> Any:
-        return function(*jax.tree.unflatten(structure, shapes))
-
-    def call(*trees: Any) -> Any:
-        leaves, structure = jax.tree.flatten(trees)
-        shapes = [
-            jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves
-        ]
-        return cached(structure, tuple(shapes))
-
-    return call
