@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 RESAMPLES = 10_000
 # Two-sided.
@@ -45,8 +46,14 @@ def bootstrap(values: Any) -> Interval:
 
 
 def _means(values: np.ndarray) -> np.ndarray:
-    random = np.random.default_rng(0)
-    return random.choice(values, (RESAMPLES, len(values))).mean(axis=1)
+    """The means of `RESAMPLES` resamples: the same draws for equally many values."""
+    return np.take(values, _draws(RESAMPLES, len(values))).mean(axis=1)
+
+
+@functools.lru_cache(maxsize=32)
+def _draws(resamples: int, count: int) -> np.ndarray:
+    """(resamples, count), which of the values each resample holds."""
+    return np.random.default_rng(0).integers(count, size=(resamples, count))
 
 
 def mean_and_interval(values: Any) -> str:
@@ -111,7 +118,7 @@ def differs(name: str, values: Any) -> Condition:
         'supported'
     """
     values = np.asarray(values, float)
-    p = min(1.0, 2 * min(_p_value(values), _p_value(-values)))
+    p = min(1.0, 2 * min(_p_values(values)))
     return Condition(name, values, f"{mean_and_interval(values)}, not 0", (p, 1.0))
 
 
@@ -242,7 +249,7 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
             judged[i] = Judged("not finite", np.nan)
         else:
             p_values = [
-                c.p_values or (_p_value(values), _p_value(c.effect / 4 - values))
+                c.p_values or _p_values(values, c.effect / 4)
                 for c, values in zip(claim.conditions, parts, strict=True)
             ]
             holds[i] = max(p for p, _ in p_values)
@@ -259,26 +266,46 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
     return [judged[i] for i in range(len(claims))]
 
 
-def _p_value(values: np.ndarray) -> float:
+def _p_values(values: np.ndarray, limit: float = 0.0) -> tuple[float, float]:
+    """That the mean is not above zero, and that it is not below a limit.
+
+    Each is the larger p of a bootstrap and of a t test.
+
+    Example:
+        >>> [round(p, 4) for p in _p_values(np.array([1.0, 2.0, 3.0]))]
+        [0.0371, 1.0]
+    """
+    means = _means(values)
+    # Rounding knows no sign, so that these are the means of the resampled negatives.
+    opposite = -means if limit == 0 else _means(limit - values)
+    return _p_value(values, means), _p_value(limit - values, opposite)
+
+
+def _p_value(values: np.ndarray, means: np.ndarray) -> float:
     """That the mean is not above zero: the larger p of a bootstrap and of a t test.
 
     Values that are the same but for rounding have no spread to test: they are above
     zero or they are not.
 
+    Args:
+        values: (n,).
+        means: those of their resamples.
+
     Example:
-        >>> _p_value(np.array([0.1, 0.1])), _p_value(np.array([-1.0]))
+        >>> same, negative = np.array([0.1, 0.1]), np.array([-1.0])
+        >>> _p_value(same, _means(same)), _p_value(negative, _means(negative))
         (0.0, 1.0)
-        >>> round(_p_value(np.array([1.0, 2.0, 3.0])), 4)
-        0.0371
     """
-    if np.ptp(values) <= 1e-9 * np.abs(values).max():
-        return float(not values.min() > 0)
-    if values.min() > 0:
+    largest, least = values.max(), values.min()
+    if largest - least <= 1e-9 * max(abs(largest), abs(least)):
+        return float(not least > 0)
+    if least > 0:
         resampled = 0.0  # no draw of them can have another mean
     else:
-        resampled = ((~(_means(values) > 0)).sum() + 1) / (RESAMPLES + 1)
-    tested = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
-    return max(float(resampled), float(tested))
+        resampled = (np.count_nonzero(~(means > 0)) + 1) / (RESAMPLES + 1)
+    count = len(values)
+    t = values.mean() / np.sqrt(values.var(ddof=1) / count)
+    return max(float(resampled), float(special.stdtr(count - 1, -t)))
 
 
 def _holm(p_values: dict[int, float]) -> dict[int, float]:

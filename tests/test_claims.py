@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from experiments import claims, report, results_table
+from experiments import claims, report, results_table, statistics
 from experiments.judging import measure, workers
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from experiments.judging.table import judged_papers, page, rows_of
@@ -370,13 +371,10 @@ def test_chance_is_seldom_taken_for_an_effect(count, together, monkeypatch):
         {
             judged.verdict
             for judged in judge(
-                [
-                    Claim(str(i), "", [above("a", random.normal(size=count))])
-                    for i in range(together)
-                ]
+                [Claim(str(i), "", [Condition("a", one)]) for i, one in enumerate(rows)]
             )
         }
-        for _ in range(500)
+        for rows in random.normal(size=(500, together, count))
     ]
     # A paper, not a claim: that is what Holm's correction is for.
     for verdict in ("supported", "contradicted"):
@@ -386,6 +384,21 @@ def test_chance_is_seldom_taken_for_an_effect(count, together, monkeypatch):
         values = random.normal(shift, 0.05, count)
         claims_ = [Claim(str(i), "", [above("a", values)]) for i in range(together)]
         assert {judged.verdict for judged in judge(claims_)} == {verdict}
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.7])
+@pytest.mark.parametrize("count", [2, 3, 8, 9, 30])
+def test_p_values_are_those_of_scipy_and_of_drawn_resamples(count, limit):
+    values = np.random.default_rng(count).normal(0.3, 1, (20, count)).round(1)
+    for row in values[np.ptp(values, axis=1) > 0]:
+        for side, found in zip(
+            (row, limit - row), statistics._p_values(row, limit), strict=True
+        ):
+            draws = np.random.default_rng(0).choice(side, (statistics.RESAMPLES, count))
+            drawn = ((draws.mean(axis=1) <= 0).sum() + 1) / (len(draws) + 1)
+            resampled = 0.0 if side.min() > 0 else drawn
+            tested = stats.ttest_1samp(side, 0.0, alternative="greater").pvalue
+            assert found == pytest.approx(max(resampled, tested), rel=1e-12)
 
 
 def test_many_conditions_can_be_contradicted():
