@@ -1,0 +1,109 @@
+"""Steps that are mapped over devices, compiled once for all calls that do the same.
+
+Every call of `lrscape.training.fit` makes a step of its own. Whether two of them do the
+same cannot be told from model, transformation and configuration: equal modules may read
+a global that has changed since, and two equal transformations share no function. It can
+be told from what JAX traces of a step, every operation and constant of it. Tracing
+takes a small part of the time of compiling, so a step is traced at its first call, and
+a program that was compiled for the same trace is used again.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend
+import numpy as np
+
+# The least recently used one goes beyond it. A network takes one to train and one to
+# evaluate; a program of ResNet-20 holds some tens of megabytes.
+MAX_PROGRAMS = 8
+
+
+def reusing(
+    step: Callable[..., Any],
+    map_step: Callable[[Callable[..., Any]], Callable[..., Any]],
+    axis: tuple[str, int],
+    about: Any,
+) -> Callable[..., Any]:
+    """A mapped step whose program is that of an earlier one, if they do the same.
+
+    Args:
+        step: ``(state, dataset, batch) -> result``, of arrays.
+        map_step: maps it over devices, which share `batch` along its leading axis.
+        axis: the name of the mapped axis, and how many devices there are.
+        about: what else a program depends on, hashable: devices, donated arguments.
+
+    Returns:
+        The mapped step; it is traced when it is called first.
+    """
+    programs: dict[Any, Callable[..., Any]] = {}
+
+    def call(*args: Any) -> Any:
+        leaves, structure = jax.tree.flatten(args)
+        shapes = structure, tuple(map(_shape_of, leaves))
+        if shapes not in programs:
+            programs[shapes] = _program_of(step, map_step, axis, (about, *shapes), args)
+        return programs[shapes](*args)
+
+    return call
+
+
+def forget_programs() -> None:
+    """Lets go of all programs that are kept for steps to come."""
+    with _lock:
+        _kept.clear()
+
+
+_kept: collections.OrderedDict[Any, Callable[..., Any]] = collections.OrderedDict()
+_lock = threading.Lock()
+
+
+def _program_of(step, map_step, axis, key, args) -> Callable[..., Any]:
+    """A mapped program that does what `step` does: a kept one, or a new one."""
+    *whole, batch = jax.tree.map(_described, args)
+    batch = jax.tree.map(lambda leaf: leaf.update(shape=leaf.shape[1:]), batch)
+    # A function of its own: JAX keeps what it traced for as long as the function is.
+    trace = jax.make_jaxpr(lambda *one: step(*one), axis_env=[axis], return_shape=True)
+    jaxpr, shapes = trace(*whole, batch)
+    structure = jax.tree.structure(shapes)
+    constants = tuple(map(_identity_of, jaxpr.consts))
+    text = hashlib.sha256(str(jaxpr).encode()).digest()
+    key = (*key, structure, text, constants)
+    with _lock:
+        if key not in _kept:
+            # Of the trace alone: model, data and transformation are not kept alive.
+            apply = jax.extend.core.jaxpr_as_fun(jaxpr)
+
+            def program(*args: Any) -> Any:
+                return jax.tree.unflatten(structure, apply(*jax.tree.leaves(args)))
+
+            program.__name__ = getattr(step, "__name__", "step")
+            _kept[key] = map_step(program)
+        _kept.move_to_end(key)
+        while len(_kept) > MAX_PROGRAMS:
+            _kept.popitem(last=False)
+        return _kept[key]
+
+
+def _shape_of(leaf: Any) -> Any:
+    described = jax.typeof(leaf)
+    return described.shape, described.dtype, described.weak_type
+
+
+def _described(leaf: Any) -> jax.ShapeDtypeStruct:
+    shape, dtype, weak_type = _shape_of(leaf)
+    return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak_type)
+
+
+def _identity_of(constant: Any) -> Any:
+    """Tells constants apart; a kept program keeps its own alive."""
+    if isinstance(constant, jax.Array):  # immutable, and maybe on a device
+        return id(constant)
+    array = np.asarray(constant)
+    return array.shape, array.dtype.str, array.tobytes()
