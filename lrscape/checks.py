@@ -275,7 +275,7 @@ def path_to_write(name: str, value: Any) -> Path:
         raise InputError(f"{name}={shown(str(result))}: permission denied") from error
     if not stat.S_ISREG(mode):
         raise InputError(
-            f"{name}={shown(str(result))} is {_file_type(mode)}; name a file that is "
+            f"{name}={shown(str(result))} is {file_type(mode)}; name a file that is "
             "new, or a regular one to be replaced"
         )
     return result
@@ -298,12 +298,13 @@ def path_to_read(name: str, value: Any) -> Path:
         raise InputError(f"{name}={shown(str(result))}: permission denied") from error
     if not stat.S_ISREG(mode):
         raise InputError(
-            f"{name}={shown(str(result))} is {_file_type(mode)}; a regular file is read"
+            f"{name}={shown(str(result))} is {file_type(mode)}; a regular file is read"
         )
     return result
 
 
-def _file_type(mode: int) -> str:
+def file_type(mode: int) -> str:
+    """What kind of file a status' ``st_mode`` is of, as messages call it."""
     kinds = {
         stat.S_ISDIR: "a directory",
         stat.S_ISLNK: "a symbolic link",
