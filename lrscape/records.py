@@ -438,25 +438,25 @@ def lines_implied(config: Mapping[str, Any]) -> int:
 
     Example:
         >>> lines_implied({'epochs': 3}), lines_implied({})
-        (14, 1000000)
+        (13, 1000000)
         >>> lines_implied(
         ...     {'epochs': 3, 'log_every': 4, 'batch_size': 64, 'examples': 512}
         ... )
-        23
+        19
     """
     epochs, every = config.get("epochs"), config.get("log_every")
     if not _is_count(epochs):
         return seals.LINES
-    each = 1
+    lines = epochs
     if _is_count(every):
         of_text = _is_count(window := config.get("window"))
         size = config.get("train_tokens" if of_text else "examples")
         size = size if _is_count(size) else MOST_TOKENS if of_text else MOST_EXAMPLES
         a_batch = config.get("batch_size")
         batch = (a_batch if _is_count(a_batch) else 1) * (window if of_text else 1)
-        each += size // batch // every
-    # The first state, and the one that diverged; a few more do no harm.
-    return min(epochs * each, seals.LINES - 11) + 11
+        lines += epochs * (size // batch + 1) // every
+    # The update that diverged has one too; a few more do no harm.
+    return min(lines + 10, seals.LINES)
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
