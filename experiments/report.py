@@ -16,13 +16,12 @@ Exit statuses: 0 written, 2 not a run, or a file that cannot be written.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import tyro
 
 from experiments.paper import command_line
-from lrscape import checks
+from lrscape import checks, console
 from lrscape.errors import InputError
 from lrscape.report import write_report
 from lrscape.report.reading import SECONDS
@@ -68,4 +67,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

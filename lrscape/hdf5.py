@@ -1,9 +1,9 @@
 """Looks at an HDF5 file before any of its arrays is read.
 
-HDF5 can do more than hold arrays: links and storage in other files, arrays put together
-from other files, filters that are loaded as programs, shapes beyond all memory in a file
-of a kilobyte. Results use none of that, so whatever a stranger's file asks for in this
-way is refused.
+HDF5 can do more than hold arrays: it links to other files and stores arrays in them,
+puts arrays together from others, loads filters as programs, and declares shapes beyond
+all memory in a file of a kilobyte. Results use none of that: a file that does is
+refused.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class _File:
 
         if len(opened) > VARIABLES:
             raise InputError(
-                f"{self.file} is refused: it holds {len(opened):,} variables, more than "
-                f"{VARIABLES:,}"
+                f"{self.file} is refused: it holds {len(opened):,} variables, more "
+                f"than {VARIABLES:,}"
             )
         self._attributes(opened, "/")
         for name in opened:

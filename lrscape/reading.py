@@ -139,8 +139,7 @@ class Reader:
                     f"{file} has {size:,} bytes, and no more than {most:,} are read"
                 )
             self.take(file, weight * size)
-            content = stream.read(size)
-        return content
+            return stream.read(size)
 
     def take(self, file: Path, size: int) -> None:
         """Notes memory as taken.

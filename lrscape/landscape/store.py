@@ -14,7 +14,6 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
@@ -61,7 +60,7 @@ class Store:
             InputError: the file belongs to another surface, is no store, cannot be
                 written, or is being written by another process.
         """
-        self.path = Path(path)
+        self.path = checks.path("store", path)
         header = {
             "kind": _KIND,
             "identity": dict(identity),
@@ -106,7 +105,8 @@ class Store:
         line = self._file.readline(_HEADER_BYTES)
         newline = line.endswith(b"\n")
         line = line.removesuffix(b"\n")
-        if not newline and (not line or _begins(line)):
+        begun = _begins(line) and len(line) < _HEADER_BYTES
+        if not newline and (not line or begun):
             # Nothing there, or killed within the first line.
             self._file.truncate(0)
             header["crc"] = _header_checksum(header)
@@ -152,9 +152,9 @@ class Store:
         records = self._file.read(most + 1)
         if len(records) > most:
             raise InputError(
-                f"store={str(self.path)!r} is damaged: it holds more than twice as many "
-                f"records as the surface has points, {len(self.done)}; remove it to "
-                "measure anew"
+                f"store={str(self.path)!r} is damaged: it holds more than twice as "
+                f"many records as the surface has points, {len(self.done)}; remove it "
+                "to measure anew"
             )
         whole = len(records) // size
         self._file.truncate(len(line) + 1 + whole * size)
