@@ -18,7 +18,7 @@ from lrscape.errors import InputError
 from lrscape.reading import MIB
 
 if TYPE_CHECKING:
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 # Variables in a file, and attributes of one.

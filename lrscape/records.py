@@ -449,11 +449,13 @@ def lines_implied(config: Mapping[str, Any]) -> int:
         return seals.LINES
     lines = epochs
     if _is_count(every):
-        of_text = _is_count(window := config.get("window"))
+        window, batch = config.get("window"), config.get("batch_size")
+        # Of a text an update takes a window from each of its streams.
+        of_text = _is_count(window)
         size = config.get("train_tokens" if of_text else "examples")
         size = size if _is_count(size) else MOST_TOKENS if of_text else MOST_EXAMPLES
-        a_batch = config.get("batch_size")
-        batch = (a_batch if _is_count(a_batch) else 1) * (window if of_text else 1)
+        batch = batch if _is_count(batch) else 1
+        batch *= window if _is_count(window) else 1
         lines += epochs * (size // batch + 1) // every
     # The update that diverged has one too; a few more do no harm.
     return min(lines + 10, seals.LINES)
