@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from lrscape import console
+
 # Shared code, not experiments.
 PARTS = {
     "__init__", "__main__", "arguments", "arms", "finish", "flags", "kinds", "loop",
@@ -34,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -21,7 +21,6 @@ prepared, quick trains on CIFAR-10, and on digits where nothing is.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import tyro
@@ -29,7 +28,7 @@ import tyro
 from experiments.paper import changes, check_flags, command_line, flags_given, make
 from experiments.valleys.items import ITEMS
 from experiments.valleys.settings import DATASETS, PRESETS, Lab, check
-from lrscape import models
+from lrscape import console, models
 from lrscape.errors import InputError, unknown_name
 
 
@@ -111,4 +110,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

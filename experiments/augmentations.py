@@ -9,14 +9,14 @@ epochs. Seconds.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from lrscape import data, figures
-from lrscape.errors import InputError
+from experiments.paper import guarded
+from lrscape import checks, console, data, figures
+from lrscape.records import write_aside
 from lrscape.training.state import AUGMENT
 
 EPOCHS = 8
@@ -48,18 +48,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs") / "augmentations")
     options = parser.parse_args(argv)
-    try:
-        dataset = data.load(options.dataset, data_dir=options.data_dir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in data.AUGMENTATIONS:
-        file = options.out / f"{name}.png"
-        sheet(dataset, name).savefig(file, dpi=110)
+    return guarded(lambda: draw(options), debug=False)
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Draws all sheets and says where they lie.
+
+    Raises:
+        InputError: data that are not there, or a directory that is none.
+        OSError: a directory that cannot be written.
+    """
+    files = [options.out / f"{name}.png" for name in data.AUGMENTATIONS]
+    for file in files:  # before data is read
+        checks.path_to_write("out", file)
+    dataset = data.load(options.dataset, data_dir=options.data_dir)
+    for name, file in zip(data.AUGMENTATIONS, files, strict=True):
+        with write_aside(file) as aside:
+            sheet(dataset, name).savefig(aside, dpi=110)
         print(file)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -5,11 +5,10 @@
 Needs the TFDS set cifar10: ``python -m lrscape.data prepare cifar10``.
 """
 
-import sys
-
 from experiments.arguments import Preset
 from experiments.peaks.deep_plans import PAPER, fields_of
 from experiments.train import main
+from lrscape import console
 
 PRESETS = {
     "quick": Preset(
@@ -46,4 +45,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main("cifar", __doc__, PRESETS))
+    console.run(lambda: main("cifar", __doc__, PRESETS))

@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import re
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +40,7 @@ from experiments.judging.table import judged_papers, page, printed, rows_of, wri
 from experiments.judging.workers import default_workers, fitting, measure_all, said
 from experiments.paper import as_text, command_line
 from experiments.verdicts import INTERVALS
+from lrscape import console
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
@@ -299,4 +299,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

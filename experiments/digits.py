@@ -6,10 +6,9 @@
 about 10 seconds.
 """
 
-import sys
-
 from experiments.arguments import Preset
 from experiments.train import main
+from lrscape import console
 
 PRESETS = {
     "quick": Preset(
@@ -29,4 +28,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main("digits", __doc__, PRESETS))
+    console.run(lambda: main("digits", __doc__, PRESETS))

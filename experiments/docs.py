@@ -15,11 +15,14 @@ import dataclasses
 import importlib
 import pkgutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
 from experiments.paper import command_line
+from lrscape import checks, console
 from lrscape.errors import InputError
+from lrscape.records import write_aside
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,15 +56,24 @@ def build(out: Path) -> list[str]:
         raise InputError(
             "docs need a package that is not installed: pip install 'lrscape[docs]'"
         ) from error
-    if out.exists() and not out.is_dir():
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
         raise InputError(f"out={str(out)!r} is a file; name a directory")
+    checks.path_to_write("out", out / "index.html")
     pdoc.render.configure(docformat="google", math=True, show_source=False)
     _name_what_is_public("lrscape")
-    with warnings.catch_warnings(record=True) as found:
+    with (
+        tempfile.TemporaryDirectory() as made,
+        warnings.catch_warnings(record=True) as found,
+    ):
         warnings.simplefilter("always")
         # Types that exist for checkers alone, ours and Optax's, are shown as written.
         warnings.filterwarnings("ignore", "Error parsing type annotation")
-        pdoc.pdoc("lrscape", output_directory=out)
+        pdoc.pdoc("lrscape", output_directory=Path(made))
+        # pdoc itself writes through links and into devices.
+        for file in sorted(Path(made).rglob("*")):
+            if file.is_file():
+                with write_aside(out / file.relative_to(made)) as aside:
+                    aside.write_bytes(file.read_bytes())
     return [str(warning.message) for warning in found]
 
 
@@ -97,4 +109,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

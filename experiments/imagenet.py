@@ -9,11 +9,10 @@ DIR/train/CLASS/*.jpeg and DIR/val/CLASS/*.jpeg. The preset quick streams a part
 CIFAR-10, enlarged: minutes on two CPU cores.
 """
 
-import sys
-
 from experiments.arguments import Preset
 from experiments.peaks.deep_plans import PAPER, fields_of
 from experiments.train import main
+from lrscape import console
 
 # Checkpoints come more often than epochs.
 _OFTEN = {"log_every": 100, "checkpoint_every": 1000}
@@ -54,4 +53,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main("imagenet", __doc__, PRESETS))
+    console.run(lambda: main("imagenet", __doc__, PRESETS))

@@ -17,6 +17,7 @@ from experiments.arguments import Preset
 from experiments.texts import lines
 from experiments.texts.kind import TEXTS
 from experiments.train import main as train
+from lrscape import console
 
 KIND = TEXTS
 
@@ -74,4 +75,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

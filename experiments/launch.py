@@ -24,6 +24,7 @@ from pathlib import Path
 
 import tyro
 
+from lrscape import console
 from lrscape.errors import InputError
 
 # How long the others of a dead process have to end by themselves.
@@ -186,4 +187,4 @@ def _last_checkpoint(run_dir: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -22,7 +22,6 @@ and on digits where nothing is.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ import tyro
 from experiments.lipschitz.items import ITEMS, TASKS
 from experiments.lipschitz.settings import DATASETS, PRESETS, Lab
 from experiments.paper import changes, check_flags, command_line, make
+from lrscape import console
 from lrscape.transforms.lipschitz import FORMS
 
 # Where K_z may come from.
@@ -107,4 +107,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

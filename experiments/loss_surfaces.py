@@ -20,7 +20,6 @@ paper's NIN and VGG, and a GPU.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import tyro
@@ -30,6 +29,7 @@ from experiments.minima.methods import NAMES
 from experiments.minima.plans import MODELS, PRESETS
 from experiments.minima.settings import DATASETS, Lab
 from experiments.paper import changes, check_flags, command_line, make
+from lrscape import console
 from lrscape.errors import InputError, unknown_name
 
 
@@ -116,4 +116,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

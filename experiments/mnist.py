@@ -5,10 +5,9 @@
 Needs the TFDS set mnist: ``python -m lrscape.data prepare mnist``.
 """
 
-import sys
-
 from experiments.arguments import Preset
 from experiments.train import main
+from lrscape import console
 
 PRESETS = {
     "quick": Preset(
@@ -28,4 +27,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main("mnist", __doc__, PRESETS))
+    console.run(lambda: main("mnist", __doc__, PRESETS))

@@ -19,7 +19,6 @@ a GPU.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from experiments.paper import changes, check_flags, command_line, make
 from experiments.peaks.deep import TABLES
 from experiments.peaks.items import ITEMS, tasks_of
 from experiments.peaks.settings import DATASETS, PRESETS, Lab
+from lrscape import console
 from lrscape.errors import InputError, unknown_name
 
 
@@ -145,4 +145,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

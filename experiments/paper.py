@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import signal
 import sys
 import time
@@ -24,6 +23,7 @@ from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
 from lrscape.training import NonFiniteLossError
 from lrscape.training.checkpoint import CorruptCheckpointError
+from lrscape.user_cache import private_directory
 
 
 @dataclasses.dataclass
@@ -152,7 +152,7 @@ def make(
         lab: handed to them, with ``preset``, and ``root``, where everything is kept.
         about: item -> its settings, as JSON holds them.
     """
-    with compiled_once(lab.root / "compiled"):
+    with compiled_once():
         for item in wanted:
             # Compiled programs hold memory mappings, of which Linux allows 65,530.
             jax.clear_caches()
@@ -175,15 +175,29 @@ def make(
 
 
 @contextlib.contextmanager
-def compiled_once(directory: Path) -> Iterator[None]:
-    """Keeps compiled programs: networks that differ by a seed share them."""
+def compiled_once(directory: Path | None = None) -> Iterator[None]:
+    """Keeps compiled programs: networks that differ by a seed share them.
+
+    Args:
+        directory: where; None is the user's own cache directory, which grows and can be
+            deleted at any time. Never a run directory: what is there is run as a
+            program, whoever wrote it.
+    """
     where, least = (
         "jax_compilation_cache_dir",
         "jax_persistent_cache_min_compile_time_secs",
     )
     before = {name: getattr(jax.config, name) for name in (where, least)}
+    if before[where] is None and directory is None:
+        try:
+            directory = private_directory("compiled")
+        except InputError as error:
+            print(f"warning: compiled programs are not kept: {error}", file=sys.stderr)
     # One that the user has chosen stays.
-    changes = {where: before[where] or str(directory.absolute()), least: 0.1}
+    changes = {
+        where: before[where] or (directory and str(directory.absolute())),
+        least: 0.1,
+    }
     try:
         for name, value in changes.items():
             jax.config.update(name, value)
@@ -240,8 +254,6 @@ def guarded(function: Callable[[], None], *, debug: bool) -> int:
     Returns:
         0, 2 for bad input, 1 for training or a disk that failed, 130 for Ctrl-C.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
     try:
         function()
     except (InputError, CorruptCheckpointError) as error:

@@ -16,14 +16,15 @@ Exit statuses: 0 written, 2 not a run, or a file that cannot be written.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import tyro
 
 from experiments.paper import command_line
+from lrscape import checks, console
 from lrscape.errors import InputError
 from lrscape.report import write_report
+from lrscape.report.reading import SECONDS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,14 @@ class Arguments:
     Attributes:
         runs: run directories, separated by spaces.
         out: the file; default: report.html in the first run directory.
+        seconds: of a processor's work that reading each run may take, and again drawing
+            it; what a stranger's directory holds beyond that is named and left out.
         debug: show a traceback with an error.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     out: Path | None = None
+    seconds: float = SECONDS
     debug: bool = False
 
 
@@ -49,9 +53,11 @@ def run(arguments: Arguments) -> None:
     """
     if not arguments.runs:
         raise InputError("runs: name at least one run directory")
-    file, warnings = write_report(arguments.runs, arguments.out)
+    file, warnings = write_report(
+        arguments.runs, arguments.out, seconds=arguments.seconds
+    )
     for warning in warnings:
-        print(f"warning: {warning}")
+        print(f"warning: {checks.printable(warning)}")
     print(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -61,4 +67,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

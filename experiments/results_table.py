@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
-from lrscape import seals
+from lrscape import console, seals
+from lrscape.reading import Reader
+from lrscape.records import write_aside
 
 ROOT = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -150,7 +151,8 @@ def _markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-_read = seals.read
+def _read(file: Path) -> Any:
+    return seals.read(file, Reader(ROOT if ROOT in file.parents else file.parent))
 
 
 def inserted(text: str, table: str) -> str:
@@ -176,9 +178,11 @@ def main(argv: list[str] | None = None) -> int:
     if not parser.parse_args(argv).write:
         print(results_table())
         return 0
-    README.write_text(inserted(README.read_text("utf-8"), results_table()), "utf-8")
+    text = inserted(README.read_text("utf-8"), results_table())
+    with write_aside(README) as aside:
+        aside.write_text(text, "utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import signal
 import sys
@@ -32,6 +31,7 @@ import tyro
 from experiments.memory import keep_freed_memory
 from experiments.probes import PROBES, Found, Settings, Survey
 from experiments.programs import program
+from lrscape import console
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape.direction import NORMALIZATIONS
@@ -285,8 +285,6 @@ def _shown(value: Any) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
     if argv is None:  # in a process of its own
         keep_freed_memory()
     lines = [__doc__.strip(), "", "Presets:"]
@@ -329,4 +327,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

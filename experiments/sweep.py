@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +35,10 @@ from experiments.sweeping.launchers import (
     run_locally,
     submit_to_slurm,
 )
+from lrscape import console
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
+from lrscape.user_cache import private_directory
 
 LAUNCHERS = ("local", "slurm")
 
@@ -165,8 +166,13 @@ def _write(
 def _jobs_folder(given: Path | None, root: Path) -> Path:
     """Where submitit keeps its own, which run directories never hold."""
     if given is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        given = cache / "lrscape" / "jobs"
+        # Which submitit loads pickles from: nobody else's.
+        given = private_directory("jobs")
+        if given is None:
+            raise InputError(
+                "jobs_dir=None: there is no home directory for submitit's scripts and "
+                "logs; name a directory with --jobs-dir"
+            )
     digest = hashlib.sha256(json.dumps(str(root.absolute())).encode()).hexdigest()
     folder = given.absolute() / f"{root.name}-{digest[:12]}"
     if folder.is_relative_to(root.absolute()):
@@ -205,4 +211,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

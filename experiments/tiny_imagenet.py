@@ -6,10 +6,9 @@ Needs the published folder tiny-imagenet-200 in the data directory. An hour an e
 the preset paper's network on two CPU cores; minutes on a GPU.
 """
 
-import sys
-
 from experiments.arguments import Preset
 from experiments.train import main
+from lrscape import console
 
 _SHARED = {
     "dataset": "tiny_imagenet",
@@ -51,4 +50,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main("tiny_imagenet", __doc__, PRESETS))
+    console.run(lambda: main("tiny_imagenet", __doc__, PRESETS))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import io
 import os
 import signal
 import sys
@@ -68,9 +67,6 @@ def main(
     Returns:
         The exit status.
     """
-    # A line at a time, into a log file too.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
     if argv is None:  # in a process of its own
         keep_freed_memory()
     module = f"experiments.{experiment}"

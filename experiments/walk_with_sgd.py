@@ -22,7 +22,6 @@ GPU; authors does as the paper's code does where that differs from its text.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ import tyro
 from experiments.paper import check_flags, command_line, make
 from experiments.walking.items import ITEMS
 from experiments.walking.settings import DATASETS, PRESETS, Lab
+from lrscape import console
 from lrscape.errors import InputError, unknown_name
 
 
@@ -136,4 +136,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -52,6 +52,21 @@ def shown(value: Any) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    r"""A text for a terminal, which takes control characters for commands.
+
+    Example:
+        >>> printable("run\x1b[2J")
+        'run\\x1b[2J'
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or letter == "\n"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def number(name: str, value: Any) -> Any:
     """A number as a Python float, or the traced value.
 
@@ -267,7 +282,8 @@ def path_to_write(name: str, value: Any) -> Path:
             if parent.exists():
                 if not parent.is_dir():
                     raise InputError(
-                        f"{name}={shown(str(result))}: {parent} is no directory"
+                        f"{name}={shown(str(result))} cannot be written: {parent} is "
+                        "no directory"
                     ) from None
                 break
         return result
@@ -275,7 +291,7 @@ def path_to_write(name: str, value: Any) -> Path:
         raise InputError(f"{name}={shown(str(result))}: permission denied") from error
     if not stat.S_ISREG(mode):
         raise InputError(
-            f"{name}={shown(str(result))} is {_file_type(mode)}; name a file that is "
+            f"{name}={shown(str(result))} is {file_type(mode)}; name a file that is "
             "new, or a regular one to be replaced"
         )
     return result
@@ -298,12 +314,13 @@ def path_to_read(name: str, value: Any) -> Path:
         raise InputError(f"{name}={shown(str(result))}: permission denied") from error
     if not stat.S_ISREG(mode):
         raise InputError(
-            f"{name}={shown(str(result))} is {_file_type(mode)}; a regular file is read"
+            f"{name}={shown(str(result))} is {file_type(mode)}; a regular file is read"
         )
     return result
 
 
-def _file_type(mode: int) -> str:
+def file_type(mode: int) -> str:
+    """What kind of file a status' ``st_mode`` is of, as messages call it."""
     kinds = {
         stat.S_ISDIR: "a directory",
         stat.S_ISLNK: "a symbolic link",

@@ -23,13 +23,16 @@ import math
 import os
 import platform
 import re
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from lrscape import seals
+from lrscape import checks, seals
 from lrscape.errors import InputError
+from lrscape.reading import Reader, resolved
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+# Of data that a run's settings give no size of: ImageNet's examples, and more tokens
+# than WikiText-103 has.
+MOST_EXAMPLES = 1_300_000
+MOST_TOKENS = 200_000_000
 # Begins the name of what is written aside; host, process and a random end follow.
 _ASIDE = ".aside-"
 
@@ -44,8 +51,17 @@ _ASIDE = ".aside-"
 def check_path(path: Path) -> None:
     """Raises InputError for a path that Orbax would write elsewhere than it reads.
 
-    TensorStore takes a backslash for a separator, and finds nothing below a bracket.
+    TensorStore takes a backslash for a separator, finds nothing below a bracket, and
+    takes UTF-8 alone, which a locale such as C may keep Python from speaking.
     """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"run_dir={checks.shown(str(path))}: the name of this directory cannot be "
+            f"read in this locale, whose encoding is {sys.getfilesystemencoding()}; "
+            "set PYTHONUTF8=1 in the environment, or choose another directory"
+        ) from error
     if odd := sorted(set("\\[]") & set(str(path.absolute()))):
         raise InputError(
             f"run_dir={str(path)!r}: checkpoints cannot be kept in a directory whose "
@@ -136,14 +152,21 @@ class Records:
             yield
 
     def check_links(self) -> None:
-        """Raises InputError where a link leads out of the directory.
+        """Raises InputError where a link leads out of the directory, or at a device.
 
-        What is written goes nowhere else, whoever made the directory.
+        What is written goes nowhere else, whoever made the directory; and what is there
+        is files, folders and links, never a pipe that would be waited for.
         """
         for folder, folders, files in os.walk(self.path):
             for name in (*folders, *files):
-                if (file := Path(folder, name)).is_symlink():
+                mode = (file := Path(folder, name)).lstat().st_mode
+                if stat.S_ISLNK(mode):
                     self._inside(str(file.relative_to(self.path)))
+                elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise InputError(
+                        f"{file} is {checks.file_type(mode)}, which no run directory "
+                        "holds; remove it"
+                    )
 
     def _tidy(self) -> None:
         """Removes what processes that were killed had begun to write aside."""
@@ -173,10 +196,11 @@ class Records:
             raise InputError(
                 f"run_dir={str(self.path)!r} holds no run (no config.json)"
             )
-        return self._read_object("config.json")
+        # Settings are all finite; results need not be.
+        return self._read_object("config.json", finite=True)
 
-    def _read_object(self, name: str) -> dict[str, Any]:
-        found = seals.read(self._inside(name))
+    def _read_object(self, name: str, *, finite: bool = False) -> dict[str, Any]:
+        found = seals.read(self.path / name, Reader(self.path), finite=finite)
         if not isinstance(found, dict):
             raise InputError(f"{self.path / name} holds no object, but {type(found)}")
         return found
@@ -199,7 +223,12 @@ class Records:
             InputError: a line was changed on disk, or lost from a run that is finished.
         """
         file = self._inside("metrics.jsonl")
-        found = seals.read_lines(file) if file.is_file() else []
+        most = lines_implied(self.config() if self.exists() else {})
+        found = (
+            seals.read_lines(file, Reader(self.path), most=most)
+            if os.path.lexists(file)
+            else []
+        )
         last = (self.summary() or {}).get("last")
         if isinstance(last, dict) and "step" in last:
             steps = [line.get("step") for line in found[-1:]]
@@ -240,7 +269,7 @@ class Records:
 
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, or None; raises InputError if damaged."""
-        there = self._inside("summary.json").is_file()
+        there = os.path.lexists(self.path / "summary.json")
         return self._read_object("summary.json") if there else None
 
     def save_result(
@@ -272,9 +301,15 @@ class Records:
         return file
 
     def load_result(self, name: str) -> xr.Dataset:
-        """Loads ``results/NAME.nc`` into memory; raises OSError if it is damaged."""
+        """Loads ``results/NAME.nc`` into memory.
+
+        Raises:
+            InputError: a link or special file, or one that asks for more than arrays
+                that are stored in it (see `lrscape.hdf5`).
+            OSError: it is damaged, or not there.
+        """
         file = self._file("results", name, ".nc")
-        return seals.load_dataset(file)
+        return seals.load_dataset(file, Reader(self.path))
 
     def save_result_summary(
         self, name: str, summary: dict[str, Any] | list[Any]
@@ -291,7 +326,7 @@ class Records:
             InputError: it was changed on disk.
         """
         file = self._file("results", name, ".json")
-        return seals.read(file) if file.is_file() else None
+        return seals.read(file, Reader(self.path)) if os.path.lexists(file) else None
 
     def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
         """Saves an interactive figure as ``figures/NAME.html``, which needs no net."""
@@ -328,10 +363,10 @@ class Records:
     def _inside(self, name: str) -> Path:
         """A file of the run; none that a link puts elsewhere."""
         file = self.path / name
-        if not file.resolve().is_relative_to(self.path.resolve()):
+        if not (target := resolved(file)).is_relative_to(resolved(self.path)):
             raise InputError(
-                f"{file} leads out of its run directory, to {file.resolve()}; put a "
-                "copy in the link's place"
+                f"{file} leads out of its run directory, to {target}; put a copy in "
+                "the link's place"
             )
         return file
 
@@ -345,7 +380,13 @@ class Records:
 
 @contextlib.contextmanager
 def write_aside(file: Path) -> Iterator[Path]:
-    """A file to write to, renamed to `file` once it is whole and on disk."""
+    """A file to write to, renamed to `file` once it is whole and on disk.
+
+    Raises:
+        InputError: a link, a device or anything else that is no regular file is there,
+            which would be replaced.
+    """
+    checks.path_to_write("file", file)
     file.parent.mkdir(parents=True, exist_ok=True)
     prefix = f"{_ASIDE}{_host()}-{os.getpid()}~"
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=file.suffix, dir=file.parent)
@@ -386,6 +427,42 @@ class Onlooker(Records):
     def _aside(self, file: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch) / file.name
+
+
+def lines_implied(config: Mapping[str, Any]) -> int:
+    """How many lines of metrics a run's settings imply, at the most.
+
+    Args:
+        config: the settings; where they do not say, the largest data that are in use
+            are assumed.
+
+    Example:
+        >>> lines_implied({'epochs': 3}), lines_implied({})
+        (13, 1000000)
+        >>> lines_implied(
+        ...     {'epochs': 3, 'log_every': 4, 'batch_size': 64, 'examples': 512}
+        ... )
+        19
+    """
+    epochs, every = config.get("epochs"), config.get("log_every")
+    if not _is_count(epochs):
+        return seals.LINES
+    lines = epochs
+    if _is_count(every):
+        window, batch = config.get("window"), config.get("batch_size")
+        # Of a text an update takes a window from each of its streams.
+        of_text = _is_count(window)
+        size = config.get("train_tokens" if of_text else "examples")
+        size = size if _is_count(size) else MOST_TOKENS if of_text else MOST_EXAMPLES
+        batch = batch if _is_count(batch) else 1
+        batch *= window if _is_count(window) else 1
+        lines += epochs * (size // batch + 1) // every
+    # The update that diverged has one too; a few more do no harm.
+    return min(lines + 10, seals.LINES)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _host() -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,14 @@ import optax
 from lrscape import data as data_
 from lrscape import transforms
 from lrscape.errors import InputError, unknown_name
+from lrscape.reading import Reader
 from lrscape.records import NAME, Records
 from lrscape.run_fields import RunFields
 from lrscape.training.checkpoint import load_tree, save_tree
 from lrscape.training.config import Config, TextConfig, check_whole
 from lrscape.training.device_data import DeviceData
-from lrscape.training.state import TrainState
+from lrscape.training.state import TrainState, make_initial_state
+from lrscape.training.stored import leaves_of
 
 # Of data that is streamed alone, as `lrscape.data.open_stream` calls them.
 STREAM_FIELDS = ("image_size", "crop", "min_area", "threads")
@@ -218,8 +220,19 @@ class Snapshots(Mapping[str, Snapshot]):
     disk is not what was saved.
     """
 
-    def __init__(self, directory: Path):
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        expected: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    ):
+        """Looks at nothing yet.
+
+        Args:
+            directory: where they lie, of which the parent is the run directory.
+            expected: gives the leaves that the run's model implies, see `load_tree`;
+                None where they are not known.
+        """
+        self._directory, self._expected = directory, expected
 
     def __getitem__(self, name: str) -> Snapshot:
         if name not in self._names():
@@ -227,7 +240,9 @@ class Snapshots(Mapping[str, Snapshot]):
                 f"{name!r}: {self._directory} has the snapshots "
                 f"{', '.join(self) or '(none)'}"
             )
-        tree, notes = load_tree(self._directory / name)
+        tree, notes = load_tree(
+            self._directory / name, self._directory.parent, self._expected()
+        )
         tree = jax.tree.map(jnp.asarray, tree)
         return Snapshot(notes["step"], tree["params"], tree.get("batch_stats", {}))
 
@@ -238,14 +253,12 @@ class Snapshots(Mapping[str, Snapshot]):
         return len(self._names())
 
     def _names(self) -> list[str]:
-        if not self._directory.is_dir():
-            return []
         # Half-saved ones end in `.orbax-checkpoint-tmp`.
-        return sorted(
+        return [
             child.name
-            for child in self._directory.iterdir()
+            for child in Reader(self._directory.parent).entries(self._directory)
             if NAME.fullmatch(child.name) and ".orbax" not in child.name
-        )
+        ]
 
 
 class Run:
@@ -268,10 +281,21 @@ class Run:
                 f"one of them, such as {str(self.path / f'seed_{seeds[0]}')!r}"
             )
         self.config = self._config(fields)
-        self.snapshots = Snapshots(self.path / "snapshots")
+        self.snapshots = Snapshots(self.path / "snapshots", self._expected)
 
     def _config(self, fields: Mapping[str, Any]) -> RunConfig:
         return RunConfig.from_dict(fields)
+
+    def _expected(self) -> Mapping[str, Any] | None:
+        """The leaves of a snapshot, once the data have been read that they depend on.
+
+        Snapshots are for those too who lack the data.
+        """
+        if "data" not in self.__dict__:
+            return None
+        model, data = self.model, self.data
+        state = make_initial_state(model, data, optax.identity())
+        return leaves_of(jax.eval_shape(lambda: state(0).variables))
 
     @functools.cached_property
     def data(self) -> data_.Dataset | data_.StreamedDataset:

@@ -7,6 +7,7 @@ an attribute. A file without one, from before there were any, is read as it is.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import zlib
@@ -15,12 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrscape import hdf5
 from lrscape.errors import InputError
+from lrscape.reading import ARRAYS_BYTES, MIB, Reader, parse_json
 
 if TYPE_CHECKING:
     import xarray as xr
 
 KEY = "sha256"
+# Of a file of lines: how many there may be where settings imply no number, how long
+# each may be, and all together.
+LINES = 1_000_000
+LINE_BYTES = 64 << 10
+LINES_BYTES = 512 * MIB
+# A line of 400 bytes becomes a text, a match and an object of 1,500 bytes together.
+LINE_GROWTH = 8
 _LINE = re.compile(r'(\{.*), "crc": "([0-9a-f]{8})"\}', re.DOTALL)
 _WAY_OUT = "bring it back from a copy"
 
@@ -41,16 +51,21 @@ def sealed(value: Any) -> str:
     return json.dumps(plain, indent=2) + "\n"
 
 
-def read(file: Path) -> Any:
+def read(file: Path, reader: Reader | None = None, *, finite: bool = False) -> Any:
     """What a file of JSON holds, without its checksums.
+
+    Args:
+        file: its path.
+        reader: of the directory that the file is from; None: of its folder alone.
+        finite: refuse NaN and infinities.
 
     Raises:
         InputError: it cannot be read, or is not what was written.
     """
+    reader = reader or Reader(file.parent)
     try:
-        value = json.loads(file.read_text("utf-8"))
-    # Python gives up on what is nested too deeply.
-    except (OSError, ValueError, RecursionError) as error:
+        value = reader.json(file, finite=finite)
+    except OSError as error:
         raise InputError(f"{file} is damaged: {error}; {_WAY_OUT}") from error
     if not isinstance(value, list):
         return _unsealed(value, file)
@@ -106,8 +121,9 @@ def _holds(match: re.Match[str]) -> bool:
 
 def begins_plain(file: Path) -> bool:
     """Whether a file of lines has a first one that is whole and has no checksum."""
-    with file.open(encoding="utf-8", errors="replace") as opened:
-        first = opened.readline()
+    descriptor = Reader(file.parent).open(file)
+    with open(descriptor, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123
+        first = opened.readline(LINE_BYTES)
     return first.endswith("\n") and _LINE.fullmatch(first[:-1]) is None
 
 
@@ -120,23 +136,71 @@ def read_line(line: str) -> dict[str, Any]:
     match = _LINE.fullmatch(line)
     if match and not _holds(match):
         raise ValueError("its checksum is of another line")
-    value = json.loads(line)
+    value = parse_json(line, "it")
     if not isinstance(value, dict):
         raise ValueError("it is no object")
     value.pop("crc", None)
     return value
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
+def text_of_lines(
+    file: Path, reader: Reader | None = None, *, most: int = LINES
+) -> str:
+    """The text of a file of lines, which are no more and no longer than they may be.
+
+    Args:
+        file: its path.
+        reader: of the directory that the file is from; None: of its folder alone.
+        most: how many lines it may have, each of at most `LINE_BYTES`.
+
+    Raises:
+        InputError: a file that is larger, or holds more lines or longer ones.
+        OSError: it cannot be read.
+    """
+    reader = reader or Reader(file.parent)
+    size = min(most * LINE_BYTES, LINES_BYTES)
+    content = reader.content(file, size, weight=LINE_GROWTH)
+    count = content.count(b"\n")
+    if count > most:
+        raise InputError(
+            f"{file} holds {count:,} lines, and its run's settings imply no more than "
+            f"{most:,}"
+        )
+    if (
+        len(content) > LINE_BYTES
+        and (longest := max(map(len, content.split(b"\n")))) > LINE_BYTES
+    ):
+        raise InputError(
+            f"{file} holds a line of {longest:,} bytes, and no more than "
+            f"{LINE_BYTES:,} are read"
+        )
+    return content.decode("utf-8", "surrogateescape")
+
+
+def read_lines(
+    file: Path, reader: Reader | None = None, *, most: int = LINES
+) -> list[dict[str, Any]]:
     """Every line of a file, without its checksum; half a line at the end is left out.
+
+    Args:
+        file: its path.
+        reader: of the directory that the file is from; None: of its folder alone.
+        most: how many lines it may have.
 
     Raises:
         InputError: it cannot be read, or a line is not what was written.
     """
     try:
-        *lines, rest = file.read_text("utf-8").split("\n")
-    except (OSError, ValueError) as error:
+        text = text_of_lines(file, reader, most=most)
+        text.encode()  # what is no UTF-8 came through as lone surrogates
+    except (OSError, UnicodeEncodeError) as error:
         raise InputError(f"{file} is damaged: {error}; {_WAY_OUT}") from error
+    return checked_lines(text, file)
+
+
+def checked_lines(text: str, file: Path) -> list[dict[str, Any]]:
+    """The lines of a file's text, see `read_lines`; `file` is what errors name."""
+    *lines, rest = text.split("\n")
     if _LINE.fullmatch(rest):  # lacks its end alone
         lines.append(rest)
     elif _LINE.match(rest):
@@ -147,10 +211,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     for number, (line, match) in enumerate(zip(lines, matches, strict=True), 1):
         if any_sealed and not (match and _holds(match)):
             raise InputError(f"{file} was changed on disk, line {number}; {_WAY_OUT}")
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{file} is damaged, line {number}: {error}") from error
+        value = parse_json(line, f"{file}, line {number},")
         if not isinstance(value, dict):
             raise InputError(f"{file} is damaged: line {number} is no object")
         value.pop("crc", None)
@@ -163,18 +224,33 @@ def sealed_dataset(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign_attrs({KEY: _digest_dataset(dataset)})
 
 
-def load_dataset(file: Path) -> xr.Dataset:
+def load_dataset(file: Path, reader: Reader | None = None) -> xr.Dataset:
     """Loads a data set into memory.
 
+    Args:
+        file: its path.
+        reader: of the directory that the file is from; None: of its folder alone.
+
     Raises:
+        InputError: it is no regular file of the directory, or asks for more than arrays
+            that are stored in it (see `lrscape.hdf5`).
         OSError: it cannot be read, or is not what was written.
     """
     import xarray as xr
 
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there")
+    reader = reader or Reader(file.parent)
     try:
-        with xr.open_dataset(file, engine="h5netcdf") as opened:
+        content = reader.content(file, ARRAYS_BYTES)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file} is not there") from error
+    try:
+        size = hdf5.check(content, file)
+    except OSError as error:
+        raise OSError(f"{error}; {_WAY_OUT}") from error
+    reader.take(file, size)
+    try:
+        # What was looked at, whatever becomes of the file.
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as opened:
             dataset = opened.load()
     # Damage comes out of HDF5 and h5netcdf as errors of many kinds.
     except Exception as error:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import shlex
 import subprocess
@@ -27,7 +26,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.pairs import installed
+from experiments.bench.pairs import file_of_figures, installed, write_json
+from lrscape import console
+from lrscape.errors import InputError
+from lrscape.reading import Reader
 
 MINUTES = 9.0
 
@@ -148,8 +150,8 @@ def _last_line(text: str) -> str:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+        return Reader(file.parent).json(file)
+    except (OSError, InputError):
         return None
 
 
@@ -251,7 +253,9 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("what", choices=["all"], help="runs all of them")
-    parser.add_argument("--json", type=Path, help="a file of what is measured")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file of what is measured"
+    )
     parser.add_argument("--only", choices=[*BENCHES], nargs="*", default=[*BENCHES])
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, help="of all together"
@@ -271,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.json is None:
         parser.error("--json names the file of what is measured; give one")
     before = _read(options.json) if options.json.exists() else {}
-    if not isinstance(before, dict) or not isinstance(before.get("benches", {}), dict):
+    if not _is_ours(before):
         parser.error(f"--json={options.json} holds something else; choose another file")
     found: dict[str, Any] = dict(before.get("benches", {}))
     with tempfile.TemporaryDirectory() as scratch:
@@ -289,14 +293,21 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if any(one["status"] == FAILED for one in found.values()) else 0
 
 
+def _is_ours(before: Any) -> bool:
+    """Whether a file holds what `_write` writes, or nothing."""
+    if not isinstance(before, dict):
+        return False
+    benches = before.get("benches", {})
+    return isinstance(benches, dict) and all(
+        isinstance(one, dict) and isinstance(one.get("status"), str)
+        for one in benches.values()
+    )
+
+
 def _write(file: Path, found: Mapping[str, Found]) -> None:
-    """Aside and renamed: a stop loses nothing that was measured."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.tmp")
     whole = {"benches": found, "speeds": speeds(found), "shares": shares(found)}
-    aside.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
-    aside.replace(file)
+    write_json(file, whole)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -10,11 +10,9 @@ two CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -22,8 +20,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.bench.pairs import interleaved, ratios, show
-from lrscape import models
+from experiments.bench.pairs import (
+    file_of_figures,
+    interleaved,
+    ratios,
+    show,
+    write_json,
+)
+from lrscape import console, models
 from lrscape.environment import describe
 from lrscape.models import convolution
 
@@ -89,7 +93,9 @@ def command_line(docstring: str, table: Callable[[str, int], dict[str, Any]]) ->
     )
     parser.add_argument("--models", nargs="+", choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     options = parser.parse_args()
     figures = {
         **describe(jax.local_devices()),
@@ -97,7 +103,7 @@ def command_line(docstring: str, table: Callable[[str, int], dict[str, Any]]) ->
         "gradients": {name: table(name, options.repeats) for name in options.models},
     }
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_json(options.json, figures)
         print(f"\nfigures are in {options.json}")
 
 
@@ -107,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,8 +33,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.pairs import installed, interleaved, ratios, show
-from lrscape import landscape, models
+from experiments.bench.pairs import (
+    file_of_figures,
+    installed,
+    interleaved,
+    ratios,
+    show,
+    write_json,
+)
+from lrscape import console, landscape, models
 from lrscape.environment import describe
 from lrscape.errors import InputError
 from lrscape.landscape.accumulate import gradient
@@ -410,7 +416,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--task-repeats", type=int, help="those of whole tasks")
     parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
@@ -438,10 +446,10 @@ def main() -> None:
                 continue
             found[name][part] = measure()
             if options.json:  # what is measured is not lost if the rest is stopped
-                options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+                write_json(options.json, found)
     if options.json:
         print(f"\nfigures are in {options.json}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

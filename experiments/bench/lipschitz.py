@@ -12,15 +12,19 @@ values do not change speed. Three minutes on two CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 import jax
 import optax
 
-from experiments.bench.pairs import interleaved, ratios, show
+from experiments.bench.pairs import (
+    file_of_figures,
+    interleaved,
+    ratios,
+    show,
+    write_json,
+)
 from experiments.bench.training import LEARNING_RATE, loop_step, random_images
-from lrscape import models, training, transforms
+from lrscape import console, models, training, transforms
 from lrscape.environment import describe
 from lrscape.training.fit import scan_steps
 
@@ -76,7 +80,9 @@ def main() -> None:
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     options = parser.parse_args()
     figures = {
         **describe(jax.local_devices()),
@@ -84,9 +90,9 @@ def main() -> None:
         "cost": cost_table(options.model, options.batch_size, options.repeats),
     }
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_json(options.json, figures)
         print(f"\nfigures are in {options.json}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -17,6 +17,7 @@ from typing import Any
 from experiments.bench.convolution import BATCHES, command_line, compiled_gradient
 from experiments.bench.pairs import interleaved, ratios, show
 from experiments.memory import keep_freed_memory
+from lrscape import console
 
 
 def _serve(asked: Any, name: str, keep: bool) -> None:
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

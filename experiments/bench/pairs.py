@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lrscape import checks
+from lrscape.errors import InputError
+from lrscape.records import write_aside
+
 REFERENCE_AGAIN = "reference again"
+
+
+def file_of_figures(value: str) -> Path:
+    """The file that ``--json`` names, as its parser takes it.
+
+    Raises:
+        argparse.ArgumentTypeError: no regular file is there or can be, which shows
+            before anything is measured.
+    """
+    try:
+        return checks.path_to_write("json", value)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes figures aside and renames them: a stop loses nothing that was measured."""
+    with write_aside(file) as aside:
+        aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
 
 
 def installed(package: str) -> bool:

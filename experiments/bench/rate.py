@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from experiments.bench.pairs import installed, interleaved
+from experiments.bench.pairs import file_of_figures, installed, interleaved, write_json
+from lrscape import console
 from lrscape.environment import describe
 
 SIZES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
@@ -72,7 +71,9 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, help="rows and columns")
     parser.add_argument("--repeats", type=int, default=15, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     options = parser.parse_args()
     platform = jax.local_devices()[0].platform
     size = options.size or SIZES.get(platform, 4096)
@@ -90,8 +91,8 @@ def main() -> None:
         print(f"  {name:<34}{rate / 1e9:>12,.0f} GFLOP/s")
     if options.json:
         found = {**describe(jax.local_devices()), "size": size, "flops": rates}
-        options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        write_json(options.json, found)
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

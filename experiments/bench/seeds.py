@@ -12,7 +12,6 @@ Half a minute on two CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -21,10 +20,16 @@ from typing import Any
 import jax
 
 from experiments.arguments import resolve
-from experiments.bench.pairs import interleaved, ratios, show
+from experiments.bench.pairs import (
+    file_of_figures,
+    interleaved,
+    ratios,
+    show,
+    write_json,
+)
 from experiments.digits import PRESETS
 from experiments.paper import compiled_once
-from lrscape import training
+from lrscape import console, training
 from lrscape.data import Dataset
 from lrscape.environment import describe
 from lrscape.runs import RunConfig
@@ -96,7 +101,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--updates", type=int, default=4, help="of each seed, a round")
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     options = parser.parse_args()
     config: RunConfig = resolve("digits", PRESETS, "quick", {}, None)
     with tempfile.TemporaryDirectory() as folder, compiled_once(Path(folder)):
@@ -107,9 +114,9 @@ def main() -> None:
         "training": table,
     }
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_json(options.json, figures)
         print(f"\nfigures are in {options.json}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

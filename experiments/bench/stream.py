@@ -13,8 +13,6 @@ minutes on two CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +21,14 @@ import jax
 import numpy as np
 
 from experiments.bench.enlarged import write_folders
-from experiments.bench.pairs import interleaved, ratios, show
-from lrscape import data, models, transforms
+from experiments.bench.pairs import (
+    file_of_figures,
+    interleaved,
+    ratios,
+    show,
+    write_json,
+)
+from lrscape import console, data, models, transforms
 from lrscape.data.sources import data_directory, prepared
 from lrscape.data.views import random_view
 from lrscape.environment import describe
@@ -103,7 +107,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--updates", type=int, default=4, help="a call")
     parser.add_argument("--model", default="alexnet")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="where to write the figures"
+    )
     options = parser.parse_args(argv)
     if IMAGES % options.batch_size:
         parser.error(f"--batch-size={options.batch_size} must divide {IMAGES}")
@@ -162,9 +168,9 @@ def main(argv: list[str] | None = None) -> int:
             "bytes_a_file": float(np.mean(sizes)),
             "waited_share_at_most": share,
         }
-        options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        write_json(options.json, found)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -16,11 +16,9 @@ accelerators get more of them. Twenty minutes on two CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,9 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.bench.pairs import installed, interleaved, ratios, show
+from experiments.bench.pairs import (
+    file_of_figures,
+    installed,
+    interleaved,
+    ratios,
+    show,
+    write_json,
+)
 from experiments.bench.training import peak_memory
-from lrscape import landscape, models
+from lrscape import console, landscape, models
 from lrscape.environment import describe
 
 BATCH = 250
@@ -203,7 +208,9 @@ def main() -> None:
     )
     parser.add_argument("--model", choices=[*CASES], nargs="*", default=[*CASES])
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -226,10 +233,10 @@ def main() -> None:
         if "walk" in options.parts:
             figures[name]["walk"] = walk_table(name, options.repeats)
         if options.json:
-            options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+            write_json(options.json, figures)
     if options.json:
         print(f"\nfigures are in {options.json}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

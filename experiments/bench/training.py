@@ -12,7 +12,6 @@ change speed. Four minutes on two CPU cores.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -24,8 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.bench.pairs import installed, interleaved, ratios, show
-from lrscape import data, models, training, transforms
+from experiments.bench.pairs import (
+    file_of_figures,
+    installed,
+    interleaved,
+    ratios,
+    show,
+    write_json,
+)
+from lrscape import console, data, models, training, transforms
 from lrscape.environment import describe
 from lrscape.training.fit import scan_steps
 
@@ -180,7 +186,9 @@ def main() -> None:
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
     options = parser.parse_args()
     figures = {**describe(jax.local_devices()), "repeats": options.repeats}
@@ -191,9 +199,9 @@ def main() -> None:
     if "import" in options.parts:
         figures["import"] = import_table(options.repeats)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_json(options.json, figures)
         print(f"\nfigures are in {options.json}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 import time
 from pathlib import Path
@@ -24,9 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments.bench.pairs import file_of_figures, write_json
 from experiments.walking.networks import STRETCH
 from experiments.walking.result import on_both
 from experiments.walking.settings import PRESETS, RATES, Lab
+from lrscape import console
 from lrscape.environment import describe
 
 # Passes over the sample that are timed for the floor.
@@ -70,7 +71,9 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, default="runs/walk_with_sgd-paper")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--dataset", help="instead of mnist")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file to write the figures to"
+    )
     options = parser.parse_args()
     plan = PRESETS["paper"]["mlp"]
     lab = Lab(
@@ -116,9 +119,9 @@ def main() -> int:
     for name, value in found.items():
         print(f"{name:<28}{value}")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        write_json(options.json, found)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

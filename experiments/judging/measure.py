@@ -15,6 +15,8 @@ from experiments.judging.registry import EXPERIMENTS
 from experiments.paper import compiled_once
 from experiments.statistics import Claim, Condition
 from lrscape.environment import describe
+from lrscape.errors import InputError
+from lrscape.reading import Reader
 from lrscape.records import Records
 
 # The number of a paper -> what judges it.
@@ -140,10 +142,22 @@ def measured(part: Part, records: Records, preset: str) -> dict[str, Any] | None
     """What was kept of a part, or None.
 
     Raises:
-        InputError: it was changed on disk.
+        InputError: it was changed on disk, or is not what `measure` keeps.
     """
     found = records.load_result_summary(part.file)
-    return found if found is not None and found["preset"] == preset else None
+    if found is None:
+        return None
+    try:
+        claims_in(found)
+        is_ours = {"seconds", "scale"} <= found.keys()
+        is_of_preset = found["preset"] == preset
+    except (KeyError, TypeError, AttributeError):
+        is_ours = False
+    if not is_ours:
+        raise InputError(
+            f"{records.path / 'results' / part.file}.json is no result of a claim"
+        )
+    return found if is_of_preset else None
 
 
 def of_other_models(part: Part, records: Records) -> list[Part]:
@@ -151,10 +165,15 @@ def of_other_models(part: Part, records: Records) -> list[Part]:
     if part.paper not in SEVERAL:
         return []
     alone = dataclasses.replace(part, models=())
-    files = (records.path / "results").glob(f"{alone.file}*.json")
+    folder = records.path / "results"
+    files = [
+        file
+        for file in Reader(records.path).entries(folder)
+        if file.suffix == ".json" and file.name.startswith(alone.file)
+    ]
     found = [
         dataclasses.replace(part, models=tuple(file.stem.split("-")[3:]))
-        for file in sorted(files, key=lambda file: -file.stat().st_mtime)
+        for file in sorted(files, key=lambda file: -file.lstat().st_mtime)
     ]
     return [one for one in found if one != part]
 
@@ -172,7 +191,7 @@ def measure(
     scale = importlib.import_module(MODULES[part.paper]).scale_of(lab)
     jax.clear_caches()
     started = time.monotonic()
-    with compiled_once(lab.root / "compiled"):
+    with compiled_once():
         claims = part.measure(lab)
     found = {
         "preset": preset,

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.statistics import bootstrap, mean_and_interval
 from experiments.sweeping.grid import Job
+from lrscape.errors import InputError
 from lrscape.figures.style import tidy
 from lrscape.records import Records
 
@@ -41,11 +42,21 @@ def gather(jobs: Sequence[Job], grid: Mapping[str, Sequence[str]], seeds: int) -
         if (summary := records.summary()) is None:
             continue
         done[i] = True
-        for name in MEASURED:
-            found[name][i] = summary["last"].get(name, np.nan)
-        errors = [line.get("test_error", np.nan) for line in records.metrics()]
-        found["least_test_error"][i] = np.nanmin(errors)
-        found["seconds"][i] = summary["seconds"]
+        metrics = records.metrics()
+        try:
+            for name in MEASURED:
+                found[name][i] = summary["last"].get(name, np.nan)
+            errors = np.array(
+                [line.get("test_error", np.nan) for line in metrics], float
+            )
+            found["least_test_error"][i] = np.nanmin(errors)
+            found["seconds"][i] = summary["seconds"]
+        # A directory that something else was put into.
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"run_dir={str(job.run_dir)!r} holds no run of this sweep: its summary "
+                f"or metrics are not those of a training run ({error}); remove it"
+            ) from error
     axes = (*grid, "seed")
     units = {"seconds": "s"}
     variables: dict[str, Any] = {

@@ -20,6 +20,7 @@ from submitit.helpers import CommandFunction
 from tqdm import tqdm
 
 from experiments.sweeping.grid import Job
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.records import Records
 
@@ -62,8 +63,24 @@ class Notes:
     def __init__(self, records: Records):
         self._records = records
         found = records.load_result_summary("jobs") or {}
-        self.errors: dict[str, str] = found.get("errors", {})
-        self.ids: dict[str, str] = found.get("ids", {})
+        self.errors = self._texts(found, "errors")
+        self.ids = self._texts(found, "ids")
+        for number in self.ids.values():
+            # It becomes part of the names of files that submitit reads.
+            if not re.fullmatch(r"\d+(_\d+)?", number):
+                raise self._damaged(f"{checks.shown(number)} is no number of a job")
+
+    def _texts(self, found: Any, name: str) -> dict[str, str]:
+        texts = found.get(name, {}) if isinstance(found, dict) else None
+        if not isinstance(texts, dict) or not all(
+            isinstance(text, str) for text in texts.values()
+        ):
+            raise self._damaged(f"it holds no {name} by the names of runs")
+        return texts
+
+    def _damaged(self, why: str) -> InputError:
+        file = self._records.path / "results" / "jobs.json"
+        return InputError(f"{file} is damaged: {why}; remove it")
 
     def save(self) -> None:
         """Writes them down."""

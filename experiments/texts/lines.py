@@ -151,7 +151,7 @@ def run(presets: Mapping[str, Preset], arguments: LineArguments) -> Result:
     settings = _settings(arguments)
     root = arguments.run_dir or Path("runs") / f"language-line-{arguments.preset}"
     _check_windows(presets, arguments, settings)
-    with compiled_once(root / "compiled"):
+    with compiled_once():
         runs = {
             method: _trained(presets, arguments, settings, method, root)
             for method in settings["methods"]

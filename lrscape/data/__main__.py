@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lrscape import console
 from lrscape.data.prepare import prepare
 from lrscape.data.sources import data_directory, prepared
 from lrscape.errors import InputError
@@ -40,4 +41,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -11,22 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lrscape.errors import InputError
+from lrscape.user_cache import directory as directory
+from lrscape.user_cache import private_directory
+
 Arrays = dict[str, np.ndarray]
 CHECKSUM = "sha256"  # of all other arrays, beside them in the file
-
-
-def directory() -> Path | None:
-    """``$XDG_CACHE_HOME/lrscape``, or else ``~/.cache/lrscape``; None without a home.
-
-    A relative XDG_CACHE_HOME is passed over, as its specification asks.
-    """
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(root).is_absolute():
-        return Path(root) / "lrscape"
-    try:
-        return Path.home() / ".cache" / "lrscape"
-    except RuntimeError:
-        return None
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -47,8 +37,8 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 def load_or_make(name: str, make: Callable[[], Arrays]) -> Arrays:
     """Arrays from the cache, or made and put there.
 
-    A file that is damaged is made anew; a directory that cannot be written, or is not
-    there, costs the time to make the arrays and nothing else.
+    A file that is damaged is made anew; a directory that cannot be written, is not
+    there, or is not the user's own, costs the time to make the arrays and nothing else.
 
     Args:
         name: of the file, without its ending; says all that the arrays depend on.
@@ -57,7 +47,10 @@ def load_or_make(name: str, make: Callable[[], Arrays]) -> Arrays:
     Returns:
         What `make` returns, or once returned, bit for bit.
     """
-    folder = directory()
+    try:
+        folder = private_directory("")
+    except InputError:
+        folder = None
     if folder is None:
         return make()
     file = folder / f"{name}.npz"

@@ -14,16 +14,18 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.objective import settings_of
 from lrscape.landscape.tree import leaf_names
+from lrscape.reading import MIB, parse_json
 
+_HEADER_BYTES = MIB
 _KIND = "lrscape surface, version 1"
 
 
@@ -58,7 +60,7 @@ class Store:
             InputError: the file belongs to another surface, is no store, cannot be
                 written, or is being written by another process.
         """
-        self.path = Path(path)
+        self.path = checks.path("store", path)
         header = {
             "kind": _KIND,
             "identity": dict(identity),
@@ -80,6 +82,7 @@ class Store:
 
     def _open(self) -> BinaryIO:
         try:
+            checks.path_to_write("store", self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.open("a+b")
         except OSError as error:
@@ -99,9 +102,11 @@ class Store:
 
     def _begin_or_read(self, header: dict[str, Any]) -> dict[str, Any]:
         self._file.seek(0)
-        data = self._file.read()
-        line, newline, records = data.partition(b"\n")
-        if not newline and (not line or _begins(line)):
+        line = self._file.readline(_HEADER_BYTES)
+        newline = line.endswith(b"\n")
+        line = line.removesuffix(b"\n")
+        begun = _begins(line) and len(line) < _HEADER_BYTES
+        if not newline and (not line or begun):
             # Nothing there, or killed within the first line.
             self._file.truncate(0)
             header["crc"] = _header_checksum(header)
@@ -109,9 +114,9 @@ class Store:
             self._file.flush()
             return header["notes"]
         try:
-            found = json.loads(line)
+            found = parse_json(line, "its first line")
             is_store = found["kind"] == _KIND
-        except (ValueError, TypeError, KeyError):
+        except (InputError, TypeError, KeyError):
             is_store = False
         if not is_store:
             raise InputError(
@@ -128,10 +133,11 @@ class Store:
                 f"store={str(self.path)!r} is damaged: its first line lacks fields; "
                 "remove it to measure anew"
             )
+        identity = found["identity"] if isinstance(found["identity"], dict) else {}
         differing = [
             part
             for part, value in header["identity"].items()
-            if found["identity"].get(part) != value
+            if identity.get(part) != value
         ]
         differing += [k for k in ("num_points", "values") if found[k] != header[k]]
         if differing:
@@ -141,6 +147,15 @@ class Store:
                 "measure anew"
             )
         size = self._record.itemsize
+        # Points whose records were damaged are there twice.
+        most = 2 * len(self.done) * size + size
+        records = self._file.read(most + 1)
+        if len(records) > most:
+            raise InputError(
+                f"store={str(self.path)!r} is damaged: it holds more than twice as "
+                f"many records as the surface has points, {len(self.done)}; remove it "
+                "to measure anew"
+            )
         whole = len(records) // size
         self._file.truncate(len(line) + 1 + whole * size)
         for record in np.frombuffer(records[: whole * size], self._record):

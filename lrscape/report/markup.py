@@ -11,6 +11,8 @@ from typing import Any
 
 # Letters from which on a cell is given a width to be read in.
 LONG = 40
+# Of a table; a browser is slow with more.
+CELLS = 50_000
 
 
 def text(value: Any) -> str:
@@ -63,6 +65,13 @@ def table(rows: Sequence[Mapping[str, Any]], *, caption: str = "") -> str:
     coloured.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    if len(rows) * len(columns) > CELLS:
+        kept = CELLS // len(columns)
+        note = (
+            f"<p>{len(rows):,} rows of {len(columns):,} columns are too many for a "
+            f"page; the first {kept:,} follow.</p>"
+        )
+        return note + (table(rows[:kept], caption=caption) if kept else "")
     if "verdict" in columns:  # beside what it judges, on a phone too
         columns.remove("verdict")
         columns.insert(1, "verdict")

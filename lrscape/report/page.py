@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrscape import figures
+from lrscape import checks, figures
 from lrscape.errors import InputError
+from lrscape.reading import deadline, parse_json
 from lrscape.records import write_aside
 from lrscape.report.doubts import between, doubts
 from lrscape.report.markup import (
@@ -23,7 +23,14 @@ from lrscape.report.markup import (
     table,
     text,
 )
-from lrscape.report.reading import CURVES, HISTORY, Result, RunOnDisk, read_run
+from lrscape.report.reading import (
+    CURVES,
+    HISTORY,
+    SECONDS,
+    Result,
+    RunOnDisk,
+    read_run,
+)
 from lrscape.report.sections import (
     arrays,
     counted,
@@ -38,6 +45,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
+# What is said of one run.
+WARNINGS = 100
+# Values of a result that is drawn: a surface of 500 x 500.
+DRAWN = 250_000
 # Nothing may be fetched. Plotly compiles shaders and draws pictures from blobs.
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
@@ -46,13 +57,18 @@ POLICY = (
 
 
 def write_report(
-    paths: Sequence[str | Path], out: str | Path | None = None
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    seconds: float = SECONDS,
 ) -> tuple[Path, list[str]]:
     """Writes runs as one HTML file that opens from disk.
 
     Args:
         paths: run directories, the first of which holds the page.
         out: the file instead.
+        seconds: of a processor's work that reading each run may take, and again drawing
+            it; what is left after that is named instead.
 
     Returns:
         The file, and what the page warns of.
@@ -60,13 +76,17 @@ def write_report(
     Raises:
         InputError: a path that is no run, or a file that cannot be written.
     """
-    page, warnings = render(paths)
-    file = Path(paths[0]) / "report.html" if out is None else Path(out)
-    if file.is_dir():
-        raise InputError(f"out={str(file)!r} is a directory; name a file")
+    seconds = checks.positive("seconds", seconds)
+    if not paths:
+        raise InputError("runs: name at least one run directory")
+    file = Path(paths[0]) / "report.html" if out is None else checks.path("out", out)
+    # Before anything is drawn.
+    checks.path_to_write("out", file)
+    page, warnings = render(paths, seconds=seconds)
     try:
         with write_aside(file) as aside:
-            aside.write_text(page, "utf-8")
+            # A directory's name may hold what is no text.
+            aside.write_text(page, "utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(
             f"out={str(file)!r} cannot be written: {error.strerror or error}; choose "
@@ -75,13 +95,15 @@ def write_report(
     return file, warnings
 
 
-def render(paths: Sequence[str | Path]) -> tuple[str, list[str]]:
+def render(
+    paths: Sequence[str | Path], *, seconds: float = SECONDS
+) -> tuple[str, list[str]]:
     """The page that `write_report` writes, and what it warns of."""
     if not paths:
         raise InputError("runs: name at least one run directory")
-    runs = [read_run(Path(path)) for path in paths]
+    runs = [read_run(Path(path), seconds=seconds) for path in paths]
     _name_apart(runs)
-    page = _Page()
+    page = _Page(seconds)
     for run in runs:
         page.warn(run.name if len(runs) > 1 else "", doubts(run))
     page.warn("", between(runs))
@@ -104,13 +126,17 @@ def _name_apart(runs: list[RunOnDisk]) -> None:
 class _Page:
     """What a page gathers while it is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.is_late = deadline(seconds)
         self.warnings: list[str] = []
         self.plots: list[str] = []
 
     def warn(self, name: str, sentences: Sequence[str]) -> None:
         prefix = f"{name}: " if name else ""
-        self.warnings += [prefix + sentence for sentence in sentences]
+        self.warnings += [prefix + sentence for sentence in sentences[:WARNINGS]]
+        if (more := len(sentences) - WARNINGS) > 0:
+            self.warnings.append(f"{prefix}{more:,} more of the kind")
 
     def warnings_section(self) -> str:
         if not self.warnings:
@@ -142,6 +168,7 @@ class _Page:
 
     def run(self, run: RunOnDisk, *, alone: bool) -> str:
         """All that is known of one run."""
+        self.is_late = deadline(self.seconds)
         parts = [] if alone else [f"<h2>{text(run.name)}</h2>", numbers_of(run)]
         if run.is_paper:
             parts += self._paper(run)
@@ -198,7 +225,8 @@ class _Page:
         """A result's pictures, the one that can be turned before them."""
         stills = dict(result.pictures)
         dataset, parts = result.dataset, []
-        if dataset is None or result.rows is not None:
+        too_large = self._too_large(result)
+        if too_large or dataset is None or result.rows is not None:
             made = None
         elif "loss" in dataset and dataset["loss"].ndim == 2 and _is_grid(dataset):
             still = stills.pop(f"{result.name}-3d", None) or self._drawn(
@@ -233,6 +261,27 @@ class _Page:
             parts.append(f'<div class="pictures">{shown}</div>')
         return parts
 
+    def _too_large(self, result: Result) -> bool:
+        """Whether a result has too many values to be drawn, which is said."""
+        if result.dataset is None or "loss" not in result.dataset:
+            return False
+        largest = max(array.size for array in result.dataset.variables.values())
+        if largest <= DRAWN:
+            return False
+        self.warnings.append(
+            f"{result.name} is not drawn: it has {largest:,} values, more than the "
+            f"{DRAWN:,} that a page holds"
+        )
+        return True
+
+    def _has_time(self, name: str) -> bool:
+        if late := self.is_late():
+            self.warnings.append(
+                f"{name} is not drawn: the {self.seconds:g} seconds for drawing are "
+                "used up; give more with --seconds"
+            )
+        return not late
+
     def _plot(
         self,
         name: str,
@@ -242,6 +291,8 @@ class _Page:
         tall: bool = False,
     ) -> str:
         """A Plotly figure; on paper, and without JavaScript, its still picture."""
+        if not self._has_time(name):
+            return f"<figure>{picture(still, name)}</figure>" if still else ""
         try:
             figure = make()
         except Exception as error:  # whatever damaged values lead to
@@ -258,6 +309,8 @@ class _Page:
 
     def _drawn(self, name: str, make: Callable[[], Figure]) -> bytes | None:
         """A matplotlib figure as PNG."""
+        if not self._has_time(name):
+            return None
         try:
             written = io.BytesIO()
             make().savefig(written, format="png", dpi=110)
@@ -300,7 +353,7 @@ def _is_grid(dataset: Any) -> bool:
 
 def _surface(dataset: Any) -> go.Figure:
     """A surface to turn, with the points and the path that were kept beside it."""
-    points = json.loads(dataset.attrs.get("points", "{}"))
+    points = parse_json(str(dataset.attrs.get("points", "{}")), "points")
     path = heights = None
     if {"path_x", "path_y", "path_loss"} <= set(dataset):
         path = dataset[["path_x", "path_y"]].to_array().values.T

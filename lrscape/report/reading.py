@@ -8,20 +8,27 @@ paper's experiment itself (results, no ``config.json``).
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrscape import seals
+from lrscape import checks, seals
 from lrscape.errors import InputError
-from lrscape.records import Records
+from lrscape.reading import MIB, Reader, parse_json
+from lrscape.records import NAME, lines_implied
+from lrscape.report.pictures import png
 
 if TYPE_CHECKING:
     import xarray as xr
 
 T = TypeVar("T")
+
+# What a report takes of a run directory: memory, seconds of a processor's work, and
+# lines of metrics, beyond which curves are nothing to look at.
+MEMORY = 384 * MIB
+SECONDS = 8.0
+LINES = 100_000
 
 # Of a paper's network: a row an epoch.
 HISTORY = "history"
@@ -50,8 +57,10 @@ class Result:
         found = self.summary.get("settings") if isinstance(self.summary, dict) else None
         if found is None and self.dataset is not None:
             try:
-                found = json.loads(self.dataset.attrs.get("settings", "{}"))
-            except (TypeError, ValueError):
+                found = parse_json(
+                    str(self.dataset.attrs.get("settings", "{}")), "settings"
+                )
+            except InputError:
                 found = None
         return found if isinstance(found, dict) else {}
 
@@ -119,14 +128,15 @@ class RunOnDisk:
         return HISTORY in self.results and self.last.get("epoch") == self.epochs
 
 
-def read_run(path: Path) -> RunOnDisk:
-    """Reads a run directory, damaged or not.
+def read_run(path: Path, *, seconds: float = SECONDS) -> RunOnDisk:
+    """Reads a run directory, damaged or not, whoever made it.
 
     Args:
         path: the directory.
+        seconds: of a processor's work that reading may take.
 
     Returns:
-        What could be read; ``troubles`` says what could not.
+        What could be read; ``troubles`` says what could not, and what was refused.
 
     Raises:
         InputError: the path is not a run directory.
@@ -134,8 +144,9 @@ def read_run(path: Path) -> RunOnDisk:
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise InputError(f"run={str(path)!r} {what}; name a run directory")
+    reader = Reader(path, memory=MEMORY, seconds=seconds)
     if not _is_run(path):
-        inside = sorted(child for child in path.iterdir() if _is_run(child))
+        inside = [child for child in reader.entries(path) if _is_run(child)]
         way_out = "name the directory of a run, such as runs/cifar-20250101-120000"
         if inside:
             way_out = f"it holds runs: name them, such as {str(inside[0])!r}"
@@ -143,22 +154,15 @@ def read_run(path: Path) -> RunOnDisk:
             f"run={str(path)!r} holds no run (neither config.json nor results); "
             f"{way_out}"
         )
-    run = _read(path)
-    if run.is_paper or "seeds" in run.config:
-        for child in sorted([*path.iterdir(), *path.glob("networks/*")]):
-            if child.is_dir() and (child / "config.json").is_file():
-                network = RunOnDisk(child, child.name)
-                _read_config(network)
-                _read_metrics(network)
-                network.results[HISTORY] = Result(HISTORY)
-                _read_history(network, network.results[HISTORY])
-                run.networks.append(network)
+    # `path` may be `.`, which names nothing.
+    run = RunOnDisk(path, path.resolve().name or str(path))
+    _Reading(run, reader).whole()
     return run
 
 
 def _is_run(path: Path) -> bool:
     files = ("config.json", "metrics.jsonl", "summary.json")
-    if any((path / file).is_file() for file in files):
+    if any(os.path.lexists(path / file) for file in files):
         return True
     results = path / "results"
     return results.is_dir() and any(
@@ -166,123 +170,155 @@ def _is_run(path: Path) -> bool:
     )
 
 
-def _read(path: Path) -> RunOnDisk:
-    # `path` may be `.`, which names nothing.
-    run = RunOnDisk(path, path.resolve().name or str(path))
-    _read_config(run)
-    _read_metrics(run)
-    summary = _tried(run, path / "summary.json", seals.read)
-    if summary is not None and not isinstance(summary, dict):
-        run.troubles.append("summary.json holds no summary")
-    elif summary is not None:
-        run.summary = summary
-    _read_results(run)
-    if HISTORY in run.results:
-        _read_history(run, run.results[HISTORY])
-    return run
+class _Reading:
+    """Reads one run; its networks share the budget of their paper's directory."""
 
+    def __init__(self, run: RunOnDisk, reader: Reader):
+        self.run, self.reader = run, reader
 
-def _read_config(run: RunOnDisk) -> None:
-    file = run.path / "config.json"
-    config = _tried(run, file, seals.read)
-    if isinstance(config, dict):
-        run.config = config
-    elif config is not None:
-        run.troubles.append("config.json holds no settings")
-    elif not file.exists() and (run.path / "metrics.jsonl").exists():
-        run.troubles.append("config.json is missing: its settings are not known")
+    def whole(self) -> None:
+        """Everything that a page shows."""
+        run = self.run
+        self.training()
+        summary = self.tried(run.path / "summary.json", self.json)
+        if summary is not None and not isinstance(summary, dict):
+            run.troubles.append("summary.json holds no summary")
+        elif summary is not None:
+            run.summary = summary
+        self.results()
+        self.pictures()
+        if HISTORY in run.results:
+            self.history(run.results[HISTORY])
+        if run.is_paper or "seeds" in run.config:
+            self.networks()
 
+    def networks(self) -> None:
+        """Those that a paper's experiment trained."""
+        path = self.run.path
+        for child in [*self.listed(path), *self.listed(path / "networks")]:
+            if os.path.lexists(child / "config.json"):
+                network = RunOnDisk(child, child.name)
+                network.results[HISTORY] = Result(HISTORY)
+                reading = _Reading(network, self.reader)
+                reading.training()
+                reading.history(network.results[HISTORY])
+                self.run.networks.append(network)
 
-def _read_metrics(run: RunOnDisk) -> None:
-    file = run.path / "metrics.jsonl"
-    text = _tried(run, file, lambda f: f.read_text("utf-8", errors="replace"))
-    lines, damaged = (text or "").split("\n"), 0
-    for line in lines[:-1]:  # what follows the last line end is being written
+    def training(self) -> None:
+        """Settings and metrics."""
+        run = self.run
+        file = run.path / "config.json"
+        config = self.tried(file, self.json)
+        if isinstance(config, dict):
+            run.config = config
+        elif config is not None:
+            run.troubles.append("config.json holds no settings")
+        elif not os.path.lexists(file) and os.path.lexists(run.path / "metrics.jsonl"):
+            run.troubles.append("config.json is missing: its settings are not known")
+        self.metrics()
+
+    def metrics(self) -> None:
+        """Logged lines, without those that are damaged."""
+        run, most = self.run, min(lines_implied(self.run.config), LINES)
+        text = self.tried(
+            run.path / "metrics.jsonl",
+            lambda file: seals.text_of_lines(file, self.reader, most=most),
+        )
+        lines, damaged = (text or "").split("\n"), 0
+        for line in lines[:-1]:  # what follows the last line end is being written
+            try:
+                found = seals.read_line(line)
+            except ValueError:
+                found = {}
+            if _is_number(found.get("epoch")):
+                run.metrics.append(_numbers(found))
+            else:
+                damaged += 1
+        if damaged:
+            run.troubles.append(
+                f"metrics.jsonl: {damaged} of {len(lines) - 1} lines are damaged and "
+                "left out"
+            )
+
+    def history(self, history: Result) -> None:
+        """Takes a network's history as its metrics."""
+        run = self.run
+        if history.summary is None:
+            file = run.path / "results" / f"{HISTORY}.json"
+            history.summary = self.tried(file, self.json)
+        if run.metrics or not isinstance(history.summary, list):
+            return
+        for row in history.summary[:LINES]:
+            if isinstance(row, dict) and _is_number(row.get("epoch")):
+                line = _numbers(row)
+                if "rate" in line:
+                    line["learning_rate"] = line.pop("rate")
+                run.metrics.append(line)
+
+    def results(self) -> None:
+        """Arrays and summaries."""
+        folder = self.run.path / "results"
+        names = {
+            file.stem: Result(file.stem)
+            for file in self.listed(folder)
+            if file.suffix in (".nc", ".json")
+        }
+        for name, result in names.items():
+            self.run.results[name] = result
+            result.summary = self.tried(folder / f"{name}.json", self.json)
+            result.dataset = self.tried(
+                folder / f"{name}.nc",
+                lambda file: seals.load_dataset(file, self.reader),
+            )
+
+    def pictures(self) -> None:
+        """Figures, each with its result."""
+        results = self.run.results
+        for file in self.listed(self.run.path / "figures"):
+            if file.suffix != ".png":
+                continue
+            # A figure goes by its result's name, and what follows a dash: the longest.
+            owner = file.stem
+            while owner not in results and "-" in owner:
+                owner = owner.rpartition("-")[0]
+            picture = self.tried(file, lambda file: png(file, self.reader))
+            if picture is not None:
+                named = owner if owner in results else file.stem
+                found = results.setdefault(named, Result(named))
+                found.pictures[file.stem] = picture
+
+    def listed(self, folder: Path) -> list[Path]:
+        """What lies in a folder, without what is being written or measured.
+
+        That has a name that begins with a dot.
+        """
+        found = []
+        for file in self.tried(folder, self.reader.entries) or ():
+            if NAME.fullmatch(file.name):
+                found.append(file)
+            elif not file.name.startswith(".") and folder != self.run.path:
+                self.run.troubles.append(
+                    f"{checks.shown(file.name)} is left out: it is no name of a result"
+                )
+        return found
+
+    def json(self, file: Path) -> Any:
+        """A file of JSON, without its checksums."""
+        return seals.read(file, self.reader)
+
+    def tried(self, file: Path, read: Callable[[Path], T]) -> T | None:
+        """What a file holds; None where it is missing, damaged or refused: noted."""
+        if not os.path.lexists(file):
+            return None
         try:
-            found = seals.read_line(line)
-        except ValueError:
-            found = {}
-        if _is_number(found.get("epoch")):
-            run.metrics.append(_numbers(found))
-        else:
-            damaged += 1
-    if damaged:
-        run.troubles.append(
-            f"metrics.jsonl: {damaged} of {len(lines) - 1} lines are damaged and left "
-            "out"
-        )
-
-
-def _read_history(run: RunOnDisk, history: Result) -> None:
-    """Takes a network's history as its metrics."""
-    if history.summary is None:
-        file = run.path / "results" / f"{HISTORY}.json"
-        history.summary = _tried(run, file, seals.read)
-    if run.metrics or not isinstance(history.summary, list):
-        return
-    for row in history.summary:
-        if isinstance(row, dict) and _is_number(row.get("epoch")):
-            line = _numbers(row)
-            if "rate" in line:
-                line["learning_rate"] = line.pop("rate")
-            run.metrics.append(line)
-
-
-def _read_results(run: RunOnDisk) -> None:
-    names = {
-        file.stem: Result(file.stem)
-        for file in _files(run.path / "results")
-        if file.suffix in (".nc", ".json")
-    }
-    records = Records(run.path)
-    for name, result in sorted(names.items()):
-        run.results[name] = result
-        folder = run.path / "results"
-        result.summary = _tried(run, folder / f"{name}.json", seals.read)
-        result.dataset = _tried(
-            run, folder / f"{name}.nc", lambda file: records.load_result(file.stem)
-        )
-    for file in sorted(_files(run.path / "figures")):
-        if file.suffix != ".png":
-            continue
-        # A figure goes by its result's name, and what follows a dash: the longest.
-        owner = file.stem
-        while owner not in run.results and "-" in owner:
-            owner = owner.rpartition("-")[0]
-        picture = _tried(run, file, _png)
-        if picture is not None:
-            named = owner if owner in run.results else file.stem
-            found = run.results.setdefault(named, Result(named))
-            found.pictures[file.stem] = picture
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        # What is being written, or measured, has a name that begins with a dot.
-        yield from (f for f in folder.iterdir() if not f.name.startswith("."))
-
-
-def _png(file: Path) -> bytes:
-    from PIL import Image
-
-    content = file.read_bytes()
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-        image.load()
-    return content
-
-
-def _tried(run: RunOnDisk, file: Path, read: Callable[[Path], T]) -> T | None:
-    """What a file holds; None where it is missing, or damaged, which is noted."""
-    if not file.exists():
-        return None
-    try:
-        return read(file)
-    # Damaged HDF5 and PNG raise whatever their readers run into.
-    except Exception as error:
-        told = str(error).split("\n")[0] or type(error).__name__
-        shown = file.relative_to(run.path)
-        run.troubles.append(f"{shown} is damaged and left out: {told}")
-        return None
+            return read(file)
+        # Damaged HDF5 and PNG raise whatever their readers run into.
+        except Exception as error:
+            told = str(error).split("\n")[0] or type(error).__name__
+            self.run.troubles.append(
+                f"{file.relative_to(self.run.path)} is left out: {told}"
+            )
+            return None
 
 
 def _is_number(value: Any) -> bool:

@@ -15,7 +15,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,7 @@ from orbax.checkpoint import v1 as ocp
 from lrscape.processes import as_global, as_local
 from lrscape.records import check_path
 from lrscape.training.state import TrainState
+from lrscape.training.stored import check_stored, leaves_of
 
 # The newest checkpoint, and one to fall back to.
 KEPT = 2
@@ -155,19 +156,28 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
         ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
 
 
-def load_tree(path: Path) -> tuple[Any, dict[str, Any]]:
+def load_tree(
+    path: Path,
+    root: Path | None = None,
+    expected: Mapping[str, tuple[tuple[int, ...], str]] | None = None,
+) -> tuple[Any, dict[str, Any]]:
     """Loads what `save_tree` saved.
 
     Args:
         path: its folder.
+        root: the run directory that it is in; None: the folder itself.
+        expected: the leaves that there have to be, as `lrscape.training.stored` gives
+            them; None: any.
 
     Returns:
         The tree, of NumPy arrays, and its notes.
 
     Raises:
-        CorruptCheckpointError: it is damaged.
+        CorruptCheckpointError: it is damaged, or not what can be there.
     """
     try:
+        check_path(path)
+        check_stored(path, root or path, expected)
         with _one_error_only():
             tree = ocp.load(path.absolute())
             seal = ocp.metadata(path.absolute()).custom_metadata
@@ -258,6 +268,7 @@ class Checkpoints:
                 continue
             where = self.directory / str(step)
             try:
+                check_stored(where, self.directory, leaves_of(_to_tree(template)))
                 with _one_error_only():
                     wanted = as_global(_to_tree(template))
                     tree = as_local(self._orbax.load(step, abstract_state=wanted))

@@ -20,6 +20,7 @@ import sklearn.datasets  # noqa: F401
 import xarray  # noqa: F401
 
 import experiments.digits
+import experiments.report
 import experiments.survey
 from experiments import train
 from lrscape.errors import InputError
@@ -69,6 +70,21 @@ def digits(*flags):
 def survey(*flags):
     """Surveys a run."""
     return experiments.survey.main(list(flags))
+
+
+def report(run_dir):
+    """Writes the report of a run."""
+    return experiments.report.main([run_dir])
+
+
+def open_snapshot(run_dir):
+    """Loads a run's last point, as surveys do."""
+    try:
+        print(open_run(run_dir).snapshots["final"])
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def found_in(run_dir):

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.bench.enlarged import write_folders
 from lrscape import data
+from tests.faults import strangers
 from tests.faults.suite import (
     DIGITS,
     ERROR,
@@ -409,4 +410,5 @@ KINDS = {
     "a clock that jumps": Kind(4, clock),
     "NaN in data": Kind(4, not_a_number),
     "a corrupt record in a stream": Kind(4, corrupt_record),
+    **{name: Kind(*kind) for name, kind in strangers.KINDS.items()},
 }

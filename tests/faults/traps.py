@@ -76,6 +76,20 @@ def fail_from_change(under, number, name):
     sys.addaudithook(hook)
 
 
+def limit_memory_and_time(size, seconds):
+    """This process ends with an error where it takes more memory or work than that."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+
+    def look():
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        memory = used.ru_maxrss * 1024
+        spent = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+        if memory > size or spent > seconds:
+            print(f"Traceback: {memory / 1e6:.0f} MB, {spent:.1f} s")
+
+    return look
+
+
 def limit_file_size(limit):
     """No file may grow beyond so many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
