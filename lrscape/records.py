@@ -17,7 +17,6 @@ flips on disk is an error, never another number.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -28,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrscape import seals
+from lrscape import file_lock, seals
 from lrscape.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,15 +118,13 @@ class Records:
         except OSError as error:
             raise self._unwritable(error) from error
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not file_lock.lock(f"run_dir={str(self.path)!r}", file):
                 file.seek(0)
                 raise InputError(
                     f"run_dir={str(self.path)!r} is being written by another process "
                     f"({file.read().strip() or 'unknown'}); wait for it, or choose "
                     "another directory"
-                ) from error
+                )
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {platform.node()}\n")
