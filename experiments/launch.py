@@ -3,7 +3,8 @@
     python -m experiments.launch --processes=2 cifar --run-dir=runs/a
 
 The processes train as one: each takes its share of every batch. Where one dies the
-others are ended, and what is left is said; the same command with --resume goes on. On
+others are ended, and what is left is said; the same command with --resume goes on.
+Where this process itself is killed, they end by themselves. On
 the CPU every process has --devices devices; on accelerators they have to be told apart
 by the environment (such as CUDA_VISIBLE_DEVICES), and clusters start processes
 themselves: give the experiment --coordinator=auto there.
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments.parents import launched_by_this
 from lrscape.errors import InputError
 
 # How long the others of a dead process have to end by themselves.
@@ -88,7 +90,9 @@ def launch(arguments: Arguments, command: list[str]) -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(arguments.devices)}
+    environment = launched_by_this(
+        {**os.environ, "JAX_NUM_CPU_DEVICES": str(arguments.devices)}
+    )
     running = [
         subprocess.Popen(
             [

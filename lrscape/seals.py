@@ -134,9 +134,15 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
         InputError: it cannot be read, or a line is not what was written.
     """
     try:
-        *lines, rest = file.read_text("utf-8").split("\n")
+        text = file.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is damaged: {error}; {_WAY_OUT}") from error
+    return checked_lines(text, file)
+
+
+def checked_lines(text: str, file: Path) -> list[dict[str, Any]]:
+    """The lines of a file's text, see `read_lines`; `file` is what errors name."""
+    *lines, rest = text.split("\n")
     if _LINE.fullmatch(rest):  # lacks its end alone
         lines.append(rest)
     elif _LINE.match(rest):
