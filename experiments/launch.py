@@ -27,6 +27,7 @@ import tyro
 
 from experiments.parents import launched_by_this
 from lrscape.errors import InputError
+from lrscape.records import Records
 
 # How long the others of a dead process have to end by themselves.
 GRACE_SECONDS = 20.0
@@ -77,7 +78,8 @@ def launch(arguments: Arguments, command: list[str]) -> int:
         The exit status.
 
     Raises:
-        InputError: no experiment, or a number that cannot work.
+        InputError: no experiment, a number that cannot work, or a run directory that
+            another process is writing to.
     """
     if not command:
         raise InputError(
@@ -86,6 +88,8 @@ def launch(arguments: Arguments, command: list[str]) -> int:
     for field in ("processes", "devices"):
         if getattr(arguments, field) < 1:
             raise InputError(f"{field}={getattr(arguments, field)} must be 1 or more")
+    if (run_dir := _run_dir(command)) is not None:
+        Records(run_dir).check_unlocked()  # at once, rather than once JAX has started
     # A port that was free a moment ago.
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -108,7 +112,7 @@ def launch(arguments: Arguments, command: list[str]) -> int:
     ]  # fmt: skip
     _pass_on_signals(running)
     try:
-        return _watch(running, _run_dir(command))
+        return _watch(running, run_dir)
     finally:
         for process in running:
             if process.poll() is None:
