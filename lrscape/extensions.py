@@ -60,6 +60,36 @@ class Extension(NamedTuple):
         )
 
 
+def seams(
+    fields: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> list[tuple[Extension, float]]:
+    """Where a run was made longer, as its curves show it.
+
+    Args:
+        fields: of its settings on disk, whatever they hold.
+        metrics: its logged lines, with ``step`` and ``epoch``.
+
+    Returns:
+        Pairs of an `Extension` and the epoch of its seam; what cannot be understood is
+        left out.
+
+    Example:
+        >>> began = {'epochs': 2, 'step': 10, 'how': 'hold'}
+        >>> seams({'extended': [began]}, [{'step': 20, 'epoch': 4.0}])
+        [(Extension(epochs=2, step=10, how='hold'), 2.0)]
+    """
+    found = []
+    extended, last = fields.get("extended"), metrics[-1] if metrics else {}
+    for one in extended if isinstance(extended, list | tuple) else ():
+        try:
+            extension = Extension.from_dict(one)
+            epoch = extension.step * float(last["epoch"]) / float(last["step"])
+        except (InputError, AttributeError, KeyError, TypeError, ZeroDivisionError):
+            continue
+        found.append((extension, epoch))
+    return found
+
+
 def extended_schedule(
     make: Callable[[int], optax.Schedule],
     extensions: Sequence[Extension],
