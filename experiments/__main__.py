@@ -9,9 +9,9 @@ from lrscape import console
 
 # Shared code, not experiments.
 PARTS = {
-    "__init__", "__main__", "arguments", "arms", "finish", "flags", "kinds", "loop",
-    "mappings", "memory", "paper", "programs", "running", "seeds", "signals",
-    "statistics", "tensorboard", "train", "verdicts",
+    "__init__", "__main__", "arguments", "arms", "extending", "finish", "flags",
+    "kinds", "loop", "mappings", "memory", "paper", "parents", "programs", "running",
+    "seeds", "signals", "statistics", "tensorboard", "train", "verdicts",
 }  # fmt: skip
 
 

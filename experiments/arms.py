@@ -112,7 +112,9 @@ class Arm(abc.ABC):
             # A folder's name says nothing of what is in it.
             settings["data"] = [self.data.train.fingerprint, self.data.test.fingerprint]
         if not self.records.exists():
-            Records.create(path, {**settings, **describe(devices)})
+            with self.records.lock():  # in which another process may have been faster
+                if not self.records.exists():
+                    Records.create(path, {**settings, **describe(devices)})
         kept = self.records.config()
         if {name: kept.get(name) for name in settings} != settings:
             raise InputError(
@@ -188,7 +190,8 @@ class Arm(abc.ABC):
             Checkpoints(self.records.path / "checkpoints") as checkpoints,
             Signals() as signals,
         ):
-            return self._train(rows, checkpoints, signals)
+            # Another process may have trained it since.
+            return self._train(self._rows(), checkpoints, signals)
 
     def failed(self) -> bool:
         """Whether its loss stopped being finite; trains it if it was not."""
@@ -215,18 +218,21 @@ class Arm(abc.ABC):
         config, per_epoch = self.config, self.steps_per_epoch
         watch, kept = self.watch(), self.kept
         state, spent = self.initial_state(), 0.0
-        if checkpoints.steps:
-            state, notes, problems = checkpoints.restore(state)
+        restored = checkpoints.restore(
+            state, problem_of=lambda step, notes: self._problem(rows, step)
+        )
+        if restored is not None:
+            state, notes, problems = restored
             for problem in problems:
                 print(f"warning: {problem}; fell back to an older checkpoint")
             epochs, spent = int(state.step) // per_epoch, notes["seconds"]
             rows = rows[: epochs + 1]
-            if len(rows) <= epochs:
-                raise InputError(
-                    f"{str(self.records.path)!r} has a checkpoint after {epochs} "
-                    f"epochs and a history of {len(rows)} rows; remove the directory, "
-                    "and it is trained again"
-                )
+        elif len(rows) > 1:
+            raise InputError(
+                f"{str(self.records.path)!r} has a history of {len(rows) - 1} epochs "
+                "and no checkpoint; bring its checkpoints back from a copy, or remove "
+                "the directory, and it is trained again"
+            )
         else:
             rows = [{"epoch": 0, **watch.start(state)}]
             told = self.told(state, rows[-1])
@@ -275,6 +281,12 @@ class Arm(abc.ABC):
                     checkpoints.save(state, {"seconds": spent})
                 if signals.received:
                     raise KeyboardInterrupt
+
+    def _problem(self, rows: list[Row], step: int) -> str | None:
+        """What keeps the history from going on from a checkpoint; None: nothing."""
+        if len(rows) > (epochs := step // self.steps_per_epoch):
+            return None
+        return f"it was saved after {epochs} epochs, and the history has {len(rows)}"
 
     def _failed(self, rows: list[Row], step: int) -> list[Row]:
         rows.append({"epoch": len(rows), "diverged": step})

@@ -141,15 +141,10 @@ def run(arguments: Arguments) -> None:
     root = arguments.run_dir or Path("runs") / f"claims-{arguments.preset}"
     records = Records(root)
     about = {"claims": arguments.preset}
-    if not records.exists():
-        Records.create(root, about)
-    elif records.config() != about:
-        raise InputError(
-            f"run_dir={str(root)!r} holds something else: {records.config()}; choose "
-            "another directory"
-        )
+    records.check_made_with(about)
     notes = [INTERVALS]
     with records.lock(), _ended_as_by_ctrl_c():
+        records.make_with(about)
         kept = Records(root / "parts")
         # Judged together, whichever command measured them.
         found = _kept(parts_of(CLAIMS, models), kept, arguments.preset)

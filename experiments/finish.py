@@ -9,6 +9,7 @@ import xarray as xr
 
 from experiments.loop import Loop, Place
 from lrscape import figures
+from lrscape.extensions import seams
 from lrscape.records import best
 from lrscape.runs import open_run
 
@@ -38,8 +39,9 @@ def finish(loop: Loop, place: Place, parameters: int) -> None:
     title = f"{run.model} on {run.dataset}, {run.schedule} rate"
     found = kind.baseline(loop.data)
     beaten = [(name.split("_")[0], value) for name, value in found.items()]
+    at = [epoch for _, epoch in seams(records.config(), metrics)]
     curves = figures.learning_curves(
-        metrics, title=title, baseline=beaten[0] if beaten else None
+        metrics, title=title, baseline=beaten[0] if beaten else None, seams=at
     )
     records.save_figure("learning_curves", curves)
     records.save_result("learning_curves", as_dataset(metrics), run.to_dict())

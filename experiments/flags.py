@@ -22,6 +22,10 @@ class RunFlags:
         run_dir: where everything about the run goes; default:
             runs/EXPERIMENT-YYYYMMDD-HHMMSS.
         resume: go on from the last checkpoint in --run-dir; flags need not be repeated.
+            With more --epochs than before the run is made longer.
+        extend: how the rate goes on in a run that is made longer, where it depends on
+            the run's length: hold (to the end of the old shape, then its last rate) or
+            stretch (from here on the rate of a run of the new length).
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
             ~/tensorflow_datasets.
         coordinator: of several processes: HOST:PORT where the first one listens, or
@@ -38,6 +42,7 @@ class RunFlags:
     preset: str | None = None
     run_dir: Path | None = None
     resume: bool = False
+    extend: str | None = None
     data_dir: Path | None = None
     coordinator: str | None = None
     num_processes: int | None = None
@@ -228,7 +233,7 @@ class CommonArguments(RunFlags, ScheduleFlags, OptimizerFlags, LoopFlags):
     def given(self) -> dict[str, Any]:
         """The flags that describe the run and were given, as JSON holds them."""
         about_the_call = (
-            "preset", "run_dir", "resume", "data_dir", "debug",
+            "preset", "run_dir", "resume", "extend", "data_dir", "debug",
             "coordinator", "num_processes", "process_id", "seeds", "replicas",
             "tensorboard",
         )  # fmt: skip

@@ -3,7 +3,8 @@
     python -m experiments.launch --processes=2 cifar --run-dir=runs/a
 
 The processes train as one: each takes its share of every batch. Where one dies the
-others are ended, and what is left is said; the same command with --resume goes on. On
+others are ended, and what is left is said; the same command with --resume goes on.
+Where this process itself is killed, they end by themselves. On
 the CPU every process has --devices devices; on accelerators they have to be told apart
 by the environment (such as CUDA_VISIBLE_DEVICES), and clusters start processes
 themselves: give the experiment --coordinator=auto there.
@@ -24,8 +25,10 @@ from pathlib import Path
 
 import tyro
 
+from experiments.parents import launched_by_this
 from lrscape import console
 from lrscape.errors import InputError
+from lrscape.records import Records
 
 # How long the others of a dead process have to end by themselves.
 GRACE_SECONDS = 20.0
@@ -76,7 +79,8 @@ def launch(arguments: Arguments, command: list[str]) -> int:
         The exit status.
 
     Raises:
-        InputError: no experiment, or a number that cannot work.
+        InputError: no experiment, a number that cannot work, or a run directory that
+            another process is writing to.
     """
     if not command:
         raise InputError(
@@ -85,11 +89,15 @@ def launch(arguments: Arguments, command: list[str]) -> int:
     for field in ("processes", "devices"):
         if getattr(arguments, field) < 1:
             raise InputError(f"{field}={getattr(arguments, field)} must be 1 or more")
+    if (run_dir := _run_dir(command)) is not None:
+        Records(run_dir).check_unlocked()  # at once, rather than once JAX has started
     # A port that was free a moment ago.
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(arguments.devices)}
+    environment = launched_by_this(
+        {**os.environ, "JAX_NUM_CPU_DEVICES": str(arguments.devices)}
+    )
     running = [
         subprocess.Popen(
             [
@@ -105,7 +113,7 @@ def launch(arguments: Arguments, command: list[str]) -> int:
     ]  # fmt: skip
     _pass_on_signals(running)
     try:
-        return _watch(running, _run_dir(command))
+        return _watch(running, run_dir)
     finally:
         for process in running:
             if process.poll() is None:

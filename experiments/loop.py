@@ -126,6 +126,8 @@ class Loop:
         if isinstance(error, NonFiniteLossError):
             error.args = (f"{error}; {self.places[0].last_checkpoint}",)
         elif isinstance(error, OSError):
+            for place in self.places:  # one that is gone needs no room
+                place.records.check_there()
             raise StorageError(
                 f"{self.root} cannot be written: {error}; "
                 f"{self.places[0].last_checkpoint}. Make room, then go on with "
@@ -278,7 +280,7 @@ class Loop:
         if place.saved_step == step:
             return
         notes: dict[str, Any] = {
-            "metrics_bytes": place.records.metrics_length(),
+            "metrics_bytes": place.records.sync_metrics(),
             "seconds": self.seconds,
         }
         if isinstance(self.data, StreamedDataset):

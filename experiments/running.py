@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from experiments.signals import noted_signals
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.environment import describe, differences
 from lrscape.errors import InputError
-from lrscape.processes import is_first, wait_for_all
+from lrscape.processes import from_first, is_first, wait_for_all
 from lrscape.records import Records
 from lrscape.run_fields import RunFields
-from lrscape.runs import peak_step
+from lrscape.runs import config_of, peak_step
 from lrscape.training import TrainState, fit_seeds, stacked
 from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
 from lrscape.training.devices import choose_devices, replicate
@@ -67,12 +67,29 @@ class Parts:
             total_steps,
         )  # fmt: skip
 
+    def with_config(self, config: Any) -> Parts:
+        """The same for a run of another length."""
+        total_steps = config.total_steps(self.data)
+        schedule = config.make_schedule(total_steps, self.steps_per_epoch)
+        return dataclasses.replace(
+            self, config=config, schedule=schedule, total_steps=total_steps,
+            tx=config.make_optimizer(schedule),
+        )  # fmt: skip
+
+    def initial_states(self, seeds: Sequence[int]) -> list[TrainState]:
+        """The states before the first update, on the devices."""
+        state_of = self.kind.make_initial_state(
+            self.model, self.data, self.tx, self.config
+        )
+        return [replicate(state_of(seed), self.devices) for seed in seeds]
+
 
 def train_in(
     parts: Parts,
     root: Path,
     runs: list[tuple[Any, Records]],
     arguments: CommonArguments,
+    new: Sequence[bool],
     together: Records | None = None,
 ) -> int:
     """Trains a run to its end, or several together, from where they are.
@@ -82,23 +99,29 @@ def train_in(
         root: the directory to resume.
         runs: settings and directories; one, or those of seeds that train together.
         arguments: of the command line.
+        new: of each run, whether it is to be made.
         together: the directory of the seeds, where they train together.
 
     Returns:
         The exit status.
+
+    Raises:
+        InputError: another process has made, extended or removed a run meanwhile.
     """
     config, kind = parts.config, parts.kind
     data, devices = parts.data, parts.devices
     given = arguments.given()
     # What a model is not made for shows here, before there is a run.
     seeds = [own.seed for own, _ in runs]
-    state_of = kind.make_initial_state(parts.model, data, parts.tx, config)
-    initial = [replicate(state_of(seed), devices) for seed in seeds]
+    initial = parts.initial_states(seeds)
     with contextlib.ExitStack() as stack:
         places = []
-        for own, records in runs:
+        for (own, records), is_new in zip(runs, new, strict=True):
+            # What was found before the lock may no longer hold.
             stack.enter_context(records.lock())
-            if not records.exists() and is_first():
+            if not is_new:
+                check_length(records, own)
+            elif is_first():
                 flags = given if own == config else {**given, "seed": own.seed}
                 environment = describe(devices)
                 Records.create(
@@ -137,8 +160,9 @@ def train_in(
             tensorboard=bool(arguments.tensorboard) and is_first(),
         )
         with noted_signals() as signals, loop:
+            # A longer run may keep what this step was not kept for.
+            loop.keep(loop.step, state)
             if loop.step == 0:
-                loop.keep(0, state)
                 loop.save(0, state)
             stride = kind.stride(config, devices)
             options: dict[str, Any] = {
@@ -253,12 +277,16 @@ def _restore(
 
     Raises:
         InputError: a stream that would not go on at the example that comes next.
+        CorruptCheckpointError: there was a checkpoint, and none is left.
     """
     records = place.records
-    restored = place.checkpoints.restore(state, last=last)
+    restored = place.checkpoints.restore(
+        state, last=last, problem_of=_problem_of(records)
+    )
     if restored is None:
+        # The first checkpoint is saved before anything is logged.
         if records.metrics_length():
-            records.truncate_metrics(0)
+            raise no_checkpoint(records)
         return state, 0.0
     state, notes, problems = restored
     for problem in problems:
@@ -280,6 +308,46 @@ def _restore(
         )
     print(f"resuming {records.path} at step {int(state.step)}")
     return state, notes["seconds"]
+
+
+def newest_whole(
+    parts: Parts, records: Records, config: Any
+) -> tuple[TrainState, dict[str, Any], list[str]] | None:
+    """A run's newest checkpoint that is whole, see `Checkpoints.restore`."""
+    (template,) = parts.initial_states([config.seed])
+    with Checkpoints(records.path / "checkpoints") as checkpoints:
+        return checkpoints.restore(template, problem_of=_problem_of(records))
+
+
+def _problem_of(records: Records) -> Callable[[int, dict[str, Any]], str | None]:
+    """What says whether a run's metrics fit the notes of a checkpoint."""
+
+    def problem_of(step: int, notes: dict[str, Any]) -> str | None:
+        # The first process says it to all, so that they load the same one.
+        found = records.metrics_problem(notes["metrics_bytes"]) if is_first() else None
+        fits = bool(from_first(np.array([found is None]))[0])
+        return None if fits else found or "the first process says so"
+
+    return problem_of
+
+
+def no_checkpoint(records: Records) -> CorruptCheckpointError:
+    """The error for a run that was trained and has no checkpoint any more."""
+    return CorruptCheckpointError(
+        f"run_dir={str(records.path)!r} has metrics and no checkpoint to go on from: "
+        f"bring {str(records.path / 'checkpoints')!r} back from a copy, or start "
+        "another run in another directory"
+    )
+
+
+def check_length(records: Records, config: Any) -> None:
+    """Raises InputError where a run is not, or no longer, what was found of it."""
+    found = config_of(records.config())
+    if (found.epochs, found.extended) != (config.epochs, config.extended):
+        raise InputError(
+            f"run_dir={str(records.path)!r} was made longer by another process, to "
+            f"{found.epochs} epochs; give the same command again"
+        )
 
 
 def _snapshot_steps(

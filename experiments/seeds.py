@@ -13,11 +13,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from experiments.extending import Wish, agree, extend_seeds
 from experiments.finish import as_dataset
 from experiments.flags import CommonArguments
 from experiments.kinds import Kind
 from experiments.paper import Result, as_text, save
-from experiments.running import Parts, failures, note_failures, train_in
+from experiments.running import (
+    Parts,
+    check_length,
+    failures,
+    note_failures,
+    train_in,
+)
 from experiments.statistics import bootstrap
 from lrscape import figures
 from lrscape.environment import describe
@@ -96,6 +103,8 @@ def train_seeds(
     wanted: list[int],
     arguments: CommonArguments,
     kind: Kind,
+    is_new: bool,
+    wish: Wish | None,
 ) -> int:
     """Trains what is left of several seeds, and gathers them.
 
@@ -105,6 +114,8 @@ def train_seeds(
         wanted: the seeds.
         arguments: of the command line.
         kind: of the data.
+        is_new: whether they are to be made.
+        wish: how they are made longer.
 
     Returns:
         The exit status; 1 where a seed turned non-finite.
@@ -112,8 +123,8 @@ def train_seeds(
     configs = {seed: dataclasses.replace(config, seed=seed) for seed in wanted}
     runs = {seed: Records(directory(root.path, seed)) for seed in wanted}
     parts = Parts.of(config, kind)
-    if not root.exists():
-        replicas = arguments.replicas or "auto"
+    replicas = arguments.replicas or "auto"
+    if is_new:
         if not kind.in_one_program:
             if replicas == "together":
                 raise InputError(
@@ -128,13 +139,21 @@ def train_seeds(
             print(choice.why)
             replicas = "together" if choice.together else "apart"
     with root.lock():
-        if not root.exists():
+        failed = failures(root)
+        if is_new:
             about = {"seeds": wanted, "replicas": replicas, "given": arguments.given()}
             Records.create(
                 root.path, {**config.to_dict(), **about, **describe(parts.devices)}
             )
             print(f"run directory: {root.path}")
-        failed = failures(root)
+        else:
+            check_length(root, config)
+        if wish is not None:
+            going = {seed: runs[seed] for seed in wanted if seed not in failed}
+            config = extend_seeds(parts, root, going, wish)
+            parts = parts.with_config(config)
+            configs = {seed: dataclasses.replace(config, seed=seed) for seed in wanted}
+        agree(root, list(runs.values()))
         together = root.config()["replicas"] == "together"
         left = [s for s in wanted if runs[s].summary() is None and s not in failed]
         groups = [[seed] for seed in left]
@@ -144,7 +163,8 @@ def train_seeds(
             try:
                 status = train_in(
                     parts, root.path, [(configs[s], runs[s]) for s in group],
-                    arguments, root if together else None,
+                    arguments, [not runs[s].exists() for s in group],
+                    root if together else None,
                 )  # fmt: skip
             except NonFiniteLossError as error:
                 names = ", ".join(str(seed) for seed in group)

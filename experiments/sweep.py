@@ -97,15 +97,10 @@ def sweep(arguments: Arguments, flags: Sequence[str]) -> None:
     jobs = make_jobs(arguments.experiment, grid, arguments.seeds, flags, root)
     records = Records(root)
     about = {"sweep": arguments.experiment, "flags": list(flags)}
-    if not records.exists():
-        Records.create(root, about)
-    elif records.config() != about:
-        raise InputError(
-            f"run_dir={str(root)!r} holds something else: {records.config()}; choose "
-            "another directory"
-        )
+    records.check_made_with(about)
     folder = _jobs_folder(arguments.jobs_dir, root)
     with records.lock():
+        records.make_with(about)
         notes = Notes(records)
         if arguments.launcher == "slurm":
             count = submit_to_slurm(

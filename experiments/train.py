@@ -4,14 +4,16 @@ Joins the parts in plain sight: `fit` passes through the states of a run, and be
 two updates this file measures, logs, keeps snapshots and saves checkpoints.
 
 Exit statuses: 0 finished, 1 training failed, 2 bad input, 128 + N stopped by signal N
-with everything saved.
+with everything saved; of several processes the same in all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -25,16 +27,20 @@ import jax
 
 from experiments import seeds
 from experiments.arguments import Preset, parse
+from experiments.extending import Wish, asked_for, extend_run
 from experiments.flags import CommonArguments
 from experiments.kinds import IMAGES, Kind
 from experiments.loop import StorageError
 from experiments.memory import keep_freed_memory
 from experiments.paper import compiled_once
+from experiments.parents import end_with_launcher
 from experiments.running import Parts, train_in
 from experiments.tensorboard import check_tensorboard
 from lrscape.errors import InputError
 from lrscape.processes import (
     connect,
+    end_all,
+    is_alone,
     is_first,
     quiet_unless_first,
     wait_for_all,
@@ -69,8 +75,10 @@ def main(
     """
     if argv is None:  # in a process of its own
         keep_freed_memory()
+        end_with_launcher()
     module = f"experiments.{experiment}"
-    arguments = parse(module, docstring, presets, argv, kind.flags)
+    with _said_once(sys.argv[1:] if argv is None else argv):
+        arguments = parse(module, docstring, presets, argv, kind.flags)
     try:
         connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
         quiet_unless_first()
@@ -85,8 +93,23 @@ def main(
         return _say(error, 1, arguments.debug)
     except KeyboardInterrupt:
         # During training it is noted, see `noted_signals`.
-        print("\ninterrupted; what was saved is whole", file=sys.stderr)
+        told = "\ninterrupted; what was saved is whole"
+        end_all(128 + signal.SIGINT, lambda: print(told, file=sys.stderr))
         return 128 + signal.SIGINT
+    except Exception:
+        if not is_alone():  # alone it is Python that shows it
+            end_all(1, traceback.print_exc)
+        raise
+
+
+def _said_once(argv: list[str]) -> contextlib.AbstractContextManager[Any]:
+    """Keeps all but the first of several processes from showing help and errors."""
+    following = any(re.fullmatch(r"--process[-_]id=0*[1-9]\d*", word) for word in argv)
+    shown: Any = contextlib.ExitStack()
+    if following:
+        shown.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        shown.enter_context(contextlib.redirect_stderr(io.StringIO()))
+    return shown
 
 
 def _leave_within(seconds: float, status: int) -> None:
@@ -106,9 +129,12 @@ def _leave_within(seconds: float, status: int) -> None:
 
 
 def _say(error: Exception, status: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+    def say() -> None:
+        if debug:
+            traceback.print_exception(error)
+        print(f"error: {error}", file=sys.stderr)
+
+    end_all(status, say)
     return status
 
 
@@ -121,18 +147,23 @@ def train(
     """Starts a run or goes on with one; returns the exit status."""
     if arguments.tensorboard:
         check_tensorboard()
-    config, records, is_new = _open(experiment, presets, arguments, kind)
+    config, records, is_new, wish = _open(experiment, presets, arguments, kind)
     wanted = seeds.asked_for(arguments, config, None if is_new else records.config())
-    if records.summary() is not None:
+    if wish is None and records.summary() is not None:
         print(f"{records.path} is finished: there is nothing to resume")
         return 0
     if wanted is not None:
         with tempfile.TemporaryDirectory() as directory, compiled_once(Path(directory)):
-            return seeds.train_seeds(config, records, wanted, arguments, kind)
+            return seeds.train_seeds(
+                config, records, wanted, arguments, kind, is_new, wish
+            )
     parts = Parts.of(config, kind)
     # All that can be wrong with the input has been looked at: now there is a run.
     wait_for_all("before the run is made")
-    return train_in(parts, records.path, [(config, records)], arguments)
+    if wish is not None:
+        config = extend_run(parts, records, wish)
+        parts = parts.with_config(config)
+    return train_in(parts, records.path, [(config, records)], arguments, [is_new])
 
 
 def _open(
@@ -140,8 +171,8 @@ def _open(
     presets: Mapping[str, Preset],
     arguments: CommonArguments,
     kind: Kind,
-) -> tuple[Any, Records, bool]:
-    """The run that the command line asks for, and whether it is a new one."""
+) -> tuple[Any, Records, bool, Wish | None]:
+    """The run of the command line, whether it is new, and how it is made longer."""
     if arguments.run_dir is None:
         if arguments.resume:
             raise InputError("--resume needs --run-dir, the run to go on with")
@@ -161,10 +192,13 @@ def _open(
         config = kind.resolve(
             experiment, presets, arguments.preset or "quick", given, arguments.data_dir
         )
+        records.check_unlocked()
         records.check_free()
+        asked_for(arguments, None, {})
         if arguments.resume:
             print(f"{run_dir} holds no run to resume: starting one")
-        return config, records, True
+        return config, records, True, None
+    records.check_unlocked()
     stored = records.config()
     config = config_of(stored)
     if config.experiment != experiment:
@@ -174,8 +208,9 @@ def _open(
         )
     if arguments.data_dir is not None:
         config = dataclasses.replace(config, data_dir=str(arguments.data_dir))
+    wish = asked_for(arguments, config, stored)
     if not given and arguments.preset is None:
-        return config, records, False
+        return config, records, False, wish
     # The stored fields are what counts; flags that are given again must agree.
     asked = kind.resolve(
         experiment,
@@ -185,8 +220,10 @@ def _open(
         arguments.data_dir,
     )
     before, after = config.to_dict(), asked.to_dict()
+    differing = {field for field in after if after[field] != before[field]}
+    differing -= {*CHANGEABLE, "extended", *(["epochs"] if wish else [])}
     for field, value in after.items():
-        if value != before[field] and field not in CHANGEABLE:
+        if field in differing:
             raise InputError(
                 f"{field}={value!r} differs from {before[field]!r}, with which "
                 f"{str(run_dir)!r} was started; leave it out to go on, or start "
@@ -195,4 +232,4 @@ def _open(
     machine = {
         name: after[name] for name in ("num_devices", "threads") if name in after
     }
-    return dataclasses.replace(config, **machine), records, False
+    return dataclasses.replace(config, **machine), records, False, wish

@@ -2,18 +2,26 @@
 
 Each process holds its own devices. Everything that is decided, such as the order of the
 examples, is computed in each of them alike; what only one may do, writing above all, is
-done by the first.
+done by the first. What one of them cannot go on from ends all of them, see
+`end_all`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+# There is no public name for what processes tell one another by.
+from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
@@ -21,6 +29,15 @@ from lrscape.errors import InputError
 
 # After so many seconds without a word from a process the others give up.
 HEARTBEAT_SECONDS = 10
+
+# Between two looks at whether another process has failed.
+LOOK_SECONDS = 0.5
+# How long the first process, without which the others crash, waits for them to end.
+LEAVE_SECONDS = 5.0
+# What is written down for all processes: the status of the first failure, and which
+# processes have ended because of it.
+_FAILED, _ENDED = "lrscape/failed", "lrscape/ended"
+_ending = threading.Lock()
 
 
 def connect(
@@ -84,6 +101,81 @@ def connect(
             f"coordinator={coordinator!r}: the processes did not find one another: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    threading.Thread(target=_end_with_others, daemon=True).start()
+
+
+def is_alone() -> bool:
+    """Whether this process works alone; starts no backend."""
+    return _client() is None
+
+
+def end_all(status: int, say: Callable[[], None]) -> None:
+    """Ends all processes, wherever they are; returns only where this one is alone.
+
+    A process that meets an error cannot just end: the others would wait for it, for
+    minutes, within whatever all of them do together.
+
+    Args:
+        status: the exit status of all.
+        say: says why. Where several processes fail, only the first one to do so does.
+    """
+    client = _client()
+    if client is None:
+        say()
+        return
+    # Held for good: this thread, or the one that watches the others, ends the process.
+    _ending.acquire()
+    try:
+        client.key_value_set(_FAILED, str(status))
+    except Exception:  # another process has failed before
+        status = _failed_status(client) or status
+    else:
+        say()
+    _end(client, status)
+
+
+def _client() -> Any:
+    """What the processes tell one another by; None where this one is alone."""
+    several = (global_state.num_processes or 1) > 1
+    return global_state.client if several else None
+
+
+def _failed_status(client: Any) -> int | None:
+    """The exit status of a process that failed; None where none did."""
+    try:
+        return int(client.key_value_try_get(_FAILED))
+    except Exception:  # it is not there, or the first process is not
+        return None
+
+
+def _end_with_others() -> None:
+    """Ends this process once another one has failed; runs in a thread of its own."""
+    client = _client()
+    while client is not None:
+        time.sleep(LOOK_SECONDS)
+        if (status := _failed_status(client)) is not None:
+            with _ending:
+                _end(client, status)
+
+
+def _end(client: Any, status: int) -> None:
+    """Ends this process without waiting for whatever it does; the first one last."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # Not by JAX's own functions, which may wait for the others to find the devices.
+    rank, others = global_state.process_id, global_state.num_processes - 1
+    with contextlib.suppress(Exception):
+        if rank:
+            client.key_value_set(f"{_ENDED}/{rank}", "ended")
+        else:
+            deadline = time.monotonic() + LEAVE_SECONDS
+            while time.monotonic() < deadline:
+                time.sleep(LOOK_SECONDS / 10)
+                if len(client.key_value_dir_get(f"{_ENDED}/")) == others:
+                    time.sleep(LOOK_SECONDS)  # which they need to end
+                    break
+    os._exit(status)
 
 
 def is_first() -> bool:

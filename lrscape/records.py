@@ -10,14 +10,14 @@
     report.html      all of it as a page, see `lrscape.report`
 
 Metrics are appended; everything else is written aside and renamed, so that nothing is
-ever half there. What is read again has a checksum (see `lrscape.seals`): a bit that
-flips on disk is an error, never another number.
+ever half there, and synchronised (see `lrscape.durable`), so that it is there after a
+loss of power. What is read again has a checksum (see `lrscape.seals`): a bit that flips
+on disk is an error, never another number.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -30,7 +30,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from lrscape import checks, seals
+from lrscape import checks, file_lock, seals
+from lrscape.durable import HeldDirectory, make_directory, sync_directory, sync_file
 from lrscape.errors import InputError
 from lrscape.reading import Reader, resolved
 
@@ -85,6 +86,8 @@ class Records:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        # While it is locked: what notices that it was removed or moved.
+        self._held: HeldDirectory | None = None
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: dict[str, Any]) -> Records:
@@ -96,7 +99,7 @@ class Records:
         records = cls(path)
         records.check_free()
         try:
-            records.path.mkdir(parents=True, exist_ok=True)
+            make_directory(records.path)
             # Written last of all that makes a run: until then there is none.
             records._write_json(records.path / "config.json", config)
         except OSError as error:
@@ -118,6 +121,29 @@ class Records:
                 "another directory"
             )
 
+    def check_made_with(self, config: dict[str, Any]) -> None:
+        """Raises InputError unless the directory is free, or made with these settings.
+
+        Before it is locked, so that a directory of something else is left as it is.
+        """
+        if not self.exists():
+            self.check_free()
+        elif (found := self.config()) != config:
+            raise InputError(
+                f"run_dir={str(self.path)!r} holds something else: {found}; choose "
+                "another directory"
+            )
+
+    def make_with(self, config: dict[str, Any]) -> None:
+        """Makes the directory's settings, once it is locked, where there are none yet.
+
+        Raises:
+            InputError: see `check_made_with`: another process may have made it since.
+        """
+        self.check_made_with(config)
+        if not self.exists():
+            Records.create(self.path, config)
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other processes from writing to the directory; makes it if need be.
@@ -125,31 +151,55 @@ class Records:
         The system lets go of the lock when a process ends, however it ends.
 
         Raises:
-            InputError: another process holds the lock, or it cannot be written.
+            InputError: another process holds the lock, it cannot be written, or its
+                file system has no locks.
         """
         check_path(self.path)
         self.check_links()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise self._unwritable(error) from error
-        with file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                make_directory(self.path)
+                # Unbuffered: what a full disk refuses is not tried again on closing.
+                file = (self.path / ".lock").open("ab+", buffering=0)
+                stack.enter_context(file)
+                held = HeldDirectory(self.path, self.path)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            stack.callback(held.close)
+            if not file_lock.lock(f"run_dir={str(self.path)!r}", file):
                 file.seek(0)
+                owner = file.read().decode(errors="replace").strip()
                 raise InputError(
                     f"run_dir={str(self.path)!r} is being written by another process "
-                    f"({file.read().strip() or 'unknown'}); wait for it, or choose "
-                    "another directory"
-                ) from error
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
+                    f"({owner or 'unknown'}); wait for it, or choose another directory"
+                )
+            try:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+            except OSError as error:
+                raise self._unwritable(error) from error
+            # Between opening and locking, another process may have removed it.
+            held.check()
             self._tidy()
-            yield
+            self._held = held
+            try:
+                yield
+            finally:
+                self._held = None
+
+    def check_unlocked(self) -> None:
+        """Raises InputError where another process is writing to the directory.
+
+        `lock` does so too; this leaves nothing behind where there is no run.
+        """
+        if (self.path / ".lock").is_file():
+            with self.lock():
+                pass
+
+    def check_there(self) -> None:
+        """Raises GoneError where a locked directory was removed or moved."""
+        if self._held is not None:
+            self._held.check()
 
     def check_links(self) -> None:
         """Raises InputError where a link leads out of the directory, or at a device.
@@ -199,8 +249,20 @@ class Records:
         # Settings are all finite; results need not be.
         return self._read_object("config.json", finite=True)
 
+    def replace_config(self, config: dict[str, Any]) -> None:
+        """Writes other settings of the run, which is not finished any more."""
+        # In this order: a kill in between leaves the run as it was before, to be
+        # finished again.
+        self._remove("summary.json")
+        self._write_json(self.path / "config.json", config)
+
+    def _remove(self, name: str) -> None:
+        self.check_there()
+        self._inside(name).unlink(missing_ok=True)
+        sync_directory(self.path)
+
     def _read_object(self, name: str, *, finite: bool = False) -> dict[str, Any]:
-        found = seals.read(self.path / name, Reader(self.path), finite=finite)
+        found = seals.read(self._inside(name), Reader(self.path), finite=finite)
         if not isinstance(found, dict):
             raise InputError(f"{self.path / name} holds no object, but {type(found)}")
         return found
@@ -209,6 +271,7 @@ class Records:
 
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Adds one line to the metrics."""
+        self.check_there()
         file = self._inside("metrics.jsonl")
         # A run from before there were checksums goes on without them.
         plain = file.is_file() and seals.begins_plain(file)
@@ -240,9 +303,46 @@ class Records:
         return found
 
     def metrics_length(self) -> int:
-        """The bytes of metrics so far, which a checkpoint notes."""
+        """The bytes of metrics so far."""
         file = self._inside("metrics.jsonl")
         return file.stat().st_size if file.is_file() else 0
+
+    def sync_metrics(self) -> int:
+        """Waits until the metrics are on disk; their bytes, which a checkpoint notes.
+
+        A checkpoint that outlived its metrics could not be gone on from.
+        """
+        self.check_there()
+        file = self._inside("metrics.jsonl")
+        if not file.is_file():
+            return 0
+        length = sync_file(file)
+        sync_directory(self.path)
+        return length
+
+    def metrics_problem(self, length: int) -> str | None:
+        """What keeps the metrics from being cut to the length a checkpoint noted.
+
+        Args:
+            length: in bytes.
+
+        Returns:
+            Nothing (None), or that lines were lost or changed.
+        """
+        file = self._inside("metrics.jsonl")
+        content = file.read_bytes()[:length] if file.is_file() else b""
+        if len(content) < length:
+            return (
+                f"{file} holds {len(content)} bytes, fewer than the {length} that it "
+                "noted: lines were lost"
+            )
+        try:
+            seals.checked_lines(content.decode(), file)
+        except ValueError as error:
+            return str(error)
+        if content and not content.endswith(b"\n"):
+            return f"{file} was changed: no line ends after the {length} bytes noted"
+        return None
 
     def truncate_metrics(self, length: int) -> None:
         """Forgets what was logged after a checkpoint that noted `length`.
@@ -250,16 +350,12 @@ class Records:
         Raises:
             InputError: less is there than the checkpoint noted, or it was changed.
         """
-        found = self.metrics_length()
-        if found < length:
-            raise InputError(
-                f"{self.path / 'metrics.jsonl'} holds {found} bytes, fewer than the "
-                f"{length} that the checkpoint noted: lines were lost from it, and the "
-                "run cannot be resumed as it was"
-            )
-        if found > length:
+        self.check_there()
+        if (problem := self.metrics_problem(length)) is not None:
+            raise InputError(f"the checkpoint does not fit: {problem}")
+        if self.metrics_length() > length:
             os.truncate(self._inside("metrics.jsonl"), length)
-        self.metrics()  # damage shows now, rather than at the end of the run
+        self.sync_metrics()
 
     # Summary, results, figures.
 
@@ -374,8 +470,11 @@ class Records:
         with self._aside(file) as aside:
             aside.write_text(seals.sealed(value), "utf-8")
 
-    def _aside(self, file: Path) -> contextlib.AbstractContextManager[Path]:
-        return write_aside(file)
+    @contextlib.contextmanager
+    def _aside(self, file: Path) -> Iterator[Path]:
+        self.check_there()
+        with write_aside(file) as aside:
+            yield aside
 
 
 @contextlib.contextmanager
@@ -387,7 +486,7 @@ def write_aside(file: Path) -> Iterator[Path]:
             which would be replaced.
     """
     checks.path_to_write("file", file)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(file.parent)
     prefix = f"{_ASIDE}{_host()}-{os.getpid()}~"
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=file.suffix, dir=file.parent)
     os.close(handle)
@@ -398,6 +497,7 @@ def write_aside(file: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         aside.chmod(0o666 & ~_umask())
         aside.replace(file)
+        sync_directory(file.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -420,7 +520,17 @@ class Onlooker(Records):
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Nothing: the other one does."""
 
+    def sync_metrics(self) -> int:
+        """Their bytes alone: the other one waits."""
+        return self.metrics_length()
+
     def truncate_metrics(self, length: int) -> None:
+        """Nothing: the other one does."""
+
+    def check_unlocked(self) -> None:
+        """Nothing: the other one does."""
+
+    def _remove(self, name: str) -> None:
         """Nothing: the other one does."""
 
     @contextlib.contextmanager

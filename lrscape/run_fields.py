@@ -14,6 +14,7 @@ import optax
 
 from lrscape import models, schedules
 from lrscape.errors import InputError
+from lrscape.extensions import EXACT, Extension, extended_schedule
 from lrscape.training.config import LoopConfig
 from lrscape.training.optimizers import create_optimizer
 
@@ -40,6 +41,8 @@ class RunFields(LoopConfig):
             `nesterov`, `weight_decay` and `decay_all`.
         checkpoint_every: updates between checkpoints; None is an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever.
+        extended: how the run was made longer, in order, as the fields of
+            `lrscape.extensions.Extension`; of those that change no rate, nothing.
     """
 
     experiment: str
@@ -58,6 +61,7 @@ class RunFields(LoopConfig):
     decay_all: bool = False
     checkpoint_every: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
+    extended: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,6 +97,7 @@ class RunFields(LoopConfig):
         try:
             kinds = get_type_hints(cls)
             given = {k: _tuples(v) for k, v in fields.items() if k in kinds}
+            given["extended"] = _changing(given.get("extended", ()))
             for field, value in given.items():
                 if not _is_a(value, kinds[field]):
                     raise InputError(
@@ -116,6 +121,20 @@ class RunFields(LoopConfig):
 
     def make_schedule(self, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
         """Makes the schedule for a run of so many updates."""
+        schedule = extended_schedule(
+            self._make_shape,
+            [Extension.from_dict(fields) for fields in self.extended],
+            total_steps,
+            steps_per_epoch,
+        )
+        return (
+            schedules.per_epoch(schedule, steps_per_epoch)
+            if self.per_epoch
+            else schedule
+        )
+
+    def _make_shape(self, total_steps: int) -> optax.Schedule:
+        """Makes the schedule over so many updates."""
         options = {k: _tuples(v) for k, v in self.schedule_options.items()}
         taken: Mapping[str, Any] = {}
         if self.schedule in schedules.FACTORIES:
@@ -124,12 +143,7 @@ class RunFields(LoopConfig):
             options["total_steps"] = total_steps
         if "cycle_steps" in taken:
             options.setdefault("cycle_steps", max(1, total_steps // DEFAULT_CYCLES))
-        schedule = schedules.create(self.schedule, **options)
-        return (
-            schedules.per_epoch(schedule, steps_per_epoch)
-            if self.per_epoch
-            else schedule
-        )
+        return schedules.create(self.schedule, **options)
 
     def make_optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """Makes the optimizer around a schedule."""
@@ -141,6 +155,17 @@ class RunFields(LoopConfig):
             weight_decay=self.weight_decay,
             decay_all=self.decay_all,
         )
+
+
+def _changing(extended: Any) -> Any:
+    """The extensions that change a rate; what are none is left to be refused."""
+    if not isinstance(extended, tuple):
+        return extended
+    return tuple(
+        one
+        for one in extended
+        if not (isinstance(one, dict) and one.get("how") == EXACT)
+    )
 
 
 def _is_a(value: Any, kind: Any) -> bool:

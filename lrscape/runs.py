@@ -209,6 +209,7 @@ class Snapshot(NamedTuple):
 def save_snapshot(records: Records, name: str, state: TrainState) -> None:
     """Keeps a state's parameters and batch statistics as ``snapshots/NAME``."""
     tree = state.variables
+    records.check_there()
     records.check_links()
     save_tree(records.path / "snapshots" / name, tree, {"step": int(state.step)})
 

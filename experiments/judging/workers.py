@@ -12,9 +12,7 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,6 +24,7 @@ import jax
 
 from experiments.judging.measure import MODULES, Part, measure
 from experiments.memory import keep_freed_memory
+from experiments.parents import end_with
 from lrscape.environment import available_cores
 from lrscape.records import Records
 
@@ -216,7 +215,7 @@ def shares_of(cores: Sequence[int], workers: int) -> list[list[int]]:
 def _answer(gives: Any, function: Any, *args: Any, parent: int, command: Any) -> None:
     """In a process of its own, which ends with the one that began it."""
     keep_freed_memory()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     with contextlib.suppress(OSError):
         os.setsid()  # a terminal's Ctrl-C is for the one that began it
     sys.orig_argv = command  # by which what is made here is made again
@@ -243,11 +242,3 @@ def _apart(
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     return measure(part, Records(root), preset, data_dir)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    while True:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(PATIENCE)

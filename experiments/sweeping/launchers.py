@@ -19,6 +19,7 @@ import submitit
 from submitit.helpers import CommandFunction
 from tqdm import tqdm
 
+from experiments.parents import launched_by_this
 from experiments.sweeping.grid import Job
 from lrscape import checks
 from lrscape.errors import InputError
@@ -46,10 +47,10 @@ def is_locked(job: Job) -> bool:
     if not records.exists():
         return False
     try:
-        with records.lock():
-            return False
+        records.check_unlocked()
     except InputError:
         return True
+    return False
 
 
 class Notes:
@@ -104,6 +105,8 @@ def run_locally(
     Raises:
         KeyboardInterrupt: Ctrl-C; the running ones save what they have and end.
     """
+    # submitit's processes would outlive this one; those that they start do not.
+    os.environ.update(launched_by_this({}))
     executor = submitit.LocalExecutor(folder)
     executor.update_parameters(timeout_min=DAYS * 24 * 60)
     waiting = [job for job in jobs if not is_done(job)]

@@ -74,7 +74,9 @@ class Network:
         )
         self.records, devices = Records(path), jax.local_devices()
         if not self.records.exists():
-            Records.create(path, {**config.to_dict(), **describe(devices)})
+            with self.records.lock():  # in which another process may have been faster
+                if not self.records.exists():
+                    Records.create(path, {**config.to_dict(), **describe(devices)})
         self._run = Run(path)
         # Where the data lie may change.
         if {**self._run.config.to_dict(), "data_dir": config.data_dir} != (

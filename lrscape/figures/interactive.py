@@ -22,12 +22,17 @@ DASHES = {"test": "solid", "validation": "dash", "train": "dot"}
 TOGETHER = 3
 
 
-def interactive_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> go.Figure:
+def interactive_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    seams: Mapping[str, Sequence[float]] | None = None,
+) -> go.Figure:
     """Draws losses, errors and learning rates of runs over their epochs.
 
     Args:
         runs: name -> logged lines, as `lrscape.figures.learning_curves` takes them.
             Names are shown as text, whatever they hold.
+        seams: name -> epochs at which the run was made longer, drawn as vertical lines.
 
     Returns:
         A Plotly figure: three panels over one axis, of which one box shows the values
@@ -80,6 +85,11 @@ def interactive_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> go.Fi
             legendgroup=prefix if several else None, showlegend=False,
             line=style if several else {"color": RATE},
         )  # fmt: skip
+        for epoch in (seams or {}).get(name, ()):
+            figure.add_shape(
+                type="line", x0=epoch, x1=epoch, y0=0, y1=1, yref="paper",
+                line={"dash": "dash", "width": 1, **(style if several else {})},
+            )  # fmt: skip
     panels = (
         (0.68, 1.0, "loss (nats)"),
         (0.31, 0.63, "error (%)"),

@@ -18,6 +18,7 @@ def learning_curves(
     bands: tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]] | None = None,
     title: str | None = None,
     baseline: tuple[str, float] | None = None,
+    seams: Sequence[float] = (),
 ) -> Figure:
     """Draws loss and error over the epochs, with the learning rate beneath them.
 
@@ -32,6 +33,7 @@ def learning_curves(
             errors.
         title: over the figure.
         baseline: a name and the perplexity that goes by it, drawn as a line.
+        seams: epochs at which the run was made longer, drawn as vertical lines.
 
     Returns:
         The figure, which belongs to no window.
@@ -80,6 +82,14 @@ def learning_curves(
     rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for axes in (loss, error, rate):
         tidy(axes)
+        for epoch in seams:
+            axes.axvline(epoch, color=DARK, linestyle="--", linewidth=1)
+    for epoch in seams:
+        rate.annotate(
+            "made longer", (epoch, 1), xycoords=("data", "axes fraction"),
+            xytext=(4, -4), textcoords="offset points", va="top", color=DARK,
+            fontsize=9,
+        )  # fmt: skip
     if loss.get_lines():
         loss.legend(frameon=False)
     if title:

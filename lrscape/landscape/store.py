@@ -7,7 +7,6 @@ that is killed loses none of them; half a record at the end is cut off.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from lrscape import checks
+from lrscape import checks, file_lock
 from lrscape.errors import InputError
 from lrscape.landscape.objective import settings_of
 from lrscape.landscape.tree import leaf_names
@@ -91,13 +90,14 @@ class Store:
                 f"{error.strerror or error}; choose another file"
             ) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            if not file_lock.lock(f"store={str(self.path)!r}", file):
+                raise InputError(
+                    f"store={str(self.path)!r} is being written by another process; "
+                    "wait for it, or choose another file"
+                )
+        except InputError:
             file.close()
-            raise InputError(
-                f"store={str(self.path)!r} is being written by another process; wait "
-                "for it, or choose another file"
-            ) from error
+            raise
         return file
 
     def _begin_or_read(self, header: dict[str, Any]) -> dict[str, Any]:

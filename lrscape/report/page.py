@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrscape import checks, figures
 from lrscape.errors import InputError
+from lrscape.extensions import seams
 from lrscape.reading import deadline, parse_json
 from lrscape.records import write_aside
 from lrscape.report.doubts import between, doubts
@@ -156,14 +157,24 @@ class _Page:
         if not lines:
             return ""
         if len(lines) == 1:
-            (only,) = lines.values()
+            ((name, only),) = lines.items()
             rated = [line for line in only if "learning_rate" in line]
-            still = self._drawn(CURVES, lambda: figures.learning_curves(rated))
+            (run,) = [run for run in runs if run.name == name]
+            at = [epoch for _, epoch in seams(run.config, only)]
+            still = self._drawn(
+                CURVES, lambda: figures.learning_curves(rated, seams=at)
+            )
         else:
             still = self._drawn(CURVES, lambda: figures.compared_curves(lines))
+        marked = {
+            run.name: [epoch for _, epoch in seams(run.config, lines[run.name])]
+            for run in runs
+            if run.name in lines
+        }
         plot = self._plot(
-            CURVES, lambda: figures.interactive_curves(lines), still, tall=True
-        )
+            CURVES, lambda: figures.interactive_curves(lines, seams=marked), still,
+            tall=True,
+        )  # fmt: skip
         return f'<section id="curves"><h2>Curves</h2>{plot}</section>'
 
     def run(self, run: RunOnDisk, *, alone: bool) -> str:

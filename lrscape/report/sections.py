@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from lrscape.extensions import EXACT, seams
 from lrscape.report.markup import details, pairs, table, text
 from lrscape.report.reading import RunOnDisk
 
@@ -64,11 +65,26 @@ def numbers_of(run: RunOnDisk) -> str:
     cards = "".join(
         f"<div><dt>{text(k)}<dd>{text(v)}</div>" for k, v in numbers.items()
     )
-    return (
-        f'<p>{text(what)}</p><dl class="cards">{cards}</dl>'
-        if numbers
-        else (f"<p>{text(what)}</p>")
-    )
+    said = "".join(f"<p>{text(sentence)}</p>" for sentence in [what, *made_longer(run)])
+    return said + (f'<dl class="cards">{cards}</dl>' if numbers else "")
+
+
+def made_longer(run: RunOnDisk) -> list[str]:
+    """A sentence for each time that a run was made longer than it was begun."""
+    rates = {
+        EXACT: "its rates are those of a run that was begun with the new length",
+        "hold": "the rate follows the old shape to that update, then holds its last "
+        "value",
+        "stretch": "from that update on the rate is that of the shape stretched to the "
+        "new length",
+    }
+    found = [extension for extension, _ in seams(run.config, run.metrics)]
+    lengths = [*[one.epochs for one in found[1:]], run.config.get("epochs")]
+    return [
+        f"Made longer at update {one.step:,}, from {one.epochs} to {length} epochs: "
+        f"{rates[one.how]}."
+        for one, length in zip(found, lengths, strict=True)
+    ]
 
 
 def counted(count: int, name: str) -> str:

@@ -15,7 +15,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from lrscape.processes import as_global, as_local
+from lrscape.durable import HeldDirectory, sync_tree
+from lrscape.processes import as_global, as_local, is_first
 from lrscape.records import check_path
 from lrscape.training.state import TrainState
 from lrscape.training.stored import check_stored, leaves_of
@@ -154,6 +155,8 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
     seal = _sealed(tree, notes)
     with _as_os_error(f"{path} cannot be saved"), _one_error_only():
         ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
+    if is_first():
+        sync_tree(path)
 
 
 def load_tree(
@@ -189,10 +192,19 @@ def load_tree(
     return tree, _checked(tree, seal, path)
 
 
+def steps_in(directory: Path) -> list[int]:
+    """The steps whose checkpoints are on disk, whole or not, oldest first."""
+    names = [path.name for path in directory.glob("*")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 class Checkpoints:
     """The checkpoints of one run, of which the last two are kept.
 
     Use it as a context manager, so that Orbax's threads end.
+
+    Args:
+        directory: where they lie, of which the parent is the run directory.
     """
 
     def __init__(self, directory: Path):
@@ -203,6 +215,8 @@ class Checkpoints:
             preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
             cleanup_tmp_directories=True,
         )
+        # Of several processes the first one writes, and looks whether it is there.
+        self._held = HeldDirectory(directory, directory.parent) if is_first() else None
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -213,6 +227,8 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._held is not None:
+            self._held.close()
         try:
             with _one_error_only():
                 self._orbax.close()
@@ -233,7 +249,10 @@ class Checkpoints:
 
         Raises:
             OSError: it cannot be written.
+            GoneError: the directory was removed or moved, and is not made again.
         """
+        if self._held is not None:
+            self._held.check()
         tree, step = _to_tree(state), int(state.step)
         seal = _sealed(tree, notes)
         where = f"the checkpoint of step {step} cannot be saved"
@@ -242,9 +261,17 @@ class Checkpoints:
             self._orbax.save(
                 step, as_global(tree), force=True, overwrite=True, custom_metadata=seal
             )
+        if is_first():
+            sync_tree(self.directory / str(step))
 
     def restore(
-        self, template: TrainState, *, last: int | None = None
+        self,
+        template: TrainState,
+        *,
+        last: int | None = None,
+        problem_of: Callable[[int, dict[str, Any]], str | None] = lambda step, notes: (
+            None
+        ),
     ) -> tuple[TrainState, dict[str, Any], list[str]] | None:
         """Loads the newest checkpoint that is whole.
 
@@ -254,6 +281,9 @@ class Checkpoints:
             template: a state of the same model and optimizer, on the devices that the
                 restored one is to be put on.
             last: the newest step to load; None: any.
+            problem_of: says of a step and its notes what else of the run, such as its
+                metrics, does not fit them; None: it all does. One that does not fit is
+                passed over as a damaged one is.
 
         Returns:
             The state, its notes, and what was found wrong with newer checkpoints; or
@@ -274,6 +304,8 @@ class Checkpoints:
                     tree = as_local(self._orbax.load(step, abstract_state=wanted))
                     seal = self._orbax.metadata(step).custom_metadata
                 notes = _checked(tree, seal, where)
+                if (problem := problem_of(step, notes)) is not None:
+                    raise CorruptCheckpointError(f"{where} does not fit: {problem}")
             except CorruptCheckpointError as error:
                 problems.append(str(error))
             # As in `load_tree`.
@@ -287,6 +319,8 @@ class Checkpoints:
                 return tree.replace(key=key), notes, problems
         if problems:
             raise CorruptCheckpointError(
-                "no checkpoint is whole: " + "; ".join(problems)
+                "no checkpoint is whole: "
+                + "; ".join(problems)
+                + "; bring what was lost back from a copy, or start another run"
             )
         return None

@@ -1,16 +1,20 @@
-"""Injects more than a hundred faults of fifteen kinds, and counts what was lost.
+"""Injects a hundred faults of every kind, with --all three hundred; counts the lost.
 
-    python -m tests.faults [--seed 0] [--only "a full disk"] [--workers 2]
+    python -m tests.faults [--all] [--seed 0] [--kinds "a full disk"] [--out FILE]
 
 Runs are killed, stopped, and have their disks filled and their files damaged; each goes
 on afterwards. What has to come of it: the same numbers bit for bit as if nothing had
 happened, or an error that says what is wrong while what was good stays there; and no
 half-written file. Ends with status 1 if anything was lost. Six minutes on two CPU
-cores.
+cores, with --all eighteen.
+
+With --out the table is kept as JSON, a kind as soon as it is done: the same command
+again goes on with the kinds that are not there.
 """
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 import tempfile
@@ -40,12 +44,21 @@ def main(argv=None):
         prog="python -m tests.faults", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="300 faults, not 100")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=[*KINDS], nargs="*", default=[*KINDS])
+    parser.add_argument(
+        "--kinds", "--only", choices=[*KINDS], nargs="*", metavar="KIND",
+        help=f"default: all of {', '.join(KINDS)}",
+    )  # fmt: skip
     parser.add_argument("--most", type=int, help="of a kind: no more than so many")
+    parser.add_argument("--out", type=Path, help="a file of JSON, which is added to")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(argv)
     started = time.monotonic()
+    about = {"seed": options.seed, "all": options.all, "most": options.most}
+    rows = kept(options.out, about)
+    # What is named is injected again.
+    names = options.kinds or [name for name in KINDS if name not in rows]
 
     def tell(name, number, outcome):
         if outcome not in (SAME, ERROR):
@@ -54,31 +67,56 @@ def main(argv=None):
 
     with tempfile.TemporaryDirectory(prefix="lrscape-faults-") as root:
         suite = Suite(root)
-        suite.prepare()
+        if names:
+            suite.prepare()
         kinds = {
-            name: dataclasses.replace(
-                KINDS[name], times=min(KINDS[name].times, options.most or sys.maxsize)
-            )
-            for name in options.only
+            name: dataclasses.replace(kind, times=times(kind, options))
+            for name in names
+            for kind in [KINDS[name]]
         }
-        found = inject(suite, kinds, options.seed, options.workers, tell)
-    return show(found, options.seed, time.monotonic() - started)
+        for name, outcomes, seconds in inject(
+            suite, kinds, options.seed, options.workers, tell
+        ):
+            rows[name] = row_of(outcomes, seconds)
+            if options.out is not None:
+                written = json.dumps({**about, "kinds": rows}, indent=2)
+                options.out.write_text(written + "\n")
+    return show(rows, options.seed, time.monotonic() - started)
 
 
-def show(found, seed, seconds):
-    """Prints kinds times outcomes; returns the exit status."""
-    print(f"\n{'fault':<34}{'injected':>10}{SAME:>13}{ERROR:>13}{'lost':>6}")
+def times(kind, options):
+    """How often a kind is injected."""
+    most = sys.maxsize if options.most is None else options.most
+    return min((options.all and kind.all_times) or kind.times, most)
+
+
+def kept(file, about):
+    """The rows of a table that was begun with the same options."""
+    if file is None or not file.exists():
+        return {}
+    found = json.loads(file.read_text())
+    if {name: found.get(name) for name in about} != about:
+        sys.exit(f"error: {file} holds a table of other options; name another file")
+    return found["kinds"]
+
+
+def row_of(outcomes, seconds):
+    """A row of the table; the seconds are of all workers together."""
+    count = Counter(x if x in (SAME, ERROR) else "lost" for x in outcomes)
+    numbers = {name: count[name] for name in (SAME, ERROR, "lost")}
+    return {"injected": len(outcomes), **numbers, "seconds": round(seconds, 1)}
+
+
+def show(rows, seed, seconds):
+    """Prints the table; returns the exit status."""
+    columns = ("injected", SAME, ERROR, "lost", "seconds")
+    print(f"\n{'fault':<34}" + "".join(f"{name:>13}" for name in columns))
     total = Counter()
-    for name, outcomes in [*found.items(), ("all", None)]:
-        row = total if outcomes is None else Counter(
-            x if x in (SAME, ERROR) else "lost" for x in outcomes
-        )  # fmt: skip
-        total += row if outcomes is not None else Counter()
-        print(
-            f"{name:<34}{sum(row.values()):>10}{row[SAME]:>13}{row[ERROR]:>13}"
-            f"{row['lost']:>6}"
-        )
-    print(f"seed {seed}, {seconds:.0f} s")
+    for row in rows.values():
+        total.update(row)
+    for name, row in [*rows.items(), ("all", total)]:
+        print(f"{name:<34}" + "".join(f"{row[column]:>13g}" for column in columns))
+    print(f"seed {seed}, {len(rows)} kinds, {seconds:.0f} s")
     return 1 if total["lost"] else 0
 
 

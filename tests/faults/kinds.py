@@ -5,35 +5,36 @@ A further kind is a function and an entry in `KINDS`.
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from experiments.bench.enlarged import write_folders
 from lrscape import data
 from tests.faults import strangers
+from tests.faults.losses import (
+    extension,
+    gone,
+    no_checkpoints,
+    part_way,
+    short_metrics,
+)
+from tests.faults.several import dead_launcher, dead_process, error_of_one, race
 from tests.faults.suite import (
     DIGITS,
     ERROR,
     FLAGS,
     SAME,
     UPDATES,
-    LostError,
     check,
+    copied,
     mounted,
     newest,
     remount,
     unmount,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,14 @@ class Kind:
     """A kind of fault.
 
     Attributes:
-        times: how often `inject` is called.
+        times: how often `inject` is called, and with ``--all``, `all_times`.
         inject: ``(suite, directory, random, number) -> outcome``, or several of them;
             raises `LostError` for what was not survived.
     """
 
     times: int
     inject: Callable
+    all_times: int | None = None
 
 
 def kill_training(suite, where, moves, number):
@@ -195,12 +197,6 @@ def read_only(suite, where, moves, number):
         unmount(where)
 
 
-def copied(source, where):
-    run_dir = where / "run"
-    shutil.copytree(source, run_dir)
-    return run_dir
-
-
 def damaged_checkpoint(way):
     """Makes an injector: one file of the newest checkpoint, or of all of them."""
 
@@ -269,7 +265,7 @@ def damaged_results(suite, where, moves, number):
     ]
 
 
-RESULTS = 30
+RESULTS = 10
 
 
 def clock(suite, where, moves, number):
@@ -345,70 +341,30 @@ def streamed(suite):
         return folder, suite.found(run_dir)
 
 
-def dead_process(suite, where, moves, number):
-    """One of two that train together; the other is ended, and the run goes on."""
-    with suite.lock:
-        reference = suite.root / "together"
-        if not reference.exists():
-            status, text = wait(launch(reference))
-            check(status == 0, "two processes", text)
-    run_dir = where / "run"
-    process = launch(run_dir)
-    wanted, deadline = moves.choice([0, 15, 30]), time.monotonic() + 100
-    while newest(run_dir)[:1] < [wanted]:
-        if process.poll() is not None:
-            raise LostError(f"it ended: {process.communicate()[0]}")
-        check(time.monotonic() < deadline, "it does not train")
-        time.sleep(0.02)
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    victim = [int(word) for word in listed.read_text().split()][number % 2]
-    os.kill(victim, signal.SIGKILL)
-    status, text = wait(process)
-    check(status == 1, f"status {status}", text)
-    check(f"process {number % 2} of 2 was killed by SIGKILL" in text, "who?", text)
-    status, text = wait(launch(run_dir, "--resume"))
-    check(status == 0, f"status {status}", text)
-    for path in (reference, run_dir):
-        suite.must("look_at", path)
-    check(suite.found(reference) == suite.found(run_dir), "another run", text)
-    return SAME
-
-
-def launch(run_dir, *flags):
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "experiments.launch", "--processes=2", "digits",
-            "--model=mlp", "--epochs=6", "--checkpoint-every=15",
-            f"--run-dir={run_dir}", *flags,
-        ],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-def wait(process):
-    try:
-        text, _ = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired as error:
-        process.terminate()
-        raise LostError("still running after 120 s") from error
-    return process.returncode, text
-
-
 KINDS = {
-    "kill -9, a dead process of two": Kind(2, dead_process),  # the longest first
-    "kill -9, training": Kind(12, kill_training),
-    "kill -9, writing": Kind(14, kill_saving),
-    "kill -9, a surface": Kind(10, kill_surface),
-    "kill -9, a survey": Kind(4, kill_survey),
-    "SIGTERM, SIGINT": Kind(8, signals),
-    "a full disk": Kind(12, full_disk),
-    "a read-only directory": Kind(6, read_only),
-    "a truncated checkpoint": Kind(8, damaged_checkpoint("truncate")),
-    "a flipped bit in a checkpoint": Kind(8, damaged_checkpoint("flip")),
-    "damaged metrics or settings": Kind(8, damaged_metrics),
-    "damaged results": Kind(1, damaged_results),
-    "a clock that jumps": Kind(4, clock),
-    "NaN in data": Kind(4, not_a_number),
-    "a corrupt record in a stream": Kind(4, corrupt_record),
+    # The longest first.
+    "kill -9, a dead process of two": Kind(1, dead_process, 3),
+    "kill -9, a launcher": Kind(1, dead_launcher, 4),
+    "an error of one process of two": Kind(2, error_of_one, 8),
+    "two new runs in one directory": Kind(3, race, 9),
+    "kill -9, training": Kind(8, kill_training, 24),
+    "kill -9, writing": Kind(10, kill_saving, 30),
+    "kill -9, a surface": Kind(6, kill_surface, 16),
+    "kill -9, a survey": Kind(3, kill_survey, 8),
+    "kill -9, a run made longer": Kind(3, extension, 10),
+    "SIGTERM, SIGINT": Kind(6, signals, 14),
+    "a full disk": Kind(7, full_disk, 20),
+    "a write that fails part-way": Kind(6, part_way, 18),
+    "a read-only directory": Kind(4, read_only, 10),
+    "a directory removed or moved": Kind(4, gone, 12),
+    "a truncated checkpoint": Kind(5, damaged_checkpoint("truncate"), 14),
+    "a flipped bit in a checkpoint": Kind(5, damaged_checkpoint("flip"), 14),
+    "no checkpoints": Kind(2, no_checkpoints, 6),
+    "metrics shorter than noted": Kind(5, short_metrics, 14),
+    "damaged metrics or settings": Kind(5, damaged_metrics, 16),
+    "damaged results": Kind(1, damaged_results, 3),
+    "a clock that jumps": Kind(2, clock, 6),
+    "NaN in data": Kind(2, not_a_number, 6),
+    "a corrupt record in a stream": Kind(2, corrupt_record, 6),
     **{name: Kind(*kind) for name, kind in strangers.KINDS.items()},
 }

@@ -1,5 +1,6 @@
 """Starts processes, waits for them, and judges what is left of a run."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -155,6 +157,12 @@ class Suite:
         return ERROR
 
 
+def copied(source, where):
+    run_dir = where / "run"
+    shutil.copytree(source, run_dir)
+    return run_dir
+
+
 def newest(run_dir):
     """The steps of a run's checkpoints, the newest first."""
     names = [path.name for path in (run_dir / "checkpoints").glob("*")]
@@ -189,11 +197,14 @@ def inject(suite, kinds, seed, workers, tell):
         seed: of all that is random.
         workers: how many at once.
         tell: called with each kind, number and outcome.
+
+    Returns:
+        An iterator over each kind's name, outcomes and seconds, as it is done.
     """
 
     def one(task):
         name, kind, number = task
-        moves = random.Random(f"{seed} {name} {number}")
+        moves, started = random.Random(f"{seed} {name} {number}"), time.monotonic()
         label = f"{name.replace(' ', '-').replace(',', '')}-{number}"
         try:
             where = suite.place(label)
@@ -204,15 +215,15 @@ def inject(suite, kinds, seed, workers, tell):
         outcomes = [outcomes] if isinstance(outcomes, str) else outcomes
         for outcome in outcomes:
             tell(name, number, outcome)
-        return name, outcomes
+        return name, outcomes, time.monotonic() - started
 
     tasks = [
         (name, kind, number)
         for name, kind in kinds.items()
         for number in range(kind.times)
     ]
-    found = {name: [] for name in kinds}
     with ThreadPoolExecutor(workers) as pool:
-        for name, outcomes in pool.map(one, tasks):
-            found[name] += outcomes
-    return found
+        for name, group in itertools.groupby(pool.map(one, tasks), lambda x: x[0]):
+            done = list(group)
+            outcomes = [outcome for _, several, _ in done for outcome in several]
+            yield name, outcomes, sum(seconds for _, _, seconds in done)

@@ -1,9 +1,12 @@
 """What goes wrong within a process, and when: armed before its work begins."""
 
+import builtins
 import errno
+import io
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -110,6 +113,78 @@ def signal_at_update(step, name, delay):
         original(self, now, state)
 
     Loop.after_update = after_update
+
+
+def fail_at_update(step, name, message):
+    """An error of a kind after an update."""
+    from experiments.loop import Loop
+    from lrscape.errors import InputError
+
+    original = Loop.after_update
+    error = {"InputError": InputError, "OSError": OSError}[name](message)
+
+    def after_update(self, now, state):
+        if now == step:
+            raise error
+        original(self, now, state)
+
+    Loop.after_update = after_update
+
+
+def lose_directory_at_update(step, way, aside):
+    """The run directory is removed, moved, or moved and replaced after an update."""
+    from experiments.loop import Loop
+
+    original = Loop.after_update
+
+    def after_update(self, now, state):
+        if now == int(step):
+            if way == "remove":
+                shutil.rmtree(self.root)
+            else:
+                self.root.rename(aside)
+            if way == "replace":
+                self.root.mkdir()
+        original(self, now, state)
+
+    Loop.after_update = after_update
+
+
+def wait_before_locking(may_go):
+    """Once all was looked at, the process waits until a file is there."""
+    from lrscape.records import Records
+
+    lock, may_go = Records.lock, Path(may_go)
+
+    def late(self):
+        may_go.with_suffix(".waits").touch()
+        while not may_go.exists():
+            time.sleep(0.05)
+        return lock(self)
+
+    Records.lock = late
+
+
+def fail_part_way(under, number, share):
+    """The nth file under a directory that is opened to be written takes a share."""
+    original, seen = open, [0]
+
+    def opened(file, mode="r", *args, **kwargs):
+        found = original(file, mode, *args, **kwargs)
+        named = isinstance(file, (str, os.PathLike)) and os.fspath(file)
+        if set(mode) & set("wax+") and str(named).startswith(under):
+            seen[0] += 1
+            if seen[0] == number:
+                write = found.write
+
+                def half(data):
+                    write(data[: int(share * len(data))])
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+                found.write = half
+        return found
+
+    io.open = builtins.open = opened
 
 
 def clock_that_jumps(seed):
