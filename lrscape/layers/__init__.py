@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lrscape.errors import InputError
@@ -22,7 +23,10 @@ from lrscape.layers.leaf import ROLES as ROLES
 from lrscape.layers.leaf import Axes as Axes
 from lrscape.layers.leaf import Leaf as Leaf
 from lrscape.layers.leaf import leaf_of
+from lrscape.layers.modules import Linen as Linen
 from lrscape.layers.modules import of_model as of_model
+from lrscape.layers.modules import trace as trace
+from lrscape.layers.rules import takes_leaf as takes_leaf
 
 
 def paths_of(point: Any) -> list[str]:
@@ -58,8 +62,10 @@ def roles(point: Any, axes: Any = None) -> Any:
             of: the axis that counts its units (``-1``), several (``(-2, -1)``), a role
             (``'bias'``), an `Axes`, or None to leave it to the names. Given as a
             function of the leaf's path, or of its path and the leaf; as a mapping from
-            paths or patterns of them (``{'*/w': -1}``); as a tree like the point; or
-            as one of these for all leaves.
+            paths or patterns of them (``{'*/w': -1}``); as a tree like the point; as
+            an objective or a `Table` whose leaves are known; or as one of these for
+            all leaves that would be unknown. Bare axes say nothing of an array of
+            fewer than two.
 
     Returns:
         A tree like the point, a `Leaf` in place of each array.
@@ -79,17 +85,44 @@ def roles(point: Any, axes: Any = None) -> Any:
     return jax.tree.unflatten(structure, _read(point, leaves, axes))
 
 
-def _read(point: Any, leaves: list[Any], axes: Any) -> list[Leaf]:
+def settled(
+    params: Any, axes: Any, model_axes: dict[str, Axes], *, needed_by: str | None
+) -> tuple[Leaf, ...]:
+    """What the leaves of a known model are: what a user says, then what the model does.
+
+    Args:
+        params: the model's parameters, or their shapes.
+        axes: see `roles`.
+        model_axes: see `of_model`.
+        needed_by: what needs every leaf's meaning, for the message; None: nothing.
+
+    Raises:
+        InputError: `axes` that do not fit, or a leaf that nothing identifies.
+    """
+    found = tuple(_read(params, jax.tree.leaves(params), axes, model_axes))
+    if needed_by is not None:
+        check_known(found, needed_by)
+    return found
+
+
+def _read(
+    point: Any, leaves: list[Any], axes: Any, model_axes: Any = None
+) -> list[Leaf]:
     paths = paths_of(point)
     shapes = [tuple(int(n) for n in np.shape(leaf)) for leaf in leaves]
     said = rules.specs(axes, point, paths)
     seen, stacks = modules.in_point(point)
     found = names.read(paths, shapes, stacks)
+    for i, path in enumerate(paths):
+        own = (model_axes or {}).get("/".join(names.parts_of(path)))
+        if (spec := seen.get(i, own)) is not None:
+            found[i] = leaf_of(path, shapes[i], spec, "model")
     for i, (path, shape) in enumerate(zip(paths, shapes, strict=True)):
-        if said[i] is not None:
+        is_bare = isinstance(said[i], int | tuple | list)
+        if axes is said[i] and found[i].role != "unknown":
+            continue
+        if said[i] is not None and not (is_bare and len(shape) < 2):
             found[i] = leaf_of(path, shape, said[i], "axes=")
-        elif i in seen:
-            found[i] = leaf_of(path, shape, seen[i], "model")
     return found
 
 
@@ -141,6 +174,55 @@ def weights_mask(params: Any, axes: Any = None, *, needed_by: str) -> Any:
     found = _read(params, leaves, axes)
     check_known(found, needed_by)
     return jax.tree.unflatten(structure, [leaf.is_weight for leaf in found])
+
+
+def largest_layer_norm(params: Any) -> jax.Array:
+    """The largest Frobenius norm of a layer's array, stacked layers taken apart.
+
+    Args:
+        params: any pytree of arrays, with at least one.
+
+    Example:
+        >>> stacked = {'kernel': np.ones((3, 2, 2)), 'bias': np.ones((3, 2))}
+        >>> print(largest_layer_norm({'Dense_0': stacked}))
+        2.0
+    """
+    dtype = jnp.result_type(float)
+
+    def one(leaf: Leaf, array: Any) -> jax.Array:
+        wide = jnp.asarray(array).astype(dtype)
+        return jnp.max(jnp.sqrt(jnp.sum(wide**2, axis=leaf.layer_axes)))
+
+    norms = jax.tree.leaves(jax.tree.map(one, roles(params), params))
+    return jnp.max(jnp.stack(norms))
+
+
+def by_layer(tree: Any, axes: Any = None) -> dict[str, np.ndarray]:
+    """The arrays of a tree by path; of one that holds stacked layers, each by itself.
+
+    Args:
+        tree: any pytree of arrays.
+        axes: see `roles`.
+
+    Returns:
+        Path -> array; the layers of a stacked one are ``'path[0]'``, ``'path[1]'`` ...
+
+    Example:
+        >>> stacked = {'kernel': np.ones((2, 3, 3)), 'bias': np.ones((2, 3))}
+        >>> [name for name in by_layer({'Dense_0': stacked})]
+        ['Dense_0/bias[0]', 'Dense_0/bias[1]', 'Dense_0/kernel[0]', 'Dense_0/kernel[1]']
+    """
+    leaves = jax.tree.leaves(tree)
+    arrays = {}
+    for leaf, array in zip(_read(tree, leaves, axes), leaves, strict=True):
+        if not leaf.stacked:
+            arrays[leaf.path] = np.asarray(array)
+            continue
+        whole = np.moveaxis(np.asarray(array), leaf.stacked, range(len(leaf.stacked)))
+        for index in np.ndindex(*(leaf.shape[axis] for axis in leaf.stacked)):
+            name = f"{leaf.path}[{','.join(map(str, index))}]"
+            arrays[name] = whole[index]
+    return arrays
 
 
 def of_role(role: str | Sequence[str]) -> Callable[[Any], Any]:

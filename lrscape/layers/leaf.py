@@ -46,6 +46,14 @@ class Leaf:
     source: str = "names"
 
     @property
+    def axes(self) -> Axes | None:
+        """The same as a user says it; None of what is unknown."""
+        if self.role == "unknown":
+            return None
+        outputs = self.outputs if self.is_weight else ()
+        return Axes(outputs, self.stacked, self.role)
+
+    @property
     def is_weight(self) -> bool:
         """Whether it is a kernel or an embedding: neither bias nor norm scale."""
         return self.role in WEIGHTS
@@ -168,9 +176,10 @@ def leaf_of(path: str, shape: tuple[int, ...], spec: Any, source: str) -> Leaf:
         outputs, rest = rest[:-1], rest[-1:]
     if spec.role not in WEIGHTS:
         outputs, rest = rest, ()
-    elif spec.role == "kernel" and outputs and len(rest) > 1:
-        # Channels stand between a window and the outputs (Flax), or between the
-        # outputs and the window (Equinox, PyTorch): the window goes first.
-        if max(outputs) < rest[0] and min(outputs) < rest[0]:
+    elif spec.role == "kernel" and outputs:
+        # A convolution's window lies before its channels and outputs (Flax) or after
+        # them (Equinox, PyTorch): here the window goes first.
+        after = sum(axis > max(outputs) for axis in rest)
+        if after > len(rest) - after:
             rest = (*rest[1:], rest[0])
     return Leaf(path, shape, spec.role, outputs, rest, stacked, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def of_model(model: Any, inputs: Any = None, *args: Any, **kwargs: Any) -> dict:
                     "inputs=None: a Linen model's layers are known once it is called; "
                     "pass one batch of inputs, or its shape as jax.ShapeDtypeStruct"
                 )
-            return _of_linen(model, inputs, args, kwargs)
+            return trace(model, inputs, *args, **kwargs)[0]
     raise InputError(
         f"model is a {type(model).__name__}; pass a Linen, NNX, Equinox or PyTorch "
         "module, or say what leaves are by axes="
@@ -119,9 +120,17 @@ class Linen:
         return found
 
 
-def _of_linen(model: Any, inputs: Any, args: Any, kwargs: Any) -> dict[str, Axes]:
-    import inspect
+def trace(
+    model: Any, inputs: Any, *args: Any, **kwargs: Any
+) -> tuple[dict[str, Axes], Any]:
+    """What a Linen model's modules say, and its parameters' shapes, by tracing it.
 
+    Args:
+        model: a Linen module.
+        inputs: one batch of inputs, or its shape.
+        *args: what else it is called with.
+        **kwargs: likewise; ``train=False`` is added for a model that takes it.
+    """
     from flax import linen as nn
 
     layers = Linen()
@@ -133,7 +142,8 @@ def _of_linen(model: Any, inputs: Any, args: Any, kwargs: Any) -> dict[str, Axes
         with nn.intercept_methods(layers.note):
             return model.init(jax.random.key(0), inputs, *args, **kwargs)
 
-    return layers.axes(jax.eval_shape(init, inputs).get("params", {}))
+    params = jax.eval_shape(init, inputs).get("params", {})
+    return layers.axes(params), params
 
 
 def _named(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -384,11 +394,12 @@ def _of_torch(model: Any) -> Iterator[tuple[str, Axes]]:
             elif "weight" in name and "_ConvTransposeNd" in kinds:
                 if module.groups == 1:
                     yield path, Axes((1,), (), "kernel")
-            elif "weight" in name and ndim > 1:
-                if any(cls.startswith("torch.nn.") for cls in _origins(module)):
-                    yield path, Axes((0,), (), "kernel")
+            elif "weight" in name and ndim > 1 and _is_pytorch(module):
+                yield path, Axes((0,), (), "kernel")
 
 
-def _origins(module: Any) -> list[str]:
-    own = [base.__module__ for base in type(module).__mro__]
-    return [name for name in own if name != "torch.nn.modules.module"]
+def _is_pytorch(module: Any) -> bool:
+    """Whether a module is a layer of PyTorch's own, not just of its base class."""
+    own = {base.__module__ for base in type(module).__mro__}
+    own.discard("torch.nn.modules.module")
+    return any(name.startswith("torch.nn.") for name in own)

@@ -29,7 +29,9 @@ _STATISTIC = re.compile(
 )
 _PART_OF_LEAF = ("value", "raw_value")  # of NNX variables and Linen's boxes
 
-_EMBEDDINGS = re.compile(r"(.*_)?(embed(ding|der)?s?|embed_tokens|emb|wte|wpe)(_?\d+)?", _I)
+_EMBEDDINGS = re.compile(
+    r"(.*_)?(embed(ding|der)?s?|embed_tokens|emb|wte|wpe)(_?\d+)?", _I
+)
 _NORMS = re.compile(r".*norm.*|(.*_)?(bn|ln|gn)(_?\d+|_[a-z])?", _I)
 _LIFTED = r"(Scan|Vmap|Checkpoint|Remat)*"
 _DENSE = re.compile(rf"{_LIFTED}Dense_\d+")
@@ -341,9 +343,8 @@ def _common_axes(depth: int, shapes: list[Shape]) -> tuple[int, ...] | None:
     if len({shape[:depth] for shape in shapes}) == 1:
         return tuple(range(depth))
     # `nn.scan(..., variable_axes={'params': 1})`, as in MaxText.
-    if depth == 1 and all(len(shape) > 1 for shape in shapes):
-        if len({shape[1] for shape in shapes}) == 1:
-            return (1,)
+    if depth == 1 and len({shape[1:2] or None for shape in shapes}) == 1:
+        return (1,) if len(shapes[0]) > 1 else None
     return None
 
 

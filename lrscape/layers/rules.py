@@ -11,7 +11,7 @@ import jax
 
 from lrscape.checks import shown
 from lrscape.errors import InputError
-from lrscape.layers.leaf import is_spec
+from lrscape.layers.leaf import Leaf, is_spec
 from lrscape.layers.names import parts_of
 
 FORMS = (
@@ -35,9 +35,16 @@ def specs(axes: Any, point: Any, paths: list[str]) -> list[Any]:
     leaves = jax.tree.leaves(point)
     if axes is None:
         return [None] * len(paths)
+    known = getattr(axes, "leaves", None)
+    if isinstance(known, tuple) and all(isinstance(leaf, Leaf) for leaf in known):
+        read = {parts_of(leaf.path): leaf.axes for leaf in known}
+        return [read.get(parts_of(path)) for path in paths]
     if callable(axes):
-        rule = _rule(axes)
-        found = [rule(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+        both = takes_leaf(axes)
+        found = [
+            axes(path, leaf) if both else axes(path)
+            for path, leaf in zip(paths, leaves, strict=True)
+        ]
     elif isinstance(axes, Mapping) and all(map(is_spec, axes.values())):
         return _matched(axes, paths)
     elif is_spec(axes):
@@ -50,21 +57,19 @@ def specs(axes: Any, point: Any, paths: list[str]) -> list[Any]:
     return found
 
 
-def _rule(axes: Callable[..., Any]) -> Callable[[str, Any], Any]:
-    """A function of a path, or of a path and a leaf."""
+def takes_leaf(function: Callable[..., Any]) -> bool:
+    """Whether a rule is one of a path and a leaf, not of a path alone."""
     try:
-        parameters = inspect.signature(axes).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return lambda path, leaf: axes(path)
+        return False
     needed = [
         p
         for p in parameters
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         and p.default is p.empty
     ]
-    if len(needed) > 1:
-        return axes
-    return lambda path, leaf: axes(path)
+    return len(needed) > 1
 
 
 def _matched(axes: Mapping[str, Any], paths: list[str]) -> list[Any]:
