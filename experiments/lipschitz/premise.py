@@ -52,10 +52,10 @@ def largest_entries(gradient: Any, num_classes: int) -> tuple[float, float]:
     Biases and batch norm are no weights w_ij.
     """
     found: dict[str, Any] = {"last": 0.0, "other": 0.0}
-    found = zip(
+    pairs = zip(
         jax.tree.leaves(gradient), jax.tree.leaves(layers.roles(gradient)), strict=True
     )
-    leaves = [array for array, leaf in found if leaf.is_weight]
+    leaves = [array for array, leaf in pairs if leaf.is_weight]
     last = [i for i, leaf in enumerate(leaves) if leaf.shape[1:] == (num_classes,)]
     for i, leaf in enumerate(leaves):
         kind = "last" if i == last[-1] else "other"

@@ -19,6 +19,7 @@ from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape import landscape, layers
 from lrscape.figures.style import CYCLE, tidy
+from lrscape.landscape import tree
 
 TOLERANCE = 1e-2
 DESCENT = "full-batch descent"

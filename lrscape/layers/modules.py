@@ -195,7 +195,7 @@ def _flax_axes(module: Any, name: str, ndim: int) -> tuple[Any, str] | None:
         batched = getattr(module, "batch_dims", None)
         if batched is None:
             batched = getattr(module, "batch_axis", ())
-        batch = len(batched) if isinstance(batched, tuple | list | dict) else 1
+        batch = 1 if isinstance(batched, int) else len(batched)
         return (*range(batch), *range(ndim - count, ndim)), "kernel"
     if kind & {"Einsum"}:
         return _einsum_outputs(module, ndim)
@@ -224,11 +224,12 @@ def _of_nnx(model: Any) -> Iterator[tuple[str, Axes]]:
     from flax import nnx
 
     ranks = {"Linear": 2, "Embed": 2, "LoRA": 2, "LoRALinear": 2}
+    module: Any
     for path, module in nnx.iter_graph(model):
         if not isinstance(module, nnx.Module):
             continue
         for name, value in vars(module).items():
-            if not isinstance(value, nnx.Param) or not hasattr(value[...], "shape"):
+            if not isinstance(value, nnx.Param) or not hasattr(value, "shape"):
                 continue
             ndim = len(value.shape)
             kind = next(
