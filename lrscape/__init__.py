@@ -4,6 +4,7 @@ The parts are independent of one another and are imported when first used:
 
 - `lrscape.schedules`, `lrscape.transforms`: learning rates as ordinary Optax parts.
 - `lrscape.landscape`: probes of the loss landscape, on any pytree and any loss.
+- `lrscape.layers`: what the leaves of a point are, kernels, biases, norm scales.
 - `lrscape.models`, `lrscape.data`, `lrscape.training`: Flax models trained under
   ``pmap``, with checkpoints that resume bit for bit.
 - `lrscape.records`, `lrscape.runs`, `lrscape.figures`, `lrscape.report`: a run on
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         errors,
         figures,
         landscape,
+        layers,
         models,
         records,
         report,
@@ -43,6 +45,7 @@ __all__ = [
     "errors",
     "figures",
     "landscape",
+    "layers",
     "models",
     "records",
     "report",

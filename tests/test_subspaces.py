@@ -248,9 +248,9 @@ def test_difference_and_normalized():
     d = difference(A, B, mask=lambda path: path == "bias")
     np.testing.assert_array_equal(d["kernel"], 0)
     zero_unit = jnp.array([[0.0, 1.0], [0.0, 2.0]])
-    d = normalized(jnp.ones((2, 2)), zero_unit, "filter")
+    d = normalized(jnp.ones((2, 2)), zero_unit, "filter", axes=-1)
     np.testing.assert_allclose(norms(d, 0), [0, np.sqrt(5)], rtol=1e-6)
-    d = normalized(zero_unit, jnp.ones((2, 2)), "filter")  # 0 stays 0, no NaN
+    d = normalized(zero_unit, jnp.ones((2, 2)), "filter", axes=1)  # no NaN
     np.testing.assert_allclose(norms(d, 0), [0, np.sqrt(2)], rtol=1e-6)
 
 

@@ -19,7 +19,7 @@ from experiments.lipschitz.curves import beside
 from experiments.lipschitz.settings import Lab
 from experiments.paper import Result
 from experiments.statistics import mean_and_interval
-from lrscape import training, transforms
+from lrscape import layers, training, transforms
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.training.device_data import DeviceData
 from lrscape.training.step import penultimate
@@ -52,9 +52,10 @@ def largest_entries(gradient: Any, num_classes: int) -> tuple[float, float]:
     Biases and batch norm are no weights w_ij.
     """
     found: dict[str, Any] = {"last": 0.0, "other": 0.0}
-    leaves = [
-        leaf for leaf in jax.tree.leaves(gradient) if np.ndim(leaf) > 1
-    ]  # fmt: skip
+    pairs = zip(
+        jax.tree.leaves(gradient), jax.tree.leaves(layers.roles(gradient)), strict=True
+    )
+    leaves = [array for array, leaf in pairs if leaf.is_weight]
     last = [i for i, leaf in enumerate(leaves) if leaf.shape[1:] == (num_classes,)]
     for i, leaf in enumerate(leaves):
         kind = "last" if i == last[-1] else "other"

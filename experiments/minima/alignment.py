@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from lrscape.errors import InputError
+from lrscape.layers import Leaf, roles
 
 # Passes over the layers, at the most; it stops where nothing changes.
 PASSES = 20
@@ -89,6 +90,12 @@ def chain(params: Any) -> list[str]:
             f"params have the modules {', '.join(params)}; units can be matched in a "
             "chain of Conv and Dense layers with batch norm after each"
         )
+    for leaf in jax.tree.leaves(roles(params)):
+        if leaf.stacked or (leaf.role == "kernel" and leaf.outputs != (_last(leaf),)):
+            raise InputError(
+                f"{leaf.path} of shape {leaf.shape} is {leaf.pattern}: units can be "
+                "matched where each layer has an array of its own, outputs last"
+            )
     for one, after in itertools.pairwise(layers):
         width = params[one]["kernel"].shape[-1]
         if params[after]["kernel"].shape[-2] != width:
@@ -97,6 +104,10 @@ def chain(params: Any) -> list[str]:
                 f"gives {width}: units can be matched where each is one input"
             )
     return layers
+
+
+def _last(leaf: Leaf) -> int:
+    return len(leaf.shape) - 1
 
 
 def _number(name: str) -> int:

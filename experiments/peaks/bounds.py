@@ -17,7 +17,7 @@ from experiments.peaks import lines
 from experiments.peaks.networks import GRADIENT_CHUNK, PEAK, Network
 from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
-from lrscape import landscape
+from lrscape import landscape, layers
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import tree
 
@@ -349,10 +349,12 @@ def first_layer_of(network: Network) -> dict[str, float]:
         is_first = landscape.first_layer(network.model, images[:1])
         kernel = next(
             leaf
-            for name, leaf in zip(
-                tree.leaf_names(params), jax.tree.leaves(params), strict=True
+            for read, leaf in zip(
+                jax.tree.leaves(layers.roles(params)),
+                jax.tree.leaves(params),
+                strict=True,
             )
-            if is_first(name) and leaf.ndim > 1
+            if is_first(read.path) and read.role == "kernel"
         )
         if kernel.ndim == 2:
             images, moves = (x.reshape(len(x), -1) for x in (images, moves))

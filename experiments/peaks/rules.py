@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrscape import schedules
+from lrscape import layers, schedules
 from lrscape.errors import unknown_name
 from lrscape.training.optimizers import weights_only
 
@@ -163,13 +164,20 @@ def optimizer_of(
     return optax.chain(*parts, scale_by_rates(rates))
 
 
-def _biases(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim == 1, params)
+# Batch norm's scales take the biases' rate too.
+_biases = layers.of_role(("bias", "scale"))
 
 
 def _convolutions(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 2, params)
+    return _kernels(params, lambda leaf: len(leaf.inputs) > 1)
 
 
 def _dense(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim == 2, params)
+    return _kernels(params, lambda leaf: len(leaf.inputs) == 1)
+
+
+def _kernels(params: Any, select: Callable[[layers.Leaf], bool]) -> Any:
+    """Of all kernels those whose input axes are so: a window and channels, or one."""
+    return jax.tree.map(
+        lambda leaf: leaf.role == "kernel" and select(leaf), layers.roles(params)
+    )

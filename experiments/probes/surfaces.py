@@ -47,13 +47,14 @@ def plane(survey: Survey) -> Found:
     """The plane through a snapshot along two random directions."""
     s = survey.settings
     center = survey.point(s.end)
+    objective = survey.objective()
     u, v = (
-        landscape.gaussian_direction(key, center, normalize=s.normalize)
+        landscape.gaussian_direction(key, center, normalize=s.normalize, axes=objective)
         for key in jax.random.split(jax.random.key(s.seed))
     )
     axis = _with_zero(np.linspace(-s.extent, s.extent, s.grid))
     surface = survey.measure(
-        survey.objective(), landscape.plane(center, u, v), landscape.grid(axis, axis)
+        objective, landscape.plane(center, u, v), landscape.grid(axis, axis)
     )
     dataset = surface.to_dataset({"x": axis, "y": axis})
     middle = float(surface.losses["loss"][axis == 0][:, axis == 0].item())

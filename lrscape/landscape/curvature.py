@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import layers
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape import tree
 from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
@@ -261,28 +262,29 @@ def top_eigenpairs(
     return Eigenpairs(values[chosen], stacked, residuals)
 
 
-def layer_shares(vector: Any) -> dict[str, float]:
-    """How much of a vector's squared norm lies in each array.
+def layer_shares(vector: Any, *, axes: Any = None) -> dict[str, float]:
+    """How much of a vector's squared norm lies in each array of each layer.
 
     Args:
         vector: a tree, such as an eigenvector.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
 
     Returns:
-        Path -> share; they sum to 1.
+        Path -> share; they sum to 1. The layers that one array stacks are
+        ``'path[0]'``, ``'path[1]'`` ...
 
     Example:
         >>> layer_shares({'a': jnp.array([3.0]), 'b': jnp.array([4.0])})
         {'a': 0.36, 'b': 0.64}
     """
-    squares = [
-        float(np.sum(np.square(np.asarray(leaf, np.float64))))
-        for leaf in jax.tree.leaves(vector)
-    ]
-    total = sum(squares)
+    squares = {
+        name: float(np.sum(np.square(np.asarray(array, np.float64))))
+        for name, array in layers.by_layer(vector, axes).items()
+    }
+    total = sum(squares.values())
     if not total > 0:
         raise InputError("vector has norm 0: no layer has a share of it")
-    names = tree.leaf_names(vector)
-    return {n: square / total for n, square in zip(names, squares, strict=True)}
+    return {name: square / total for name, square in squares.items()}
 
 
 def subspace_overlap(first: Any, second: Any) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from lrscape import layers
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape.accumulate import gradient
 from lrscape.landscape.mask import Mask, apply_mask, as_mask
@@ -34,6 +38,8 @@ def gaussian_direction(
     normalize: str | None = None,
     mask: Mask = None,
     keep_vectors: bool = False,
+    axes: Any = None,
+    names: Callable[[str], str] | None = None,
 ) -> Point:
     """A direction whose entries are standard normal.
 
@@ -45,13 +51,19 @@ def gaussian_direction(
         mask: what may move; see `lrscape.landscape.as_mask`. What may not is 0, and is
             left out of every norm.
         keep_vectors: see `normalized`.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
+        names: gives a leaf's path a name that it has in every layout of the same
+            network. Entries are then drawn by these names, and in the order of axes
+            stacked, input, output, so that one key gives one direction whether the
+            network is held as Flax, Equinox or PyTorch hold it.
 
     Returns:
         A tree like the point.
 
     Raises:
-        InputError: an unknown normalisation, a mask that selects nothing, or a
-            direction that came out as zero.
+        InputError: an unknown normalisation, a mask that selects nothing, a
+            direction that came out as zero; by ``'filter'`` or with `names` an array
+            that nothing identifies; `names` that give two leaves one name.
 
     Example:
         >>> point = {'kernel': jnp.full((4, 2), 0.5), 'bias': jnp.zeros(2)}
@@ -63,7 +75,8 @@ def gaussian_direction(
         Li et al., `Visualizing the Loss Landscape of Neural Nets
         <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
     """
-    return _random(key, point, jax.random.normal, normalize, mask, keep_vectors)
+    drawn = _drawn(key, point, jax.random.normal, axes, names)
+    return _finished(drawn, point, normalize, mask, keep_vectors, axes)
 
 
 def uniform_direction(
@@ -75,6 +88,8 @@ def uniform_direction(
     normalize: str | None = "global",
     mask: Mask = None,
     keep_vectors: bool = False,
+    axes: Any = None,
+    names: Callable[[str], str] | None = None,
 ) -> Point:
     """A direction whose entries are uniform between two values.
 
@@ -83,12 +98,15 @@ def uniform_direction(
 
     Args:
         key: a PRNG key.
-        point: as for `gaussian_direction`; so are `normalize`, `mask`, `keep_vectors`.
+        point: gives structure and shapes, and the norms that ``'filter'`` and
+            ``'layer'`` take over.
         low: the least value an entry can take.
         high: what every entry stays below.
         normalize: see `normalized`; by default the whole direction has norm 1.
         mask: what may move.
         keep_vectors: see `normalized`.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
+        names: a leaf's name in every layout; see `gaussian_direction`.
 
     Returns:
         A tree like the point.
@@ -111,11 +129,16 @@ def uniform_direction(
     def draw(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, low, high)
 
-    return _random(key, point, draw, normalize, mask, keep_vectors)
+    drawn = _drawn(key, point, draw, axes, names)
+    return _finished(drawn, point, normalize, mask, keep_vectors, axes)
 
 
 def ones_direction(
-    point: Point, *, normalize: str | None = "global", mask: Mask = None
+    point: Point,
+    *,
+    normalize: str | None = "global",
+    mask: Mask = None,
+    axes: Any = None,
 ) -> Point:
     """The direction whose entries are all 1: what uniform ones in (0, 1) lie near.
 
@@ -123,6 +146,7 @@ def ones_direction(
         point: gives structure and shapes.
         normalize: see `normalized`; by default the whole direction has norm 1.
         mask: what may move.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
 
     Returns:
         A tree like the point.
@@ -136,7 +160,7 @@ def ones_direction(
     """
     check_point("point", point)
     ones = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf), leaf_dtype(leaf)), point)
-    return _finished(ones, point, normalize, mask, keep_vectors=True)
+    return _finished(ones, point, normalize, mask, True, axes)
 
 
 def flipped_direction(key: jax.Array, direction: Point) -> Point:
@@ -167,7 +191,12 @@ def flipped_direction(key: jax.Array, direction: Point) -> Point:
 
 
 def difference(
-    a: Point, b: Point, *, normalize: str | None = None, mask: Mask = None
+    a: Point,
+    b: Point,
+    *,
+    normalize: str | None = None,
+    mask: Mask = None,
+    axes: Any = None,
 ) -> Point:
     """The direction from one point to another, ``b - a``.
 
@@ -176,6 +205,7 @@ def difference(
         b: where it leads.
         normalize: see `normalized`; biases and other vectors are kept.
         mask: what may move.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
 
     Returns:
         A tree like the points.
@@ -188,7 +218,7 @@ def difference(
         [0.6 0.8]
     """
     check_alike({"a": a, "b": b})
-    return _finished(subtract(b, a), a, normalize, mask, keep_vectors=True)
+    return _finished(subtract(b, a), a, normalize, mask, True, axes)
 
 
 def fooling_direction(
@@ -199,6 +229,7 @@ def fooling_direction(
     method: str = "sign",
     normalize: str | None = "global",
     towards: bool = False,
+    axes: Any = None,
 ) -> Point:
     """The direction in which the objective grows fastest, or a wrong one shrinks.
 
@@ -211,6 +242,7 @@ def fooling_direction(
             the same amount; or the ``'gradient'`` itself.
         normalize: see `normalized`; by default the whole direction has norm 1.
         towards: go down the objective instead of up.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
 
     Returns:
         A tree like the point.
@@ -237,7 +269,7 @@ def fooling_direction(
         slope = scale(-1, slope)
     if method == "sign":
         slope = jax.tree.map(jnp.sign, slope)
-    return _finished(slope, point, normalize, mask, keep_vectors=True)
+    return _finished(slope, point, normalize, mask, True, axes)
 
 
 def normalized(
@@ -246,52 +278,79 @@ def normalized(
     normalize: str | None,
     *,
     keep_vectors: bool = False,
+    axes: Any = None,
 ) -> Point:
     """A direction rescaled.
+
+    What an array is, and which of its axes count units and stacked layers, is read off
+    its layer's name and the arrays beside it, or taken from `axes`;
+    ``print(lrscape.layers.table(point))`` shows what was taken for what.
 
     Args:
         direction: what is rescaled.
         point: the norms that it takes over; a tree like it.
         normalize: ``None``: left as it is. ``'global'``: the whole has norm 1.
-            ``'layer'``: each array takes over the norm of the point's. ``'filter'``:
-            each output unit does, that is each slice along the last axis of a kernel,
-            as Flax lays kernels out; an array without axes is one unit.
-        keep_vectors: by ``'layer'`` and ``'filter'``, biases and the scales of batch
-            norm (arrays of fewer than two axes) are set to 0, as in the code of Li et
-            al.; with this they are kept, and rescaled as a whole.
+            ``'layer'``: each array takes over the norm of the point's; of one that
+            holds several stacked layers, each layer does. ``'filter'``: each unit does,
+            that is the weights along the input axes of a kernel, in each layer; a unit
+            of an embedding is a row. ``'layer'`` takes an array that nothing identifies
+            for one layer; ``'filter'`` refuses it.
+        keep_vectors: by ``'layer'`` and ``'filter'``, biases, the scales of norm layers
+            and what else is neither kernel nor embedding are set to 0, as in the code
+            of Li et al. (``ignore='biasbn'``); with this they are kept, and each array
+            of a layer takes over the norm of the point's as a whole.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
 
     Returns:
         A tree like the direction.
 
     Raises:
-        InputError: an unknown normalisation, or a direction of norm 0 by ``'global'``.
+        InputError: an unknown normalisation, trees of different structure or shapes, a
+            direction of norm 0 by ``'global'``, or by ``'filter'`` an array that
+            nothing identifies and whose direction is not 0.
 
     Example:
         >>> kernel = jnp.array([[3.0, 0.0], [4.0, 2.0]])
-        >>> d = normalized(jnp.ones((2, 2)), kernel, 'filter')
-        >>> print(jnp.linalg.norm(d, axis=0).round(4))
+        >>> d = normalized({'kernel': jnp.ones((2, 2))}, {'kernel': kernel}, 'filter')
+        >>> print(jnp.linalg.norm(d['kernel'], axis=0).round(4))
         [5. 2.]
+        >>> d = normalized(jnp.ones((2, 2)), kernel.T, 'filter', axes=0)
+        >>> print(jnp.linalg.norm(d, axis=1).round(4))
+        [5. 2.]
+
+    References:
+        Li et al., `Visualizing the Loss Landscape of Neural Nets
+        <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
     """
     if normalize not in NORMALIZATIONS:
         known = [str(n) for n in NORMALIZATIONS]
         raise unknown_name("normalize", normalize, known)
+    check_alike({"point": point, "direction": direction})
     if normalize is None:
         return direction
     if normalize == "global":
         return scale(1 / check_not_zero("direction", direction), direction)
+    found = layers.roles(point, axes)
+    if normalize == "filter":
+        moved = [
+            not is_concrete(leaf) or bool(np.any(np.asarray(leaf)))
+            for leaf in jax.tree.leaves(direction)
+        ]
+        layers.check_known(jax.tree.leaves(found), "normalize='filter'", moved)
 
-    def one(d, w):
+    def one(leaf, d, w):
         d, w = jnp.asarray(d), jnp.asarray(w)
-        if d.ndim < 2 and not keep_vectors:
+        if leaf.is_weight and normalize == "filter":
+            summed = leaf.inputs
+        elif leaf.is_weight or leaf.role == "unknown" or keep_vectors:
+            summed = leaf.layer_axes
+        else:
             return jnp.zeros_like(d)
-        axes = None
-        if normalize == "filter" and d.ndim >= 2:
-            axes = tuple(range(d.ndim - 1))
-        length = _length(d, axes)
-        factor = jnp.where(length > 0, _length(w, axes) / length, 0)
+        length = _length(d, summed)
+        factor = jnp.where(length > 0, _length(w, summed) / length, 0)
         return (d * factor.astype(d.dtype)).astype(d.dtype)
 
-    return jax.tree.map(one, direction, point)
+    return jax.tree.map(one, found, direction, point)
 
 
 def _length(array, axes):
@@ -300,31 +359,46 @@ def _length(array, axes):
     return length.astype(array.dtype)
 
 
-def _random(key, point, draw, normalize, mask, keep_vectors):
+def _drawn(key, point, draw, axes, names):
+    """A tree like the point whose entries are drawn."""
     check_point("point", point)
     leaves, structure = jax.tree.flatten(point)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        draw(k, jnp.shape(leaf), leaf_dtype(leaf))
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    direction = jax.tree.unflatten(structure, drawn)
-    return _finished(direction, point, normalize, mask, keep_vectors)
+    if names is None:
+        keys = jax.random.split(key, len(leaves))
+        drawn = [
+            draw(k, jnp.shape(leaf), leaf_dtype(leaf))
+            for k, leaf in zip(keys, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, drawn)
+    found = jax.tree.leaves(layers.roles(point, axes))
+    layers.check_known(found, "names=")
+    called = [names(leaf.path) for leaf in found]
+    if twice := sorted({name for name in called if called.count(name) > 1}):
+        raise InputError(f"names: several leaves are called {twice[0]!r}")
+    drawn = []
+    for name, leaf, array in zip(called, found, leaves, strict=True):
+        one = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        flat = draw(one, (np.size(array),), leaf_dtype(array))
+        shape = [leaf.shape[axis] for axis in leaf.canonical]
+        drawn.append(flat.reshape(shape).transpose(np.argsort(leaf.canonical)))
+    return jax.tree.unflatten(structure, drawn)
 
 
-def _finished(direction, point, normalize, mask, keep_vectors):
+def _finished(direction, point, normalize, mask, keep_vectors, axes):
     """Masks, then normalises what is left; refuses a direction of zero."""
-    selected = as_mask(mask, point)
+    selected = as_mask(mask, point, axes=axes)
     direction = apply_mask(selected, direction)
     if normalize in ("filter", "layer"):
         point = apply_mask(selected, point)
-    direction = normalized(direction, point, normalize, keep_vectors=keep_vectors)
+    direction = normalized(
+        direction, point, normalize, keep_vectors=keep_vectors, axes=axes
+    )
     length = norm(direction)
     if is_concrete(length) and not float(length) > 0:
         raise InputError(
             f"the direction has norm {float(length):g}: there is nothing to move along"
             + (
-                "; 'filter' and 'layer' set biases and batch norm to 0 unless "
+                "; 'filter' and 'layer' set biases and norm scales to 0 unless "
                 "keep_vectors=True, and take over the point's own norms"
                 if normalize in ("filter", "layer")
                 else ""

@@ -92,6 +92,7 @@ def perturbation_losses(
     directions: Sequence[Any] | None = None,
     normalize: str | None = "global",
     mask: Any = None,
+    axes: Any = None,
     progress: bool = False,
 ) -> Curves:
     r"""The loss along random directions of the weights, or along given ones.
@@ -110,6 +111,7 @@ def perturbation_losses(
             the whole direction has norm 1, so that t is a distance.
         mask: which entries the random ones move; such as
             `lrscape.landscape.first_layer`.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
         progress: whether to show a bar for each direction.
 
     Returns:
@@ -140,7 +142,9 @@ def perturbation_losses(
         keys = jax.random.split(key, check_count("num_directions", num_directions))
 
         def draw(i):
-            return gaussian_direction(keys[i], point, normalize=normalize, mask=mask)
+            return gaussian_direction(
+                keys[i], point, normalize=normalize, mask=mask, axes=axes
+            )
 
         count = len(keys)
     else:

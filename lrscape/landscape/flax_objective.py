@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import layers
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import accumulate
@@ -45,6 +46,8 @@ class FlaxObjective(SampleObjective):
         num_outputs: how many outputs the model has an example.
         calibration: what ``norm='recalibrate'`` estimates statistics on; None is the
             sample itself.
+        leaves: what each parameter is, in the order of ``jax.tree.leaves``; see
+            `lrscape.layers.roles`.
     """
 
     batch_stats: Any = None
@@ -56,6 +59,7 @@ class FlaxObjective(SampleObjective):
     momenta: tuple[tuple[str, float], ...] = ()
     num_outputs: int = 0
     calibration: Any = None
+    leaves: tuple[layers.Leaf, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -71,6 +75,7 @@ class FlaxObjective(SampleObjective):
             "norm": self.norm,
             "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "?"),
             "l2": self.l2,
+            "layers": layers.Table(self.leaves).settings,
             "dropout": "off",
         }
 
@@ -129,7 +134,7 @@ class FlaxObjective(SampleObjective):
 
         def term(point: Any) -> jax.Array:
             params = point["params"] if self.norm == "interpolate" else point
-            squares = squared_weights(params)
+            squares = squared_weights(params, self.leaves)
             return jnp.asarray(self.l2 / 2, squares.dtype) * squares
 
         return term
@@ -201,7 +206,7 @@ jax.tree_util.register_dataclass(
     data_fields=["whole", "tail", "batch_stats", "calibration"],
     meta_fields=[
         "counts", "loss_fn", "model", "norm", "loss", "l2", "error", "momenta",
-        "num_outputs",
+        "num_outputs", "leaves",
     ],
 )  # fmt: skip
 
@@ -217,6 +222,7 @@ def flax_objective(
     l2: float = 0.0,
     error: bool = False,
     calibration: Any = None,
+    axes: Any = None,
 ) -> FlaxObjective:
     r"""Makes an objective of a Linen model and labelled examples.
 
@@ -246,13 +252,15 @@ def flax_objective(
         batch_stats: the running averages for ``'eval'``.
         loss: ``'cross_entropy'`` with integer labels, in nats; ``'squared_error'``,
             summed over outputs; or a function ``(outputs, labels) -> (n,)``.
-        l2: :math:`\lambda`: adds half of it times the squared norm of the weights
-            (arrays of two or more axes: neither biases nor batch norm).
+        l2: :math:`\lambda`: adds half of it times the squared norm of the weights:
+            of kernels and embeddings, neither of biases nor of norm scales.
         error: the loss is then a dict, ``{'loss': ..., 'error': ...}``, with the
             fraction of wrong labels beside it, measured in the same pass.
         calibration: inputs (n, ...) that ``'recalibrate'`` estimates statistics on
             instead, in batches of the same size: training inputs, where the loss is
             that of a test set.
+        axes: what parameters are, for the L2 term, where neither the model's modules
+            nor their names tell; see `lrscape.layers.roles`.
 
     Returns:
         The objective; its points are trees like the model's parameters, except by
@@ -261,7 +269,8 @@ def flax_objective(
     Raises:
         InputError: an unknown policy or loss, ``'eval'`` without `batch_stats`, inputs
             that are not floating-point, examples without labels, or none at all;
-            `calibration` by another policy.
+            `calibration` by another policy; with `l2` a parameter that nothing
+            identifies.
 
     Example:
         >>> from lrscape import data, models
@@ -287,7 +296,11 @@ def flax_objective(
         )
     inputs, labels = _labelled(data)
     whole, tail, counts = as_batches((inputs, labels), batch_size)
-    shapes, momenta, num_outputs = _look_at(model, whole[0][0, :1])
+    shapes, momenta, num_outputs, seen = _look_at(model, whole[0][0, :1])
+    params = shapes.get("params", {})
+    leaves = layers.settled(
+        params, axes, seen.axes(params), needed_by="the L2 term" if l2 else None
+    )
     _check_labels(loss, labels, num_outputs)
     stats = shapes.get("batch_stats")
     if not stats:
@@ -335,13 +348,20 @@ def flax_objective(
         momenta=momenta,
         num_outputs=num_outputs,
         calibration=source,
+        leaves=leaves,
     )
 
 
-def squared_weights(params: Any) -> jax.Array:
-    """The sum of squares of a tree's weights: its arrays of two or more axes."""
-    leaves = [leaf for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) > 1]
-    return tree.dot(leaves, leaves) if leaves else jnp.zeros([])
+def squared_weights(params: Any, leaves: Sequence[layers.Leaf]) -> jax.Array:
+    """The sum of squares of a tree's weights: its kernels and embeddings.
+
+    Args:
+        params: any pytree of arrays.
+        leaves: what each of its arrays is.
+    """
+    pairs = zip(jax.tree.leaves(params), leaves, strict=True)
+    weights = [array for array, leaf in pairs if leaf.is_weight]
+    return tree.dot(weights, weights) if weights else jnp.zeros([])
 
 
 def _labelled(data: Any) -> tuple[Any, Any]:
@@ -390,14 +410,17 @@ def _check_labels(loss: Any, labels: Any, num_outputs: int) -> None:
         )
 
 
-def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int]:
-    """The shapes of a model's variables, each batch norm's momentum, its outputs."""
+def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int, Any]:
+    """A model's variables, each batch norm's momentum, its outputs and its layers."""
     momenta: dict[str, float] = {}
+    seen = layers.Linen()
 
     def note(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        seen.see(context.module)
         if isinstance(context.module, nn.BatchNorm):
             momenta["/".join(context.module.path)] = float(context.module.momentum)
-        return call(*args, **kwargs)
+        return result
 
     def run(inputs):
         with nn.intercept_methods(note):
@@ -411,7 +434,7 @@ def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int]:
             f"model={type(model).__name__} gives outputs of shape {outputs.shape} for "
             "one example; flax_objective needs (n, outputs): use mean_objective"
         )
-    return dict(shapes), tuple(sorted(momenta.items())), outputs.shape[1]
+    return dict(shapes), tuple(sorted(momenta.items())), outputs.shape[1], seen
 
 
 def _without_dropout(call, args, kwargs, context):

@@ -12,24 +12,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import layers
+from lrscape.checks import shown
 from lrscape.errors import InputError
 from lrscape.landscape.tree import Point, is_concrete, leaf_names, map_named
+from lrscape.layers.names import parts_of
 
-Mask = Any  # None, a predicate on a leaf's path, or a tree of booleans like the point
+# None, a predicate on a leaf's path (and on what the leaf is), or a tree of booleans
+# like the point.
+Mask = Any
 
 # Names under which batch norm goes: BatchNorm_0, bn1, norm_2, batch_norm ...
 _BATCH_NORM = re.compile(r"(?i)(.*batch_?norm.*|bn_?\d*|norm_?\d*)")
+# What batch norm calls its scale: Flax, Equinox and PyTorch, TensorFlow.
+_SCALES = ("scale", "weight", "gamma")
+# Running averages, which some libraries keep beside scale and bias.
+_AVERAGES = re.compile(
+    r"mean|var|running_mean|running_var|num_batches_tracked|init|\d+"
+)
 
 
-def as_mask(mask: Mask, point: Point) -> Any:
+def as_mask(mask: Mask, point: Point, *, axes: Any = None) -> Any:
     """A mask as a tree of boolean arrays like the point; None where all may move.
 
     Args:
         mask: None; a function of a leaf's path (``'Dense_0/kernel'``) that says whether
-            it may move; or a tree like the point of booleans or boolean arrays that
-            broadcast against its leaves.
+            it may move; a function of the path and of what the leaf is, a
+            `lrscape.layers.Leaf`: ``lambda path, leaf: leaf.role == 'bias'``; or a tree
+            like the point of booleans or boolean arrays that broadcast against its
+            leaves.
         point: what is masked. Of a point with the keys ``params`` and ``batch_stats``
             only the parameters move when nothing else is said.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
 
     Raises:
         InputError: a mask of another structure, not boolean, or one that selects
@@ -40,8 +54,7 @@ def as_mask(mask: Mask, point: Point) -> Any:
             return None
         mask = _is_parameter
     if callable(mask):
-        predicate = mask
-        tree = map_named(lambda path, leaf: bool(predicate(path)), point)
+        tree = _predicated(mask, point, axes)
     else:
         tree = mask
         if leaf_names(tree) != leaf_names(point):
@@ -72,6 +85,15 @@ def as_mask(mask: Mask, point: Point) -> Any:
     return tree
 
 
+def _predicated(predicate: Callable[..., Any], point: Point, axes: Any) -> Any:
+    """A predicate's word on each leaf."""
+    if layers.takes_leaf(predicate):
+        return jax.tree.map(
+            lambda leaf: bool(predicate(leaf.path, leaf)), layers.roles(point, axes)
+        )
+    return map_named(lambda path, leaf: bool(predicate(path)), point)
+
+
 def apply_mask(mask: Any, tree: Any) -> Any:
     """Sets to zero what a mask from `as_mask` does not select."""
     if mask is None:
@@ -86,13 +108,19 @@ def apply_mask(mask: Any, tree: Any) -> Any:
 def batch_norm_only(path: str) -> bool:
     """A mask: scales and biases of batch norm, known by their layers' names.
 
+    Names are those of Linen (``BatchNorm_0``) and what layers are commonly called in
+    NNX, Equinox and PyTorch: ``bn``, ``bn1``, ``norm_2``, ``batch_norm`` ...
+
     Example:
-        >>> [batch_norm_only(p) for p in ('BatchNorm_3/scale', 'Conv_0/kernel')]
-        [True, False]
+        >>> paths = ('BatchNorm_3/scale', 'bn/scale/value', 'layer1.0.bn1.weight')
+        >>> [batch_norm_only(p) for p in (*paths, 'Conv_0/kernel')]
+        [True, True, True, False]
     """
-    first, *_ = parts = path.split("/")[:-1] or [""]
     # Of a point that holds running averages too, those are neither.
-    return first != "batch_stats" and any(map(_BATCH_NORM.fullmatch, parts))
+    if path.split("/")[0] == "batch_stats":
+        return False
+    *modules, name = parts_of(path)
+    return any(map(_BATCH_NORM.fullmatch, modules)) and not _AVERAGES.fullmatch(name)
 
 
 def batch_norm_scales(path: str) -> bool:
@@ -101,8 +129,10 @@ def batch_norm_scales(path: str) -> bool:
     Example:
         >>> [batch_norm_scales(f'BatchNorm_0/{name}') for name in ('scale', 'bias')]
         [True, False]
+        >>> [batch_norm_scales(path) for path in ('bn/scale/value', 'bn1.weight')]
+        [True, True]
     """
-    return batch_norm_only(path) and path.rpartition("/")[2] == "scale"
+    return batch_norm_only(path) and parts_of(path)[-1] in _SCALES
 
 
 def as_many_others(mask: Mask, point: Point, *, key: jax.Array) -> Any:
@@ -165,12 +195,21 @@ def layer_only(name: str) -> Callable[[str], bool]:
     Example:
         >>> layer_only('Dense_1')('Dense_1/kernel')
         True
+        >>> layer_only('layer1.0')('layer1.0.conv1.weight')
+        True
     """
-    return lambda path: path == name or path.startswith(f"{name}/")
+    wanted = parts_of(name)
+
+    def select(path: str) -> bool:
+        if path.split("/")[0] == "batch_stats" and wanted[0] != "batch_stats":
+            return False
+        return parts_of(path)[: len(wanted)] == wanted
+
+    return select
 
 
 def first_layer(model: nn.Module, inputs: Any) -> Callable[[str], bool]:
-    """A mask: the first layer with a kernel that a Linen model's input passes through.
+    """A mask: the first layer with weights that a Linen model's input passes through.
 
     Trees of parameters are sorted by name, so the order is read from a call of the
     model, which is traced and not computed.
@@ -183,7 +222,8 @@ def first_layer(model: nn.Module, inputs: Any) -> Callable[[str], bool]:
         A predicate on paths, for points that are the model's parameters.
 
     Raises:
-        InputError: no layer of the model has a parameter named ``kernel``.
+        InputError: no Linen model, or no layer of it has a parameter named ``kernel``
+            or ``embedding``.
 
     Example:
         >>> from lrscape import models
@@ -192,12 +232,19 @@ def first_layer(model: nn.Module, inputs: Any) -> Callable[[str], bool]:
         >>> select('Dense_0/kernel'), select('Dense_1/kernel')
         (True, False)
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"model={shown(model)} is no Linen module, whose layers can be followed; "
+            "name the layer: layer_only('conv1')"
+        )
     found: list[str] = []
 
     def note(call, args, kwargs, context):
         result = call(*args, **kwargs)
         module = context.module
-        if not found and "kernel" in module.variables.get("params", {}):
+        if not found and {"kernel", "embedding"} & {
+            *module.variables.get("params", {})
+        }:
             found.append("/".join(module.path))
         return result
 
@@ -208,9 +255,11 @@ def first_layer(model: nn.Module, inputs: Any) -> Callable[[str], bool]:
     jax.eval_shape(run, inputs)
     if not found:
         raise InputError(
-            f"model={type(model).__name__} has no layer with a parameter named kernel; "
-            "pass a predicate on paths as the mask"
+            f"model={type(model).__name__} has no layer with a parameter named kernel "
+            "or embedding; pass a predicate on paths as the mask"
         )
+    if not found[0]:
+        return lambda path: True  # the model is that layer
     return layer_only(found[0])
 
 

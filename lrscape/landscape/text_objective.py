@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.flax_objective import squared_weights
@@ -25,11 +26,14 @@ class TextObjective(SampleObjective):
         model: the Linen module.
         l2: half of it times the squared norm of the weights is added to the loss.
         error: whether the loss is a dict with the fraction of wrong tokens beside it.
+        leaves: what each parameter is, in the order of ``jax.tree.leaves``; see
+            `lrscape.layers.roles`.
     """
 
     model: Any = None
     l2: float = 0.0
     error: bool = False
+    leaves: tuple[layers.Leaf, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -43,6 +47,7 @@ class TextObjective(SampleObjective):
             "starts_from": "initial_carry",
             "loss": "cross_entropy",
             "l2": self.l2,
+            "layers": layers.Table(self.leaves).settings,
             "dropout": "off",
         }
 
@@ -80,7 +85,7 @@ class TextObjective(SampleObjective):
             return None
 
         def term(point: Any) -> jax.Array:
-            squares = squared_weights(point)
+            squares = squared_weights(point, self.leaves)
             return jnp.asarray(self.l2 / 2, squares.dtype) * squares
 
         return term
@@ -89,7 +94,7 @@ class TextObjective(SampleObjective):
 jax.tree_util.register_dataclass(
     TextObjective,
     data_fields=["whole", "tail"],
-    meta_fields=["counts", "loss_fn", "model", "l2", "error"],
+    meta_fields=["counts", "loss_fn", "model", "l2", "error", "leaves"],
 )
 
 
@@ -100,6 +105,7 @@ def text_objective(
     batch_size: int,
     l2: float = 0.0,
     error: bool = False,
+    axes: Any = None,
 ) -> TextObjective:
     r"""Makes an objective of a language model and windows of a text.
 
@@ -119,16 +125,20 @@ def text_objective(
         windows: ``(inputs, targets)``, each (N, T) of whole numbers, as
             `lrscape.data.token_windows` cuts them.
         batch_size: windows a batch; changes results by rounding alone.
-        l2: :math:`\lambda`, of arrays of two or more axes.
+        l2: :math:`\lambda`, of kernels and embeddings: neither of biases nor of norm
+            scales.
         error: the loss is then a dict, ``{'loss': ..., 'error': ...}``, with the
             fraction of tokens that were not the likeliest.
+        axes: what parameters are, for the L2 term, where neither the model's modules
+            nor their names tell; see `lrscape.layers.roles`.
 
     Returns:
         The objective; its points are trees like the model's parameters. An example of
         it is a window; it shows ``outputs`` and ``output_loss`` too.
 
     Raises:
-        InputError: windows that are not pairs of whole numbers of one shape, or none.
+        InputError: windows that are not pairs of whole numbers of one shape, or none;
+            with `l2` a parameter that nothing identifies.
 
     Example:
         >>> from lrscape import data, models
@@ -145,9 +155,13 @@ def text_objective(
         raise InputError(f"l2={l2!r} must be 0 or more")
     inputs, targets = _pair(windows)
     whole, tail, counts = as_batches((inputs, targets), batch_size)
+    model_axes, params = layers.trace(model, whole[0][0, :1])
+    leaves = layers.settled(
+        params, axes, model_axes, needed_by="the L2 term" if l2 else None
+    )
     return TextObjective(
         whole=whole, tail=tail, counts=counts, loss_fn=_no_loss_fn, model=model,
-        l2=float(l2), error=bool(error),
+        l2=float(l2), error=bool(error), leaves=leaves,
     )  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
-import jax
 import optax
 
+from lrscape import layers
 from lrscape.errors import InputError, unknown_name
 from lrscape.transforms import scale_by_rate
 
@@ -53,15 +54,30 @@ def sgdm(learning_rate: float, momentum: float = 0.9) -> optax.GradientTransform
     )
 
 
-def weights_only(params: Any) -> Any:
-    """A mask that leaves out biases and batch norm: everything of fewer than two axes.
+def weights_only(params: Any, axes: Any = None) -> Any:
+    """A mask of what is decayed: kernels and embeddings, not biases, not norm scales.
+
+    What an array is comes from its layer, not from its rank: the biases of attention,
+    and those of layers that `flax.linen.scan` stacks, have two axes or more.
+
+    Args:
+        params: any pytree of arrays.
+        axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
+
+    Returns:
+        A tree of booleans like the parameters.
+
+    Raises:
+        InputError: an array of two or more axes that nothing identifies.
 
     Example:
         >>> import jax.numpy as jnp
         >>> weights_only({'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)})
         {'bias': False, 'kernel': True}
+        >>> weights_only({'w': jnp.ones((2, 3)), 'b': jnp.ones(3)}, axes={'w': -1})
+        {'b': False, 'w': True}
     """
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return layers.weights_mask(params, axes, needed_by="weight decay")
 
 
 def create_optimizer(
@@ -72,6 +88,7 @@ def create_optimizer(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     decay_all: bool = False,
+    axes: Any = None,
     **kwargs: Any,
 ) -> optax.GradientTransformation:
     """Makes an optimizer by its name.
@@ -85,7 +102,9 @@ def create_optimizer(
         weight_decay: for optimizers that decay weights themselves (``adamw``,
             ``lion`` ...) their own; for all others an L2 term: ``weight_decay *
             params`` is added to the gradient.
-        decay_all: decays biases and batch norm too, not only weights.
+        decay_all: decays biases and norm scales too, not only weights.
+        axes: what leaves are where names do not tell, for the decay's mask; see
+            `lrscape.layers.roles`.
         **kwargs: the optimizer's other arguments.
 
     Returns:
@@ -93,7 +112,8 @@ def create_optimizer(
 
     Raises:
         InputError: an unknown name, an argument that this optimizer does not take, a
-            momentum outside [0, 1), or a negative decay.
+            momentum outside [0, 1), or a negative decay; by ``init`` of the
+            transformation, with decay, an array that nothing identifies.
 
     Example:
         >>> from lrscape import schedules, training
@@ -115,7 +135,7 @@ def create_optimizer(
         kwargs["momentum"] = momentum
     if nesterov:
         kwargs["nesterov"] = nesterov
-    mask = None if decay_all else weights_only
+    mask = None if decay_all else functools.partial(weights_only, axes=axes)
     before = []
     if "weight_decay" in taken:
         kwargs["weight_decay"] = weight_decay

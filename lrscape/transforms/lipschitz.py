@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import layers
 from lrscape.errors import InputError, unknown_name
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
@@ -407,7 +408,7 @@ def hold_norms(
 
 
 def _largest_norm(params: Any) -> jax.Array:
-    """The largest Frobenius norm among the arrays of a tree."""
+    """The largest Frobenius norm among the layers' arrays."""
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise InputError(
@@ -415,9 +416,7 @@ def _largest_norm(params: Any) -> jax.Array:
             "of the weights; pass tx.update(gradient, state, params, ...) or "
             "weight_norm="
         )
-    dtype = jnp.result_type(float)
-    norms = [jnp.linalg.norm(jnp.ravel(leaf).astype(dtype)) for leaf in leaves]
-    return jnp.max(jnp.stack(norms))
+    return layers.largest_layer_norm(params)
 
 
 def lipschitz_sgd(
