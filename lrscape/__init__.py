@@ -5,7 +5,7 @@ The parts are independent of one another and are imported when first used:
 - `lrscape.schedules`, `lrscape.transforms`: learning rates as ordinary Optax parts.
 - `lrscape.landscape`: probes of the loss landscape, on any pytree and any loss.
 - `lrscape.models`, `lrscape.data`, `lrscape.training`: Flax models trained under
-  ``pmap``, with checkpoints that resume bit for bit.
+  ``pmap`` or ``shard_map``, with checkpoints that resume bit for bit.
 - `lrscape.records`, `lrscape.runs`, `lrscape.figures`, `lrscape.report`: a run on
   disk, opened again, drawn, and shown as a page.
 

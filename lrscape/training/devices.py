@@ -1,12 +1,12 @@
-"""The one mapped call site: state and data stay whole, only indices are split.
+"""What lies where on several devices: state and data whole, only indices are split.
 
-Of several processes each holds state and data whole on its own devices, and maps over
-its share of the batch; the mapped axis runs over the devices of all of them.
+Of several processes each holds state and data whole on its own devices, and takes its
+share of the batch; see `lrscape.training.mapping` for how a step runs on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
@@ -71,26 +71,6 @@ def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
     """
     mesh = Mesh(np.array(devices), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def map_over_devices(step: Callable, devices: Sequence[jax.Device], **options):
-    """Compiles `step(state, dataset, indices)` for several devices.
-
-    State and dataset are seen whole by each device and keep their ordinary shape;
-    `indices`, of shape (local devices, examples a device), are split. What `step`
-    returns must be the same on every device: it has to average gradients, metrics and
-    batch statistics over the axis `AXIS` itself. Nothing checks that here; a device
-    that keeps its own value goes unnoticed, so the tests compare numbers of devices.
-    """
-    return jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, None, 0),
-        out_axes=(None, None),
-        # With several processes the axis runs over the devices of all.
-        devices=devices if jax.process_count() == 1 else None,
-        **options,
-    )
 
 
 def split(indices: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
