@@ -198,6 +198,8 @@ def _open(
                 "another run"
             )
     machine = {
-        name: after[name] for name in ("mapping", "num_devices", "threads") if name in after
+        name: after[name]
+        for name in ("mapping", "num_devices", "threads")
+        if name in after
     }
     return dataclasses.replace(config, **machine), records, False

@@ -53,12 +53,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported on first use, so that a pipeline that only wants a schedule does not
-    # wait for matplotlib, xarray or Orbax.
-    if name in __all__:
-        return importlib.import_module(f"lrscape.{name}")
-    raise AttributeError(f"module 'lrscape' has no attribute {name!r}")
+# Type checkers see the imports above alone, so that they find a misspelt name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # Imported on first use, so that a pipeline that only wants a schedule does not
+        # wait for matplotlib, xarray or Orbax.
+        if name in __all__:
+            return importlib.import_module(f"lrscape.{name}")
+        raise AttributeError(f"module 'lrscape' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

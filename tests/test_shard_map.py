@@ -110,7 +110,11 @@ def test_several_processes(tmp_path):
         )
         for rank in ("0", "1")
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=300)[0] for process in running]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert not any(process.returncode for process in running), "\n".join(outputs)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0", "1"]
 
@@ -139,7 +143,9 @@ def finished(tmp_path_factory):
     return run_dir
 
 
-@pytest.mark.parametrize("flags", [(), ("--mapping=shard_map",)], ids=["pmap", "shard_map"])
+@pytest.mark.parametrize(
+    "flags", [(), ("--mapping=shard_map",)], ids=["pmap", "shard_map"]
+)
 def test_a_run_without_the_field_goes_on(finished, tmp_path, capsys, flags):
     """As it was saved before there was a choice, from the middle."""
     run_dir = tmp_path / "run"

@@ -79,7 +79,9 @@ def updates(
     network = models.create(model, num_classes=dataset.num_classes)
     tx = transforms.scale_by_step(1e-6, 1000)  # values do not change speed
     state = replicate(initial_state(network, dataset, tx, 0), devices)
-    step = map_over_devices(make_step(network, tx, config, 1000), devices, config.mapping)
+    step = map_over_devices(
+        make_step(network, tx, config, 1000), devices, config.mapping
+    )
     feed = make_feed(dataset, "train", config.normalize, devices)
     order = np.random.default_rng(0).permutation(IMAGES)
 

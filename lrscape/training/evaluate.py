@@ -66,7 +66,9 @@ def make_evaluate(
             f"top5=True says nothing of {data.num_classes} classes; leave it out"
         )
     devices = choose_devices(config.num_devices, config.batch_size)
-    step = map_over_devices(make_evaluation_step(model, top5=top5), devices, config.mapping)
+    step = map_over_devices(
+        make_evaluation_step(model, top5=top5), devices, config.mapping
+    )
     batch_size = pad_to_multiple(batch_size, device_count(devices))
     feeds: dict[str, Resident | Streamed] = {}
 
