@@ -187,6 +187,8 @@ class LoopFlags:
 
     Attributes:
         num_devices: local devices to use; default: all.
+        mapping: pmap or shard_map: how an update runs on several devices. The numbers
+            are the same; default: pmap.
         log_every: updates over which training metrics are averaged; default: an epoch.
         checkpoint_every: updates between checkpoints; default: an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever, besides
@@ -196,6 +198,7 @@ class LoopFlags:
     """
 
     num_devices: int | None = None
+    mapping: str | None = None
     log_every: int | None = None
     checkpoint_every: int | None = None
     snapshot_epochs: tuple[int, ...] | None = None

@@ -50,8 +50,9 @@ from lrscape.runs import config_of
 from lrscape.training import NonFiniteLossError
 from lrscape.training.checkpoint import CorruptCheckpointError
 
-# What a run may be resumed with another value of, at the price of bit-for-bit equality.
-CHANGEABLE = ("data_dir", "num_devices", "threads")
+# What a run may be resumed with another value of: of all but mapping at the price of
+# bit-for-bit equality.
+CHANGEABLE = ("data_dir", "mapping", "num_devices", "threads")
 
 
 def main(
@@ -230,6 +231,8 @@ def _open(
                 "another run"
             )
     machine = {
-        name: after[name] for name in ("num_devices", "threads") if name in after
+        name: after[name]
+        for name in ("mapping", "num_devices", "threads")
+        if name in after
     }
     return dataclasses.replace(config, **machine), records, False, wish

@@ -6,7 +6,7 @@ The parts are independent of one another and are imported when first used:
 - `lrscape.landscape`: probes of the loss landscape, on any pytree and any loss.
 - `lrscape.layers`: what the leaves of a point are, kernels, biases, norm scales.
 - `lrscape.models`, `lrscape.data`, `lrscape.training`: Flax models trained under
-  ``pmap``, with checkpoints that resume bit for bit.
+  ``pmap`` or ``shard_map``, with checkpoints that resume bit for bit.
 - `lrscape.records`, `lrscape.runs`, `lrscape.figures`, `lrscape.report`: a run on
   disk, opened again, drawn, and shown as a page.
 
@@ -56,12 +56,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported on first use, so that a pipeline that only wants a schedule does not
-    # wait for matplotlib, xarray or Orbax.
-    if name in __all__:
-        return importlib.import_module(f"lrscape.{name}")
-    raise AttributeError(f"module 'lrscape' has no attribute {name!r}")
+# Type checkers see the imports above alone, so that they find a misspelt name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # Imported on first use, so that a pipeline that only wants a schedule does not
+        # wait for matplotlib, xarray or Orbax.
+        if name in __all__:
+            return importlib.import_module(f"lrscape.{name}")
+        raise AttributeError(f"module 'lrscape' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -33,8 +33,9 @@ from lrscape.data.sources import data_directory, prepared
 from lrscape.data.views import random_view
 from lrscape.environment import describe
 from lrscape.training import Config, initial_state
-from lrscape.training.devices import choose_devices, map_over_devices, replicate
+from lrscape.training.devices import choose_devices, replicate
 from lrscape.training.feed import make_feed
+from lrscape.training.mapping import map_over_devices
 from lrscape.training.step import make_step
 
 SIDE = 224
@@ -82,7 +83,9 @@ def updates(
     network = models.create(model, num_classes=dataset.num_classes)
     tx = transforms.scale_by_step(1e-6, 1000)  # values do not change speed
     state = replicate(initial_state(network, dataset, tx, 0), devices)
-    step = map_over_devices(make_step(network, tx, config, 1000), devices)
+    step = map_over_devices(
+        make_step(network, tx, config, 1000), devices, config.mapping
+    )
     feed = make_feed(dataset, "train", config.normalize, devices)
     order = np.random.default_rng(0).permutation(IMAGES)
 

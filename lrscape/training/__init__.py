@@ -1,8 +1,8 @@
 """A model, data and an Optax transformation become a stream of states.
 
-`fit` is the loop, under ``pmap``; an experiment walks through its states in plain
-sight: ``for state in fit(model, data, tx, config): probe(state)``. `fit_text` is the
-same on a text, the network's place in which goes from state to state.
+`fit` is the loop, under ``pmap`` or ``shard_map``; an experiment walks through its
+states in plain sight: ``for state in fit(model, data, tx, config): probe(state)``.
+`fit_text` is the same on a text, the network's place in which goes from state to state.
 """
 
 from lrscape.training.activations import (

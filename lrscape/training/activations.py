@@ -18,10 +18,10 @@ from lrscape.training.devices import (
     AXIS,
     choose_devices,
     device_count,
-    map_over_devices,
     replicate,
 )
 from lrscape.training.feed import make_feed
+from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import DROPOUT, TrainState
 from lrscape.training.step import batches_of, penultimate, synchronized
 from lrscape.transforms.lipschitz import activation_norms
@@ -110,7 +110,7 @@ def make_largest_activations(
             )
         return activation_norms(features, AXIS), None
 
-    mapped = map_over_devices(step, devices)
+    mapped = map_over_devices(step, devices, config.mapping)
 
     def measure(state: TrainState) -> dict[str, float]:
         of_state = replicate((state.variables, state.key), devices)

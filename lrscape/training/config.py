@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lrscape import checks
 from lrscape.data import (
     NORMALIZATIONS,
     Dataset,
@@ -18,6 +19,7 @@ from lrscape.data import (
 )
 from lrscape.data.augment import check_names
 from lrscape.errors import InputError, unknown_name
+from lrscape.training.mapping import MAPPINGS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class LoopConfig(abc.ABC):
         log_every: see there.
         num_devices: see there.
         scan_steps: see there.
+        mapping: see there.
     """
 
     epochs: int
@@ -39,6 +42,7 @@ class LoopConfig(abc.ABC):
     log_every: int | None = None
     num_devices: int | None = None
     scan_steps: int | None = None
+    mapping: str = "pmap"
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size"):
@@ -46,6 +50,7 @@ class LoopConfig(abc.ABC):
         for field in ("log_every", "num_devices", "scan_steps"):
             if (value := getattr(self, field)) is not None:
                 check_whole(field, value)
+        checks.one_of("mapping", self.mapping, MAPPINGS)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise InputError(f"seed={self.seed!r} must be a whole number")
         if not 0 <= self.seed < 2**32:
@@ -88,6 +93,9 @@ class Config(LoopConfig):
             convolution's weight gradient runs many times slower within a compiled loop,
             and 100 on an accelerator, which would wait for the host between updates.
             Of data that is streamed it is 1.
+        mapping: how a step runs on several devices: through ``'pmap'`` or through
+            ``'shard_map'``, the way that JAX develops further. States and measurements
+            are the same to the last bit.
 
     Raises:
         InputError: a value that cannot work, before anything is compiled.
@@ -131,7 +139,7 @@ class TextConfig(LoopConfig):
         window: tokens a piece, through which gradients flow back.
         offset: tokens of the training text that are passed over, so that every piece
             is another one: another order of the same data.
-        log_every: as of `Config`; likewise `num_devices`.
+        log_every: as of `Config`; likewise `num_devices` and `mapping`.
         scan_steps: updates in one compiled loop, at the most; None is 100, on CPU too,
             where a recurrent network runs in a loop at full speed.
 

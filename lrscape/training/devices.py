@@ -1,12 +1,12 @@
-"""The one mapped call site: state and data stay whole, only indices are split.
+"""What lies where on several devices: state and data whole, only indices are split.
 
-Of several processes each holds state and data whole on its own devices, and maps over
-its share of the batch; the mapped axis runs over the devices of all of them.
+Of several processes each holds state and data whole on its own devices, and takes its
+share of the batch; see `lrscape.training.mapping` for how a step runs on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
@@ -72,42 +72,6 @@ def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
     """
     mesh = Mesh(np.array(devices), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def map_over_devices(
-    step: Callable,
-    devices: Sequence[jax.Device],
-    *,
-    donate_argnums: tuple[int, ...] = (),
-) -> Callable:
-    """Compiles `step(state, dataset, indices)` for several devices.
-
-    State and dataset are seen whole by each device and keep their ordinary shape;
-    `indices`, of shape (local devices, examples a device), are split. What `step`
-    returns must be the same on every device: it has to average gradients, metrics and
-    batch statistics over the axis `AXIS` itself. Nothing checks that here; a device
-    that keeps its own value goes unnoticed, so the tests compare numbers of devices.
-    A step that does the same as an earlier one is not compiled again.
-    """
-
-    def map_step(step: Callable) -> Callable:
-        mapped = jax.pmap(
-            step,
-            axis_name=AXIS,
-            in_axes=(None, None, 0),
-            out_axes=(None, None),
-            # With several processes the axis runs over the devices of all.
-            devices=devices if jax.process_count() == 1 else None,
-            donate_argnums=donate_argnums,
-        )
-        if jax.process_count() > 1:
-            return mapped
-        # JAX keeps what pmap compiled until the process ends; a program of jit goes
-        # with its function. Of several processes only pmap joins what each one holds.
-        return jax.jit(mapped, donate_argnums=donate_argnums)
-
-    axis = AXIS, device_count(devices)
-    return reusing(step, map_step, axis, (tuple(devices), donate_argnums))
 
 
 def split(indices: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:

@@ -12,10 +12,10 @@ from lrscape.training.config import Config, pad_to_multiple
 from lrscape.training.devices import (
     choose_devices,
     device_count,
-    map_over_devices,
     replicate,
 )
 from lrscape.training.feed import Resident, Streamed, make_feed
+from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import TrainState
 from lrscape.training.step import batches_of, make_evaluation_step
 
@@ -66,7 +66,9 @@ def make_evaluate(
             f"top5=True says nothing of {data.num_classes} classes; leave it out"
         )
     devices = choose_devices(config.num_devices, config.batch_size)
-    step = map_over_devices(make_evaluation_step(model, top5=top5), devices)
+    step = map_over_devices(
+        make_evaluation_step(model, top5=top5), devices, config.mapping
+    )
     batch_size = pad_to_multiple(batch_size, device_count(devices))
     feeds: dict[str, Resident | Streamed] = {}
 

@@ -19,11 +19,11 @@ from lrscape.training.config import Config
 from lrscape.training.devices import (
     choose_devices,
     device_count,
-    map_over_devices,
     replicate,
     split_many,
 )
 from lrscape.training.feed import epoch_order, make_feed
+from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import VIEW, TrainState, initial_state
 from lrscape.training.step import State, make_loop, make_step, synchronized
 
@@ -168,6 +168,7 @@ def pass_through(
     mapped = map_over_devices(
         step if length == 1 else make_loop(step),
         devices,
+        config.mapping,
         donate_argnums=(0,) if donate else (),
     )
     placed, key = replicate(state, devices), state.key
@@ -222,7 +223,7 @@ def advance(
 
     Args:
         mapped: ``(state, dataset, batch) -> (state, metrics)``, see
-            `lrscape.training.devices.map_over_devices`.
+            `lrscape.training.mapping.map_over_devices`.
         state: placed on the devices.
         dataset: likewise.
         batch_of: the updates of a call -> what it takes for its batch.

@@ -19,7 +19,6 @@ from lrscape.training.devices import (
     AXIS,
     choose_devices,
     device_count,
-    map_over_devices,
     replicate,
     split_many,
 )
@@ -29,6 +28,7 @@ from lrscape.training.fit import (
     check_yield_every,
     stretches_of,
 )
+from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import TextState, initial_state
 from lrscape.training.step import descend, dropout_key, make_loop, penultimate
 
@@ -166,6 +166,7 @@ def fit_text(
     mapped = map_over_devices(
         _with_own_streams(make_loop(make_text_step(model, tx, config, len(starts)))),
         devices,
+        config.mapping,
         donate_argnums=(0,) if donate else (),
     )
     placed = replicate(state, devices)
@@ -349,7 +350,7 @@ def make_evaluate_text(
         _, sums = lax.scan(piece, model.initial_carry(starts.shape[1]), starts)
         return lax.psum(sums, AXIS), None
 
-    mapped = map_over_devices(measure, devices)
+    mapped = map_over_devices(measure, devices, config.mapping)
     datasets: dict[str, DeviceText] = {}
 
     def evaluate(state: Any, part: str = "test") -> dict[str, float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,6 +23,8 @@ import numpy as np
 # The least recently used one goes beyond it. A network takes one to train and one to
 # evaluate; a program of ResNet-20 holds some tens of megabytes.
 MAX_PROGRAMS = 8
+# Larger arrays on a device are told apart by which they are, not by their values.
+_COMPARED_BYTES = 2**16
 
 
 def reusing(
@@ -72,9 +74,8 @@ def _program_of(step, map_step, axis, key, args) -> Callable[..., Any]:
     trace = jax.make_jaxpr(lambda *one: step(*one), axis_env=[axis], return_shape=True)
     jaxpr, shapes = trace(*whole, batch)
     structure = jax.tree.structure(shapes)
-    constants = tuple(map(_identity_of, jaxpr.consts))
     text = hashlib.sha256(str(jaxpr).encode()).digest()
-    key = (*key, structure, text, constants)
+    key = (*key, structure, text, tuple(_unwritten(jaxpr)))
     with _lock:
         if key not in _kept:
             # Of the trace alone: model, data and transformation are not kept alive.
@@ -101,9 +102,31 @@ def _described(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, weak_type=weak_type)
 
 
+# A rule of differentiation says nothing of a program that is not differentiated.
+_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_lin")
+
+
+def _unwritten(value: Any) -> Iterator[Any]:
+    """What the text of a trace does not tell: constants, arrays and functions in it."""
+    yield from map(_identity_of, getattr(value, "consts", ()))
+    for equation in getattr(getattr(value, "jaxpr", value), "eqns", ()):
+        named = equation.primitive.name in _RULES
+        for parameter in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
+            if hasattr(getattr(parameter, "jaxpr", parameter), "eqns"):
+                yield from _unwritten(parameter)
+            elif isinstance(parameter, np.ndarray | jax.Array):
+                yield _identity_of(parameter)
+            elif callable(parameter) and not named:
+                yield id(parameter)  # such as a callback; a kept program keeps it
+
+
 def _identity_of(constant: Any) -> Any:
     """Tells constants apart; a kept program keeps its own alive."""
-    if isinstance(constant, jax.Array):  # immutable, and maybe on a device
+    if isinstance(constant, jax.Array) and constant.nbytes > _COMPARED_BYTES:
         return id(constant)
+    if jax.dtypes.issubdtype(constant.dtype, jax.dtypes.prng_key):
+        constant = jax.random.key_data(constant)
     array = np.asarray(constant)
     return array.shape, array.dtype.str, array.tobytes()
