@@ -102,6 +102,8 @@ from lrscape.landscape.surface import evaluate as evaluate
 from lrscape.landscape.surface import measure as measure
 from lrscape.landscape.text_objective import TextObjective as TextObjective
 from lrscape.landscape.text_objective import text_objective as text_objective
+from lrscape.landscape.torch_objective import TorchObjective as TorchObjective
+from lrscape.landscape.torch_objective import from_torch as from_torch
 from lrscape.landscape.tracking import CurvatureTrack as CurvatureTrack
 from lrscape.landscape.trajectory import PCAPlane as PCAPlane
 from lrscape.landscape.trajectory import pca_plane as pca_plane

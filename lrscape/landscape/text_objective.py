@@ -89,7 +89,7 @@ class TextObjective(SampleObjective):
 jax.tree_util.register_dataclass(
     TextObjective,
     data_fields=["whole", "tail"],
-    meta_fields=["counts", "loss_fn", "model", "l2", "error"],
+    meta_fields=["counts", "model", "l2", "error"],
 )
 
 
@@ -146,9 +146,13 @@ def text_objective(
     inputs, targets = _pair(windows)
     whole, tail, counts = as_batches((inputs, targets), batch_size)
     return TextObjective(
-        whole=whole, tail=tail, counts=counts, loss_fn=_no_loss_fn, model=model,
-        l2=float(l2), error=bool(error),
-    )  # fmt: skip
+        whole=whole,
+        tail=tail,
+        counts=counts,
+        model=model,
+        l2=float(l2),
+        error=bool(error),
+    )
 
 
 def _pair(windows: Any) -> tuple[Any, Any]:
@@ -168,7 +172,3 @@ def _pair(windows: Any) -> tuple[Any, Any]:
             "(n, time); lrscape.data.token_windows cuts them"
         )
     return inputs, targets
-
-
-def _no_loss_fn(point: Any, batch: Any) -> Any:
-    raise NotImplementedError("a TextObjective's loss is its batch_loss")
