@@ -40,6 +40,9 @@ from lrscape.landscape.distance import (
     functional_distance_estimate as functional_distance_estimate,
 )
 from lrscape.landscape.distance import parameter_distance as parameter_distance
+from lrscape.landscape.equinox_objective import (
+    equinox_objective as equinox_objective,
+)
 from lrscape.landscape.flatness import Curves as Curves
 from lrscape.landscape.flatness import average_slope as average_slope
 from lrscape.landscape.flatness import perturbation_losses as perturbation_losses
@@ -59,11 +62,13 @@ from lrscape.landscape.mask import batch_norm_only as batch_norm_only
 from lrscape.landscape.mask import batch_norm_scales as batch_norm_scales
 from lrscape.landscape.mask import first_layer as first_layer
 from lrscape.landscape.mask import layer_only as layer_only
+from lrscape.landscape.model_objective import ModelObjective as ModelObjective
 from lrscape.landscape.moments import Estimated as Estimated
 from lrscape.landscape.moments import Moments as Moments
 from lrscape.landscape.moments import frobenius_norm as frobenius_norm
 from lrscape.landscape.moments import spectral_moments as spectral_moments
 from lrscape.landscape.moments import trace as trace
+from lrscape.landscape.nnx_objective import nnx_objective as nnx_objective
 from lrscape.landscape.noise import gradient_variance as gradient_variance
 from lrscape.landscape.objective import Objective as Objective
 from lrscape.landscape.objective import mean_objective as mean_objective
@@ -102,6 +107,8 @@ from lrscape.landscape.surface import evaluate as evaluate
 from lrscape.landscape.surface import measure as measure
 from lrscape.landscape.text_objective import TextObjective as TextObjective
 from lrscape.landscape.text_objective import text_objective as text_objective
+from lrscape.landscape.torch_objective import TorchObjective as TorchObjective
+from lrscape.landscape.torch_objective import from_torch as from_torch
 from lrscape.landscape.tracking import CurvatureTrack as CurvatureTrack
 from lrscape.landscape.trajectory import PCAPlane as PCAPlane
 from lrscape.landscape.trajectory import pca_plane as pca_plane

@@ -22,7 +22,14 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lrscape.errors import InputError
 from lrscape.landscape.loops import loops_slowly
-from lrscape.landscape.objective import SampleObjective, as_objective, filled_in
+from lrscape.landscape.objective import (
+    SampleObjective,
+    as_objective,
+    check_traceable,
+    filled_in,
+    is_traceable,
+    member,
+)
 from lrscape.landscape.programs import jit_objectives
 from lrscape.landscape.tree import is_concrete, wide_dtype
 
@@ -52,8 +59,10 @@ def batch_losses(objective: Any, point: Any) -> Any:
     objective = as_objective(objective)
     if is_compilable(objective):
         return _compiled_losses(objective, point)
+    _check_concrete(objective, point)
     objective = filled_in(objective, point)
-    loss = jitted_batch_loss(objective) if is_concrete(point) else _loss_of(objective)
+    compile_it = is_concrete(point) and is_traceable(objective)
+    loss = jitted_batch_loss(objective) if compile_it else _loss_of(objective)
     losses = []
     for i in range(objective.num_batches):
         with _named(i, objective.num_batches):
@@ -111,6 +120,9 @@ def accumulate(
         -3.0
     """
     objective = as_objective(objective)
+    if not is_traceable(objective):
+        _check_concrete(objective, (point, args))
+        return _one_plain_call_each(function, objective, point, args)
     if not is_compilable(objective):
         return _one_call_each(function, objective, point, args)
     if not is_concrete((objective, point, args)):
@@ -144,6 +156,9 @@ def gradient(objective: Any, point: Any, **options: Any) -> Any:
 
 def batch_gradient(objective: Any, point: Any, batch: Any) -> Any:
     """The gradient of one batch's mean loss."""
+    if (own := member(objective, "batch_gradient")) is not None:
+        return own(point, batch)
+    check_traceable(objective, "gradient")
     return jax.grad(lambda p: scalar_loss(objective.batch_loss(p, batch)))(point)
 
 
@@ -172,6 +187,15 @@ def checked_loss(loss: Any) -> Any:
                 f"a dict of scalars; {name!r} {what}"
             )
     return jax.tree.map(jnp.asarray, loss)
+
+
+def _check_concrete(objective: Any, values: Any) -> None:
+    if not is_traceable(objective) and not is_concrete(values):
+        raise InputError(
+            f"objective={type(objective).__name__} is computed outside JAX and cannot "
+            "be traced by jit, grad or vmap; call it with arrays, and take gradients "
+            "and products by lrscape.landscape.gradient, hvp and ggnvp"
+        )
 
 
 def _loss_of(objective: Any) -> Callable[[Any, Any], Any]:
@@ -279,6 +303,9 @@ def _add_tree(carry: tuple[Any, Any], weight: Any, value: Any) -> tuple[Any, Any
     )
 
 
+_add_tree_jitted = jax.jit(_add_tree, donate_argnums=0)
+
+
 def _zeros(shapes: Any) -> tuple[Any, Any]:
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return zeros, jax.tree.map(jnp.zeros_like, zeros)
@@ -340,6 +367,20 @@ def _one_call_each(function, objective, point, args):
                 value_of = functools.partial(function, objective)
                 carry = _zeros(jax.eval_shape(value_of, point, batch, *args))
             carry = add(carry, np.float64(weights[i]), batch)
+    return _total(carry)
+
+
+def _one_plain_call_each(function, objective, point, args):
+    """Nothing compiled: of objectives that are computed outside JAX."""
+    count, weights = objective.num_batches, objective.weights
+    objective = filled_in(objective, point)
+    carry: Any = None
+    for i in range(count):
+        with _named(i, count):
+            value = function(objective, point, objective.batch(i), *args)
+            value = jax.tree.map(jnp.asarray, value)
+            carry = _zeros(value) if carry is None else carry
+            carry = _add_tree_jitted(carry, np.float64(weights[i]), value)
     return _total(carry)
 
 

@@ -205,8 +205,8 @@ jax.tree_util.register_dataclass(
     FlaxObjective,
     data_fields=["whole", "tail", "batch_stats", "calibration"],
     meta_fields=[
-        "counts", "loss_fn", "model", "norm", "loss", "l2", "error", "momenta",
-        "num_outputs", "leaves",
+        "counts", "model", "norm", "loss", "l2", "error", "momenta", "num_outputs",
+        "leaves",
     ],
 )  # fmt: skip
 
@@ -338,7 +338,6 @@ def flax_objective(
         whole=whole,
         tail=tail,
         counts=counts,
-        loss_fn=_no_loss_fn,
         batch_stats=batch_stats,
         model=_hashable(model),
         norm=norm,
@@ -474,10 +473,6 @@ def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
 def _no_loss(outputs: jax.Array, labels: jax.Array) -> jax.Array:
     del labels
     return jnp.zeros(len(outputs), outputs.dtype)
-
-
-def _no_loss_fn(point: Any, batch: Any) -> Any:
-    raise NotImplementedError("a FlaxObjective's loss is its batch_loss")
 
 
 class _ByIdentity:

@@ -12,7 +12,7 @@ from jax import lax
 
 from lrscape.errors import InputError
 from lrscape.landscape.flatness import Curves, check_scales, curves_of
-from lrscape.landscape.objective import SampleObjective, as_batches
+from lrscape.landscape.objective import SampleObjective, as_batches, member
 from lrscape.landscape.surface import measure
 from lrscape.landscape.tree import check_count
 
@@ -48,7 +48,7 @@ class InputObjective(SampleObjective):
 jax.tree_util.register_dataclass(
     InputObjective,
     data_fields=["whole", "tail", "base"],
-    meta_fields=["counts", "loss_fn"],
+    meta_fields=["counts"],
 )
 
 
@@ -101,7 +101,7 @@ def input_losses(
     surfaces = []
     for one in moves:
         whole, tail, counts = as_batches((inputs, labels, one), objective.counts[1])
-        moved = InputObjective(whole, tail, counts, objective.loss_fn, objective)
+        moved = InputObjective(whole, tail, counts, objective)
         way = _Way(jnp.zeros([], inputs.dtype), point)
         surfaces.append(measure(moved, way, scales, chunk_size=1))
     return curves_of(scales, surfaces)
@@ -312,7 +312,7 @@ def _patches(images, kernel, strides, padding):
 
 def _examples(objective: Any) -> tuple[jax.Array, jax.Array]:
     """All inputs and labels of an objective, in order."""
-    whole = getattr(objective, "whole", None)
+    whole = member(objective, "whole")
     if not (isinstance(whole, tuple | list) and len(tuple(whole)) == 2):
         raise InputError(
             "objective must hold (inputs, labels): make it by flax_objective, or by "

@@ -14,18 +14,61 @@ from lrscape.landscape.tree import own
 
 
 class Objective:
-    """A mean of a loss over a fixed sample, held as batches.
+    r"""A mean of a loss over a fixed sample, held as batches: what every probe takes.
 
-    Every probe takes an objective and a point and nothing else. A bare function
-    ``point -> loss`` will do wherever an objective is asked for; so does an object of
-    one's own with this class's methods, which need not derive from it.
+    A bare function ``point -> loss`` will do wherever an objective is asked for; so
+    does an object of one's own with this class's members, which need not derive from
+    it.
+
+    Required members: `num_batches`, `weights`, `batch` and `batch_loss`.
+
+    Optional members are None, or absent, where an objective does not have them. A probe
+    that needs one says so in its error.
 
     Attributes:
         num_batches: how many batches the sample is held as.
         weights: (num_batches,), each batch's share of the examples; they sum to 1.
         settings: what the numbers depend on besides point and examples, as JSON holds
             it; it is kept beside every result.
+        is_traceable: whether `batch_loss` is made of JAX operations, so that it can be
+            compiled and differentiated. One that is not is called with arrays whose
+            values are known, a batch at a time; its gradients and products come from
+            `batch_gradient` and `batch_product`, and probes that need neither work
+            without them.
+        at: ``at(point) -> objective``, with whatever has to be known about a point
+            filled in once rather than for every batch, such as batch statistics that
+            are estimated anew at each point.
+        along: ``along(point, direction) -> (objective, point, direction)``, whose slope
+            is that of the loss on a line, where `at` fills in what moves with the
+            point.
+        outputs: ``outputs(point, batch) -> outputs``, (n, outputs), which the
+            Gauss-Newton matrix is made of, together with
+        output_loss: ``output_loss(outputs, batch) -> scalar``, the mean loss of outputs
+            over one batch, without the penalty.
+        example_losses: ``example_losses(point, batch) -> (n,)``, the loss of each
+            example within its batch, without the penalty. Without it a batch is taken
+            apart and `batch_loss` called for each example.
+        penalty: ``penalty(point) -> scalar``, a term of the loss that is the same for
+            every batch, such as an L2 term; `batch_loss` includes it.
+        batch_gradient: ``batch_gradient(point, batch) -> tree``, the gradient of
+            `batch_loss`, where an objective computes it better than JAX does.
+        batch_product: ``batch_product(kind, point, batch, vector) -> tree``, a batch's
+            share of the product of a curvature matrix and a vector; ``NotImplemented``
+            for a kind that it leaves to JAX. An objective of a large vocabulary can
+            make its Gauss-Newton product in chunks here.
+        with_float64_model: ``with_float64_model() -> objective`` whose computation is
+            in double precision; see `lrscape.landscape.in_double`.
     """
+
+    is_traceable: bool = True
+    along: Any = None
+    outputs: Any = None
+    output_loss: Any = None
+    example_losses: Any = None
+    penalty: Any = None
+    batch_gradient: Any = None
+    batch_product: Any = None
+    with_float64_model: Any = None
 
     @property
     def num_batches(self) -> int:
@@ -51,11 +94,7 @@ class Objective:
         raise NotImplementedError
 
     def at(self, point: Any) -> Objective:
-        """The objective with whatever has to be known about a point filled in.
-
-        Statistics that are estimated anew at each point are estimated here, once,
-        rather than for each batch.
-        """
+        """The objective with whatever has to be known about a point filled in."""
         return self
 
     def __call__(self, point: Any) -> Any:
@@ -65,24 +104,42 @@ class Objective:
         return mean_loss(self, point)
 
 
+def member(objective: Any, name: str) -> Any:
+    """An optional member of an objective; None where it has none."""
+    return getattr(objective, name, None)
+
+
+def is_traceable(objective: Any) -> bool:
+    """Whether an objective can be compiled and differentiated by JAX."""
+    return bool(getattr(objective, "is_traceable", True))
+
+
+def check_traceable(objective: Any, what: str) -> None:
+    """Raises InputError where JAX cannot compute `what` of an objective."""
+    if not is_traceable(objective):
+        raise InputError(
+            f"objective={type(objective).__name__} is computed outside JAX and has no "
+            f"{what} of its own; give it the members batch_gradient and batch_product, "
+            "or choose a probe that needs losses alone"
+        )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SampleObjective(Objective):
-    """An objective whose whole sample is on the device; made by `mean_objective`.
+    """An objective whose whole sample is on the device; its loss is a subclass's.
 
-    A pytree: the examples are its leaves, so that a compiled probe takes them as an
-    argument and serves every sample of the same shapes.
+    A subclass registers itself as a pytree whose data are the examples, so that a
+    compiled probe takes them as an argument and serves every sample of the same shapes.
 
     Attributes:
         whole: the full batches, each leaf (batches, batch_size, ...); None without.
         tail: what is left for a smaller last batch, (rest, ...); None without.
         counts: how many full batches, examples in each, examples in the tail.
-        loss_fn: ``(point, batch) -> mean loss``.
     """
 
     whole: Any
     tail: Any
     counts: tuple[int, int, int]
-    loss_fn: Callable[[Any, Any], Any]
 
     @property
     def num_batches(self) -> int:
@@ -106,9 +163,7 @@ class SampleObjective(Objective):
     def settings(self) -> dict[str, Any]:
         """What the numbers depend on, as JSON holds it."""
         return {
-            "objective": getattr(
-                self.loss_fn, "__qualname__", type(self.loss_fn).__name__
-            ),
+            "objective": type(self).__name__,
             "num_examples": self.num_examples,
             "batch_size": self.counts[1],
         }
@@ -122,13 +177,30 @@ class SampleObjective(Objective):
                 return self.tail
         return jax.tree.map(lambda leaf: leaf[i], self.whole)
 
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MeanObjective(SampleObjective):
+    """The mean of a loss function over a sample; made by `mean_objective`.
+
+    Attributes:
+        loss_fn: ``(point, batch) -> mean loss``.
+    """
+
+    loss_fn: Callable[[Any, Any], Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on, as JSON holds it."""
+        name = getattr(self.loss_fn, "__qualname__", type(self.loss_fn).__name__)
+        return {**super().settings, "objective": name}
+
     def batch_loss(self, point: Any, batch: Any) -> Any:
         """The mean loss over one batch."""
         return self.loss_fn(point, batch)
 
 
 jax.tree_util.register_dataclass(
-    SampleObjective, data_fields=["whole", "tail"], meta_fields=["counts", "loss_fn"]
+    MeanObjective, data_fields=["whole", "tail"], meta_fields=["counts", "loss_fn"]
 )
 
 
@@ -169,7 +241,7 @@ jax.tree_util.register_dataclass(
 
 def mean_objective(
     loss_fn: Callable[[Any, Any], Any], data: Any, *, batch_size: int
-) -> SampleObjective:
+) -> MeanObjective:
     r"""Makes an objective of a loss and a sample.
 
     .. math::
@@ -207,7 +279,7 @@ def mean_objective(
     if not callable(loss_fn):
         raise InputError(f"loss_fn={loss_fn!r} must be a function of (point, batch)")
     whole, tail, counts = as_batches(data, batch_size)
-    return SampleObjective(whole, tail, counts, loss_fn)
+    return MeanObjective(whole, tail, counts, loss_fn)
 
 
 def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, int]]:
@@ -272,10 +344,11 @@ def as_objective(objective: Any) -> Any:
 
 def settings_of(objective: Any) -> dict[str, Any]:
     """An objective's settings, or the little that can be said of a foreign one."""
-    found = getattr(objective, "settings", None)
+    found = member(objective, "settings")
     return dict(found) if found is not None else {"objective": type(objective).__name__}
 
 
 def filled_in(objective: Any, point: Any) -> Any:
     """The objective at a point; a foreign one may have nothing to fill in."""
-    return objective.at(point) if hasattr(objective, "at") else objective
+    at = member(objective, "at")
+    return objective if at is None else at(point)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrscape.errors import InputError
+from lrscape.landscape.objective import member
 
 
 def in_double(value: Any) -> Any:
@@ -41,8 +42,8 @@ def in_double(value: Any) -> Any:
             "double precision is not enabled: compute within "
             "`with jax.enable_x64(True):`, or set JAX_ENABLE_X64=1"
         )
-    if hasattr(value, "with_float64_model"):
-        value = value.with_float64_model()
+    if (in_float64 := member(value, "with_float64_model")) is not None:
+        value = in_float64()
 
     def double(leaf: Any) -> Any:
         if not hasattr(leaf, "dtype") and not isinstance(leaf, float | int | bool):

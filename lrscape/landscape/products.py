@@ -5,6 +5,7 @@ None of them is ever formed: each is a function of a vector, added up batch by b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,12 @@ from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import accumulate, batch_gradient, scalar_loss
 from lrscape.landscape.mask import Mask, apply_mask, as_mask
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.objective import (
+    as_objective,
+    check_traceable,
+    is_traceable,
+    member,
+)
 
 
 def hvp(objective: Any, point: Any, vector: Any, *, mask: Mask = None) -> Any:
@@ -169,14 +175,29 @@ def residual_product(objective: Any, point: Any, vector: Any, *, mask: Mask = No
 # Each batch's share.
 
 
-def _batch_hvp(objective, point, batch, vector):
+def _own_or(kind: str, default: Callable[..., Any]) -> Callable[..., Any]:
+    """A batch's share of a product: the objective's own way, or JAX's."""
+
+    @functools.wraps(default)
+    def share(objective, point, batch, vector):
+        if (own := member(objective, "batch_product")) is not None:
+            product = own(kind, point, batch, vector)
+            if product is not NotImplemented:
+                return product
+        check_traceable(objective, f"product of kind {kind!r}")
+        return default(objective, point, batch, vector)
+
+    return share
+
+
+def _hessian_share(objective, point, batch, vector):
     def slope(p):
         return batch_gradient(objective, p, batch)
 
     return jax.jvp(slope, (point,), (vector,))[1]
 
 
-def _batch_ggnvp(objective, point, batch, vector):
+def _ggn_share(objective, point, batch, vector):
     def outputs_of(p):
         return objective.outputs(p, batch)
 
@@ -186,14 +207,13 @@ def _batch_ggnvp(objective, point, batch, vector):
     outputs, pull = jax.vjp(outputs_of, point)
     moved = jax.jvp(outputs_of, (point,), (vector,))[1]
     (product,) = pull(jax.jvp(slope, (outputs,), (moved,))[1])
-    penalty = getattr(objective, "penalty", None)
-    if penalty is None:
+    if (penalty := member(objective, "penalty")) is None:
         return product
     added = jax.jvp(jax.grad(penalty), (point,), (vector,))[1]
     return jax.tree.map(jnp.add, product, added)
 
 
-def _batch_second_moment(objective, point, batch, vector):
+def _second_moment_share(objective, point, batch, vector):
     losses, pull = jax.vjp(lambda p: _example_losses(objective, p, batch), point)
     along = jax.jvp(lambda p: _example_losses(objective, p, batch), (point,), (vector,))
     (product,) = pull(along[1] / jnp.asarray(len(losses), losses.dtype))
@@ -201,10 +221,12 @@ def _batch_second_moment(objective, point, batch, vector):
 
 
 def _batch_mean_gradient(objective, point, batch):
+    if not is_traceable(objective):
+        return batch_gradient(objective, point, batch)
     return jax.grad(lambda p: jnp.mean(_example_losses(objective, p, batch)))(point)
 
 
-def _batch_residual(objective, point, batch, vector):
+def _residual_share(objective, point, batch, vector):
     def ratio(p):
         losses = _example_losses(objective, p, batch)
         # p_n / p_n, of which the numerator alone is differentiated.
@@ -215,14 +237,20 @@ def _batch_residual(objective, point, batch, vector):
 
 def _example_losses(objective, point, batch):
     """The loss of each example of a batch, (n,)."""
-    if hasattr(objective, "example_losses"):
-        return objective.example_losses(point, batch)
+    if (losses_of := member(objective, "example_losses")) is not None:
+        return losses_of(point, batch)
 
     def one(example):
         alone = jax.tree.map(lambda leaf: leaf[None], example)
         return scalar_loss(objective.batch_loss(point, alone))
 
     return jax.vmap(one)(batch)
+
+
+_batch_hvp = _own_or("hessian", _hessian_share)
+_batch_ggnvp = _own_or("ggn", _ggn_share)
+_batch_second_moment = _own_or("second_moment", _second_moment_share)
+_batch_residual = _own_or("residual", _residual_share)
 
 
 # Checks.
@@ -242,7 +270,8 @@ def _product(function, objective, point, vector, mask):
 
 def _with_outputs(objective: Any) -> Any:
     objective = as_objective(objective)
-    if not (hasattr(objective, "outputs") and hasattr(objective, "output_loss")):
+    needed = ("outputs", "output_loss")
+    if any(member(objective, name) is None for name in needed):
         raise InputError(
             "objective has no outputs, which the Gauss-Newton matrix is made of: pass "
             "one made by flax_objective, or an object with outputs(point, batch) and "

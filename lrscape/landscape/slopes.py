@@ -14,12 +14,14 @@ import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import is_compilable, scalar_loss
+from lrscape.landscape.accumulate import batch_gradient, is_compilable, scalar_loss
 from lrscape.landscape.objective import (
     Objective,
     SampleObjective,
     as_objective,
     filled_in,
+    is_traceable,
+    member,
     settings_of,
 )
 from lrscape.landscape.subspace import Subspace, check_not_zero, ray
@@ -114,7 +116,7 @@ def slope_objective(objective: Any) -> Objective:
     else:  # a single batch
         whole = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], objective.batch(0))
         tail, counts = None, (1, 1, 0)
-    return SlopeObjective(whole, tail, counts, _loss_and_slope, objective)
+    return SlopeObjective(whole, tail, counts, objective)
 
 
 def profile_of(
@@ -200,8 +202,8 @@ class SlopeObjective(SampleObjective):
         inner = self.inner
         if isinstance(inner, SampleObjective):
             inner = _with_sample(inner, self.whole, self.tail)
-        if hasattr(inner, "along"):
-            inner, at, direction = inner.along(*point)
+        if (along := member(inner, "along")) is not None:
+            inner, at, direction = along(*point)
         else:
             inner, (at, direction) = filled_in(inner, point[0]), point
         if isinstance(inner, SampleObjective):
@@ -217,7 +219,7 @@ class SlopeObjective(SampleObjective):
 jax.tree_util.register_dataclass(
     SlopeObjective,
     data_fields=["whole", "tail", "inner", "filled"],
-    meta_fields=["counts", "loss_fn"],
+    meta_fields=["counts"],
 )
 
 
@@ -226,6 +228,7 @@ class _ForeignSlopes(Objective):
 
     def __init__(self, inner: Any):
         self._inner = inner
+        self.is_traceable = is_traceable(inner)
 
     @property
     def num_batches(self) -> int:
@@ -260,5 +263,8 @@ def _loss_and_slope(filled: Any, batch: Any) -> dict[str, jax.Array]:
     def loss(p):
         return scalar_loss(objective.batch_loss(p, batch))
 
+    if not is_traceable(objective):
+        slope = tree.dot(batch_gradient(objective, point, batch), direction)
+        return {"loss": loss(point), "slope": slope}
     value, slope = jax.jvp(loss, (point,), (direction,))
     return {"loss": value, "slope": slope}

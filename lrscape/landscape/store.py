@@ -20,7 +20,8 @@ import numpy as np
 
 from lrscape import checks, file_lock
 from lrscape.errors import InputError
-from lrscape.landscape.objective import settings_of
+from lrscape.landscape.accumulate import batch_losses
+from lrscape.landscape.objective import is_traceable, settings_of
 from lrscape.landscape.tree import leaf_names
 from lrscape.reading import MIB, parse_json
 
@@ -215,7 +216,11 @@ def identity_of(
         coordinates: of all points.
         one: of a single point.
     """
-    if jax.tree_util.all_leaves([objective]):
+    if not is_traceable(objective):
+        sample: list[Any] = [
+            np.asarray(objective.weights)
+        ]  # its losses stand for its examples
+    elif jax.tree_util.all_leaves([objective]):
         batches = [objective.batch(i) for i in range(objective.num_batches)]
         sample = [np.asarray(objective.weights), batches]
     else:
@@ -224,7 +229,11 @@ def identity_of(
     point = jax.eval_shape(subspace, one)
     if jax.tree_util.all_leaves([subspace]):
         subspace = arrays  # of a function, what it does and has closed over
-    loss, constants = _program(objective.batch_loss, point, objective.batch(0))
+    constants: list[Any] = []
+    if is_traceable(objective):
+        loss, constants = _program(objective.batch_loss, point, objective.batch(0))
+    else:  # there is no program to read, but what it gives at a point
+        loss = _values(objective, jax.tree.map(np.asarray, subspace(one)))
     settings = json.dumps(settings_of(objective), sort_keys=True, default=str)
     return {
         "coordinates": _hash(coordinates),
@@ -233,6 +242,12 @@ def identity_of(
         "sample": _hash([sample, constants]),
         "objective": _hash([], settings, loss),
     }
+
+
+def _values(objective: Any, point: Any) -> str:
+    """The losses of all batches at a point, to the last digit."""
+    losses = batch_losses(objective, point)
+    return repr(jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), losses))
 
 
 def _program(function: Any, *arguments: Any) -> tuple[str, list[Any]]:

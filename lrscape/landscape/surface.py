@@ -19,7 +19,7 @@ from lrscape.landscape.accumulate import (
     checked_loss,
     is_compilable,
 )
-from lrscape.landscape.objective import as_objective, settings_of
+from lrscape.landscape.objective import as_objective, is_traceable, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.programs import once_a_shape
 from lrscape.landscape.store import Store, identity_of
@@ -293,7 +293,11 @@ def _num_coordinates(subspace: Any, array: np.ndarray) -> int:
 
 def _loss_names(objective: Any, subspace: Any, one: Any) -> tuple[list[str], bool]:
     """The names of a loss, and whether it is a dict; before anything is compiled."""
-    if is_compilable(objective) and not jax.tree_util.all_leaves([subspace]):
+    if not is_traceable(objective):
+        point = jax.tree.map(jnp.asarray, subspace(one))
+        found = checked_loss(objective.batch_loss(point, objective.batch(0)))
+        names = _names(found)
+    elif is_compilable(objective) and not jax.tree_util.all_leaves([subspace]):
         names = _traced_names(objective, subspace, one)
     else:
         names = _names(

@@ -94,7 +94,7 @@ class TextObjective(SampleObjective):
 jax.tree_util.register_dataclass(
     TextObjective,
     data_fields=["whole", "tail"],
-    meta_fields=["counts", "loss_fn", "model", "l2", "error", "leaves"],
+    meta_fields=["counts", "model", "l2", "error", "leaves"],
 )
 
 
@@ -160,9 +160,14 @@ def text_objective(
         params, axes, model_axes, needed_by="the L2 term" if l2 else None
     )
     return TextObjective(
-        whole=whole, tail=tail, counts=counts, loss_fn=_no_loss_fn, model=model,
-        l2=float(l2), error=bool(error), leaves=leaves,
-    )  # fmt: skip
+        whole=whole,
+        tail=tail,
+        counts=counts,
+        model=model,
+        l2=float(l2),
+        error=bool(error),
+        leaves=leaves,
+    )
 
 
 def _pair(windows: Any) -> tuple[Any, Any]:
@@ -182,7 +187,3 @@ def _pair(windows: Any) -> tuple[Any, Any]:
             "(n, time); lrscape.data.token_windows cuts them"
         )
     return inputs, targets
-
-
-def _no_loss_fn(point: Any, batch: Any) -> Any:
-    raise NotImplementedError("a TextObjective's loss is its batch_loss")

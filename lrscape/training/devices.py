@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lrscape.errors import InputError
-from lrscape.training.programs import reusing
 
 AXIS = "batch"
 
