@@ -89,7 +89,13 @@ class RedrawnLoss:
 
     def _mean(self, function: Any, params: Any, key: jax.Array, *args: Any) -> Any:
         values = [function(self, params, *b, *args) for b in self._batches(key)]
-        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *values)
+
+        def mean(*leaves: jax.Array) -> jax.Array:
+            # In double precision: a sum over hundreds of batches loses digits.
+            total = sum(np.asarray(leaf, np.float64) for leaf in leaves)
+            return jnp.asarray(total / len(leaves), leaves[0].dtype)
+
+        return jax.tree.map(mean, *values)
 
     def _batches(self, key: jax.Array):
         order = jax.random.permutation(jax.random.fold_in(key, 0), self.num_examples)

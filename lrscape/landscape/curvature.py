@@ -14,12 +14,12 @@ from lrscape.errors import InputError, unknown_name
 from lrscape.landscape import tree
 from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
 from lrscape.landscape.mask import Mask
+from lrscape.landscape.missed import CHANCE, chance_missed
 from lrscape.landscape.operator import Operator
+from lrscape.landscape.rounds import largest_pairs
 from lrscape.landscape.tree import check_count
 
 ENDS = ("largest", "smallest")
-# Eigenvalues below this share of the largest by magnitude are found no more exactly.
-FLOOR = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class SpectralNorm:
         value: the spectral norm.
         eigenvalue: the dominant eigenvalue, with its sign.
         eigenvector: a tree like the point, of norm 1.
-        residual: the norm of ``H v - eigenvalue v``.
+        residual: the norm of ``H v - eigenvalue v``, as the iteration knows it.
         products: how many products it took.
         converged: whether the stopping rule was met before they ran out.
     """
@@ -61,11 +61,12 @@ def spectral_norm(
     kind: str = "hessian",
     reuse: bool | None = None,
 ) -> SpectralNorm:
-    r"""The spectral norm of a curvature matrix, by power iteration.
+    r"""The spectral norm of a curvature matrix, by Lanczos' iteration.
 
-    Stops when the norm of the product, which never falls, grows by less than
-    `tolerance` of itself: that is no bound of the error, which the residual gives.
-    Where two eigenvalues differ in their sign alone, neither is found but a mixture.
+    Stops when the residual of the dominant eigenpair is below `tolerance` of its
+    eigenvalue, and it is unlikely that an eigenvalue larger by more than `tolerance`
+    was missed: one in a thousand at most, over the random start. A given start is no
+    random one; of it, the residual alone is known.
 
     Args:
         objective: an objective, or a function of a point.
@@ -73,8 +74,8 @@ def spectral_norm(
         key: a PRNG key, for a random start.
         start: a tree like the point to start from instead: during training, the last
             eigenvector.
-        tolerance: the relative growth at which it stops.
-        max_products: at most so many products.
+        tolerance: of the residual and of the eigenvalue, relative to the eigenvalue.
+        max_products: at most so many products; as many vectors are kept.
         mask: restricts the matrix to a block.
         kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
         reuse: see `lrscape.landscape.Operator`.
@@ -109,32 +110,64 @@ def spectral_norm(
         raise InputError("start is not finite")
     if not largest > 0:
         raise InputError("start has norm 0 where the mask lets it move")
-    vector = vector / largest
-    vector = vector / jnp.linalg.norm(vector)
-    value, converged = 0.0, False
-    for _ in range(max_products):
-        image = operator(vector)
-        before, value = value, float(jnp.linalg.norm(image))
-        if not np.isfinite(value):
-            raise ArithmeticError(
-                f"the norm of a product overflows {operator.dtype}; scale the loss, or "
-                "compute in double precision"
-            )
-        eigenvalue = float(vector @ image)
-        residual = float(jnp.linalg.norm(image - eigenvalue * vector))
-        converged = abs(value - before) <= tolerance * value
-        if converged or value == 0.0:
-            break
-        last, vector = vector, image / value
-    else:
-        vector = last
+    return dominant_pair(
+        operator, vector / largest, tolerance=tolerance, max_products=max_products,
+        random_share=None if key is None else 1.0,
+    )  # fmt: skip
+
+
+def dominant_pair(
+    operator: Operator,
+    start: jax.Array,
+    *,
+    tolerance: float,
+    max_products: int,
+    random_share: float | None,
+) -> SpectralNorm:
+    """The eigenvalue of largest magnitude and its eigenvector, from a start.
+
+    Args:
+        operator: the matrix.
+        start: (size,), not zero.
+        tolerance: of the residual and of the eigenvalue, relative to the eigenvalue.
+        max_products: at most so many.
+        random_share: the norm of the start's random part, once it is scaled to norm 1;
+            None where nothing of it is random, and convergence means a small residual.
+
+    Returns:
+        The pair.
+    """
+
+    def look(found: Tridiagonal) -> tuple[float, np.ndarray, float, bool]:
+        values, vectors = found.eigen()
+        best = int(np.argmax(np.abs(values)))
+        value = float(values[best])
+        is_whole = len(values) == operator.size
+        residual = 0.0 if is_whole else found.remainder * abs(float(vectors[-1, best]))
+        done = residual <= tolerance * abs(value)
+        if done and random_share is not None and not is_whole:
+            beyond = abs(value) * (1 + tolerance)
+            chances = [
+                chance_missed(
+                    found, values, end, operator.size, random_share=random_share
+                )
+                for end in (beyond, -beyond)
+            ]
+            done = sum(chances) <= CHANCE
+        return value, vectors[:, best], residual, done
+
+    found = tridiagonalize(
+        operator, start, max_products, stop=lambda found: look(found)[-1]
+    )
+    value, coefficients, residual, converged = look(found)
+    vector = found.combined(coefficients[None])[0]
     return SpectralNorm(
-        value=value,
-        eigenvalue=eigenvalue,
-        eigenvector=operator.to_tree(vector),
+        value=abs(value),
+        eigenvalue=value,
+        eigenvector=operator.to_tree(vector / jnp.linalg.norm(vector)),
         residual=residual,
         products=operator.count,
-        converged=converged or value == 0.0,
+        converged=converged,
     )
 
 
@@ -144,19 +177,42 @@ def check_tolerance(tolerance: Any) -> None:
         raise InputError(f"tolerance={tolerance!r} must be positive")
 
 
-class Eigenpairs(NamedTuple):
-    """Eigenvalues and eigenvectors.
+class _Triple(NamedTuple):
+    eigenvalues: np.ndarray
+    eigenvectors: Any
+    residuals: np.ndarray
+
+
+class Eigenpairs(_Triple):
+    """Eigenvalues and eigenvectors: ``values, vectors, residuals = pairs``.
 
     Attributes:
         eigenvalues: (k,).
         eigenvectors: a tree like the point with a leading axis k, orthonormal.
         residuals: (k,), the norm of ``H v - eigenvalue v`` of each; an eigenvalue lies
             within it of the one that is given.
+        converged: whether every residual is within the tolerance, or within rounding
+            of the largest eigenvalue by magnitude, and the probability that one of the
+            k was missed is at most one in a thousand.
+        products: how many products it took.
     """
 
-    eigenvalues: np.ndarray
-    eigenvectors: Any
-    residuals: np.ndarray
+    # Beside the tuple, which unpacks to three.
+    converged: bool = False
+    products: int = 0
+
+    def __new__(
+        cls,
+        eigenvalues: np.ndarray,
+        eigenvectors: Any,
+        residuals: np.ndarray,
+        converged: bool = False,
+        products: int = 0,
+    ) -> Eigenpairs:
+        """Makes the triple, and says how it was found."""
+        pairs = super().__new__(cls, eigenvalues, eigenvectors, residuals)
+        pairs.converged, pairs.products = converged, products
+        return pairs
 
 
 def top_eigenpairs(
@@ -174,11 +230,15 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """The k largest eigenvalues of a curvature matrix and their eigenvectors.
 
-    By Lanczos' iteration, fully reorthogonalised, until every wanted pair's residual
-    is below `tolerance` of the largest of these by magnitude, or of a hundredth of the
-    largest of all where they are smaller still. From a single start,
-    an eigenvalue that occurs several times (that of a null space) may be found once,
-    and the next ones in place of its copies.
+    By Lanczos' iteration, fully reorthogonalised, in rounds: each starts at random,
+    orthogonal to the eigenvectors that earlier rounds have found. Eigenvalues that
+    occur several times, and those beside one that is a million times as large, are
+    found that way. The last round finds none, and shows how unlikely it is that one of
+    the k was missed.
+
+    Products in floating-point arithmetic are exact to about eps times the largest
+    eigenvalue by magnitude; where that is more than `tolerance` of an eigenvalue, it
+    bounds the residual in its place.
 
     Args:
         objective: an objective, or a function of a point.
@@ -187,7 +247,8 @@ def top_eigenpairs(
         key: a PRNG key, for the start.
         which: ``'largest'``, the largest first, or ``'smallest'``, the smallest first;
             both by sign and not by magnitude.
-        tolerance: None is 1e-4 in single precision, 1e-9 in double.
+        tolerance: of each residual, relative to its own eigenvalue; None is 1e-4 in
+            single precision, 1e-9 in double.
         max_products: at most so many products, and k more for the residuals; None is
             20 k + 100.
         mask: restricts the matrix to a block.
@@ -195,8 +256,9 @@ def top_eigenpairs(
         reuse: see `lrscape.landscape.Operator`.
 
     Returns:
-        Eigenvalues, eigenvectors and residuals. Where the products ran out, the
-        residuals say how good they are.
+        Eigenvalues, eigenvectors and residuals, and whether they have converged. Where
+        the products ran out they have not; the residuals say how near they are to some
+        eigenvalues.
 
     Raises:
         InputError: k larger than the matrix, or an unknown name.
@@ -208,6 +270,11 @@ def top_eigenpairs(
         ...     lambda w: w @ A @ w / 2, jnp.ones(4), 2, key=jax.random.key(0))
         >>> print(values.round(4), vectors.shape)
         [4. 2.] (2, 4)
+
+    References:
+        van Dorsselaer et al., `Computing Probabilistic Bounds for Extreme Eigenvalues
+        of Symmetric Matrices with the Lanczos Method
+        <https://doi.org/10.1137/S0895479800366859>`_, 2000
     """
     if which not in ENDS:
         raise unknown_name("which", which, ENDS)
@@ -221,45 +288,17 @@ def top_eigenpairs(
         raise InputError(f"k={k} is more than the matrix has rows: {operator.size}")
     if tolerance is None:
         tolerance = 1e-9 if operator.dtype.itemsize > 4 else 1e-4
-    limit = 20 * k + 100 if max_products is None else max(max_products, k)
-
-    def wanted(values: np.ndarray) -> np.ndarray:
-        order = np.argsort(values)
-        return order[::-1][:k] if which == "largest" else order[:k]
-
-    def good_enough(found: Tridiagonal) -> bool:
-        if len(found.diagonal) < k or found.remainder == 0.0:
-            # An invariant space may lack copies of an eigenvalue that occurs twice.
-            return False
-        if not found.off_diagonal.all():
-            return False  # it did, and copies are being looked for
-        if len(found.diagonal) % 5:
-            return False  # not worth looking every time
-        values, vectors = found.eigen()
-        chosen = wanted(values)
-        left = found.remainder * np.abs(vectors[-1, chosen])
-        # Not of all of them: beside a huge one at the other end, what is wanted would
-        # count as found before anything of it has been seen.
-        size = max(np.abs(values[chosen]).max(), FLOOR * np.abs(values).max())
-        return bool((left <= tolerance * size).all())
-
-    start = jax.random.normal(key, (operator.size,)).astype(operator.dtype)
-    found = tridiagonalize(
-        operator, start, limit, stop=good_enough, key=jax.random.fold_in(key, 1)
-    )
-    values, vectors = found.eigen()
-    chosen = wanted(values)
-    rows = found.combined(vectors[:, chosen].T)
-    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-    residuals = np.array(
-        [
-            float(jnp.linalg.norm(operator(row) - float(value) * row))
-            for row, value in zip(rows, values[chosen], strict=True)
-        ]
-    )
-    trees = [operator.to_tree(row) for row in rows]
+    sign = 1 if which == "largest" else -1
+    found = largest_pairs(
+        lambda vector: sign * operator(vector), operator.size, operator.dtype, k,
+        key=key, tolerance=tolerance,
+        max_products=20 * k + 100 if max_products is None else max_products,
+    )  # fmt: skip
+    trees = [operator.to_tree(row) for row in found.rows]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    return Eigenpairs(values[chosen], stacked, residuals)
+    return Eigenpairs(
+        sign * found.values, stacked, found.residuals, found.converged, operator.count
+    )
 
 
 def layer_shares(vector: Any, *, axes: Any = None) -> dict[str, float]:

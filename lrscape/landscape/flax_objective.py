@@ -100,10 +100,16 @@ class FlaxObjective(SampleObjective):
         if self.norm == "interpolate":
             variables = dict(point)
         elif self.norm == "eval" and self.batch_stats is not None:
-            variables = {"params": point, "batch_stats": self.batch_stats}
+            # Of a point in double precision nothing is computed in single.
+            stats = tree.at_least_as_wide(self.batch_stats, point)
+            variables = {"params": point, "batch_stats": stats}
         else:
             variables = {"params": point}
         train = self.norm == "train"
+        if train and self.momenta:
+            # Flax would start averages that nobody reads in single precision.
+            zeros = _zero_statistics(self.model, point, batch[0])
+            variables["batch_stats"] = zeros
         with nn.intercept_methods(_without_dropout):
             outputs = self.model.apply(
                 variables,
@@ -191,11 +197,12 @@ class FlaxObjective(SampleObjective):
 
     def with_float64_model(self) -> FlaxObjective:
         """With a model that computes in double precision, where it has a say."""
-        dtype = getattr(self.model, "dtype", None)
-        if dtype is None:
-            return self
-        wanted = "float64" if isinstance(dtype, str) else jnp.float64
-        return self._with(model=_hashable(self.model.clone(dtype=wanted)))
+        from lrscape.landscape.precision import double_model
+
+        model, calibration = double_model(self.model), self.calibration
+        if calibration is not None:
+            calibration = calibration.with_float64_model()
+        return self._with(model=_hashable(model), calibration=calibration)
 
     def _with(self, **changes: Any) -> FlaxObjective:
         return dataclasses.replace(self, **changes)
@@ -448,14 +455,7 @@ def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
     Batch norm hands out ``m * old + (1 - m) * batch``; from an old value of zero the
     batch's own follow exactly.
     """
-    shapes = jax.eval_shape(
-        lambda: objective.model.init(
-            jax.random.key(0), batch[0][:1], **takes_train(objective.model, False)
-        )
-    )
-    zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes["batch_stats"]
-    )
+    zeros = _zero_statistics(objective.model, point, batch[0])
     with nn.intercept_methods(_without_dropout):
         _, updated = objective.model.apply(
             {"params": point, "batch_stats": zeros},
@@ -468,6 +468,19 @@ def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
         lambda path, leaf: leaf / (1 - momenta[path.rpartition("/")[0]]),
         updated["batch_stats"],
     )
+
+
+def _zero_statistics(model: Any, point: Any, inputs: jax.Array) -> Any:
+    """Batch statistics of zero, in the precision of the point where that is wider."""
+    shapes = jax.eval_shape(
+        # The parameters that `init` makes are single precision whatever the inputs.
+        lambda x: model.init(jax.random.key(0), x[:1], **takes_train(model, False)),
+        jax.ShapeDtypeStruct(inputs.shape, inputs.dtype),
+    )
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes["batch_stats"]
+    )
+    return tree.at_least_as_wide(zeros, point)
 
 
 def _no_loss(outputs: jax.Array, labels: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ Product = Callable[[jax.Array], jax.Array]
 
 # Rows of the basis that are kept as one array: a row is written in place, and no array
 # is larger than it needs to be.
-_BLOCK = 16
+BLOCK = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,6 +75,7 @@ def tridiagonalize(
     *,
     stop: Callable[[Tridiagonal], bool] | None = None,
     key: jax.Array | None = None,
+    deflated: Sequence[jax.Array] = (),
 ) -> Tridiagonal:
     """Runs Lanczos' iteration.
 
@@ -87,6 +88,9 @@ def tridiagonalize(
         key: where the space turns out to be invariant, goes on from a random vector
             orthogonal to it, until eigenvalues that occur several times are found as
             often; None stops there.
+        deflated: arrays (rows, size) of orthonormal or zero rows: the iteration sees
+            the matrix restricted to their orthogonal complement, of at least
+            `num_products` dimensions. The start is projected there too.
 
     Returns:
         The tridiagonal matrix and its basis.
@@ -107,6 +111,8 @@ def tridiagonalize(
     if not length > 0:
         raise InputError(f"start has norm {length:g}; an iteration needs a direction")
     size = start.size
+    if deflated:
+        start, length = orthogonalized(deflated, start / length)
     count = min(int(num_products), size)
     blocks: list[jax.Array] = []
     diagonal: list[float] = []
@@ -116,20 +122,23 @@ def tridiagonalize(
     scale = remainder = 0.0
     vector, before = start / length, jnp.zeros_like(start)
     for n in range(count):
-        if n % _BLOCK == 0:
-            rows = min(_BLOCK, count)
+        if n % BLOCK == 0:
+            rows = min(BLOCK, count)
             blocks.append(jnp.zeros((rows, size), start.dtype))
-        blocks[-1] = _with_row(blocks[-1], vector, n % _BLOCK)
+        blocks[-1] = with_row(blocks[-1], vector, n % BLOCK)
         image = product(vector)
         coefficient, rest, norm = _three_terms(image, vector, before, remainder)
-        rest, left = _orthogonalized(blocks, rest)
+        rest, left = orthogonalized([*deflated, *blocks], rest)
         diagonal.append(float(coefficient))
-        scale, remainder = max(scale, float(norm)), float(left)
-        if not np.isfinite(scale):
+        if not np.isfinite(float(norm)):
             raise ArithmeticError(
                 f"the norm of product {n} overflows {start.dtype}; scale the loss, or "
                 "compute in double precision"
             )
+        # The column's own norm: beside deflated eigenvectors of large eigenvalues, the
+        # image is mostly what is projected out of it.
+        column = float(np.linalg.norm([coefficient, remainder, left]))
+        scale, remainder = max(scale, column), float(left)
         if remainder <= tiny * scale:
             remainder = 0.0
         found = Tridiagonal(
@@ -141,14 +150,16 @@ def tridiagonalize(
             if key is None:
                 return found
             fresh = jax.random.normal(jax.random.fold_in(key, n), start.shape)
-            rest, left = _orthogonalized(blocks, fresh.astype(start.dtype))
+            fresh = fresh.astype(start.dtype)
+            rest, left = orthogonalized([*deflated, *blocks], fresh)
         vector, before = rest / left, vector
         off_diagonal.append(remainder)
     raise AssertionError("unreachable: the last product returns")
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _with_row(block, row, index):
+def with_row(block: jax.Array, row: jax.Array, index: int) -> jax.Array:
+    """A block of rows with one of them replaced; the block itself is given up."""
     return block.at[index].set(row)
 
 
@@ -160,8 +171,10 @@ def _three_terms(image, vector, before, remainder):
     return coefficient, rest, jnp.linalg.norm(image)
 
 
-def _orthogonalized(blocks, vector):
-    """What is left of a vector off all rows, and its norm."""
+def orthogonalized(
+    blocks: Sequence[jax.Array], vector: jax.Array
+) -> tuple[jax.Array, float]:
+    """What is left of a vector (size,) off all rows of some arrays, and its norm."""
     left = float(jnp.linalg.norm(vector))
     # Once, and again where much was taken away: twice is enough (Kahan and Parlett).
     for _ in range(2):

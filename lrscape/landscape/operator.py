@@ -10,7 +10,12 @@ import numpy as np
 
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import accumulate, batch_gradient, is_compilable
+from lrscape.landscape.accumulate import (
+    accumulate,
+    accumulate_linear,
+    batch_gradient,
+    is_compilable,
+)
 from lrscape.landscape.loops import sums_over_examples
 from lrscape.landscape.mask import Mask, as_mask
 from lrscape.landscape.objective import as_objective, filled_in
@@ -155,10 +160,7 @@ class Operator:
     def _apply(self, direction: Any) -> Any:
         if self._linear is None:
             return accumulate(self._function, self._objective, self._point, direction)
-        total = None
-        for weight, linear in zip(self._objective.weights, self._linear, strict=True):
-            total = _add_linear(total, np.float64(weight), linear, direction)
-        return total
+        return accumulate_linear(self._linear, self._objective.weights, direction)
 
     def _bad_batch(self, direction: Any) -> int | None:
         objective = self._objective
@@ -247,11 +249,3 @@ _filled_in = jit_objectives(filled_in)
 @jit_objectives
 def _linearize(objective, point, batch):
     return jax.linearize(lambda p: batch_gradient(objective, p, batch), point)[1]
-
-
-@jit_objectives
-def _add_linear(total, weight, linear, direction):
-    share = jax.tree.map(
-        lambda leaf: leaf * jnp.asarray(weight, leaf.dtype), linear(direction)
-    )
-    return share if total is None else jax.tree.map(jnp.add, total, share)

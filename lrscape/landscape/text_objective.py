@@ -78,6 +78,12 @@ class TextObjective(SampleObjective):
             optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
         )
 
+    def with_float64_model(self) -> TextObjective:
+        """With a model that computes in double precision, where it has a say."""
+        from lrscape.landscape.precision import double_model
+
+        return dataclasses.replace(self, model=double_model(self.model))
+
     @property
     def penalty(self) -> Any:
         """The L2 term as a function of the point; None without one."""

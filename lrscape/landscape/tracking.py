@@ -10,8 +10,11 @@ import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.curvature import SpectralNorm, check_tolerance
-from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
+from lrscape.landscape.curvature import (
+    SpectralNorm,
+    check_tolerance,
+    dominant_pair,
+)
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.operator import Operator
@@ -19,10 +22,6 @@ from lrscape.landscape.tree import check_count
 
 if TYPE_CHECKING:
     import xarray as xr
-
-# An eigenvector that has overtaken is met by the random half of a start, of which it
-# is a small part; it takes so many products to come to the fore.
-_LEAST = 5
 
 
 class CurvatureTrack:
@@ -67,7 +66,8 @@ class CurvatureTrack:
             objective: whose curvature is tracked: a fixed sample, a few batches of
                 which will do.
             key: a PRNG key, for the starts.
-            tolerance: the residual, relative to the eigenvalue, at which it stops.
+            tolerance: of the residual and of the eigenvalue, relative to the
+                eigenvalue, as for `spectral_norm`.
             max_products: at most so many products a record; as many vectors are kept.
             mask: restricts the matrix to a block.
             kind: which matrix.
@@ -129,34 +129,14 @@ class CurvatureTrack:
 
     def _dominant(self, operator: Operator, key: jax.Array) -> SpectralNorm:
         start = jax.random.normal(key, (operator.size,)).astype(operator.dtype)
-        start = start / jnp.linalg.norm(start)
+        start, share = start / jnp.linalg.norm(start), 1.0
         if self._vector is not None:
             start = start + operator.to_vector(self._vector)
-
-        def pair(found: Tridiagonal) -> tuple[float, np.ndarray, float]:
-            values, vectors = found.eigen()
-            best = int(np.argmax(np.abs(values)))
-            residual = found.remainder * abs(vectors[-1, best])
-            return float(values[best]), vectors[:, best], float(residual)
-
-        def close(found: Tridiagonal) -> bool:
-            value, _, residual = pair(found)
-            least = min(_LEAST, self._max_products)
-            return len(found.diagonal) >= least and (
-                residual <= self._tolerance * abs(value)
-            )
-
-        found = tridiagonalize(operator, start, self._max_products, stop=close)
-        value, coefficients, residual = pair(found)
-        vector = found.combined(coefficients[None])[0]
-        return SpectralNorm(
-            value=abs(value),
-            eigenvalue=value,
-            eigenvector=operator.to_tree(vector / jnp.linalg.norm(vector)),
-            residual=residual,
-            products=operator.count,
-            converged=residual <= self._tolerance * abs(value),
-        )
+            share = 1 / float(jnp.linalg.norm(start))
+        return dominant_pair(
+            operator, start, tolerance=self._tolerance,
+            max_products=self._max_products, random_share=share,
+        )  # fmt: skip
 
     def to_dataset(self) -> xr.Dataset:
         r"""What was recorded, as labelled arrays.

@@ -60,6 +60,26 @@ def wide_dtype(dtype: Any) -> Any:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+def at_least_as_wide(tree: Any, point: Point) -> Any:
+    """A tree whose floating leaves are at least as precise as a point's widest one.
+
+    Values that a double-precision measurement takes from elsewhere (running averages,
+    which Flax keeps in float32) would otherwise be rounded differently by every program
+    that computes with them.
+    """
+    widths = [leaf_dtype(leaf) for leaf in jax.tree.leaves(point)]
+    widest = max(widths, key=lambda dtype: jnp.finfo(dtype).bits)
+
+    def one(leaf: Any) -> Any:
+        dtype = leaf_dtype(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            return leaf
+        narrow = jnp.finfo(dtype).bits < jnp.finfo(widest).bits
+        return jnp.asarray(leaf).astype(widest) if narrow else leaf
+
+    return jax.tree.map(one, tree)
+
+
 def check_alike(points: Mapping[str, Point]) -> None:
     """Raises InputError unless points have one structure and one shape a leaf.
 

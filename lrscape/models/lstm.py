@@ -90,6 +90,10 @@ class LSTM(nn.Module):
         embed = nn.Embed(self.num_classes, width)
         dropout = nn.Dropout(self.dropout, deterministic=not train)
         x = embed(tokens)
+        # Parameters in double precision would not fit a carry in single.
+        carry = jax.tree.map(
+            lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, x.dtype)), carry
+        )
         ended = []
         for start in carry:
             cell = nn.OptimizedLSTMCell(self.features)
