@@ -107,7 +107,8 @@ def map_over_devices(
         return jax.jit(mapped, donate_argnums=donate_argnums)
 
     axis = AXIS, device_count(devices)
-    return reusing(step, map_step, axis, (tuple(devices), donate_argnums))
+    about = tuple(devices), donate_argnums
+    return reusing(step, map_step, axis=axis, about=about)
 
 
 def split(indices: np.ndarray, devices: Sequence[jax.Device]) -> np.ndarray:
