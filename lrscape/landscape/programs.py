@@ -185,10 +185,7 @@ class _Reference(weakref.ref):
     """A weak reference to a function that knows the function's programs."""
 
     __slots__ = ("keys",)
-
-    def __init__(self, function: Any, callback: Any):
-        super().__init__(function, callback)
-        self.keys: set[Any] = set()
+    keys: set[Any]
 
 
 def _let_go(reference: _Reference) -> None:
@@ -205,6 +202,7 @@ class _WeakFunction:
 
     def __init__(self, function: Callable[..., Any]):
         self.reference = _Reference(function, _let_go)
+        self.reference.keys = set()
 
     @property
     def function(self) -> Callable[..., Any]:
