@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jax
 
+from lrscape.training.programs import forget_programs
+
 # Of a process, beyond which its compiled programs go; all go, so not too often.
 MANY = 15_000
 _MAPS = Path("/proc/self/maps")
@@ -26,5 +28,6 @@ def few_mappings(limit: int = MANY) -> None:
         limit: mappings from which on programs go.
     """
     if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > limit:
+        forget_programs()
         jax.clear_caches()
         gc.collect()

@@ -14,6 +14,7 @@ import collections
 import copy
 import functools
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -174,15 +175,17 @@ _programs = _Programs()
 
 # Functions that are held weakly.
 
+# Compared by identity. What defines an equality of its own (a bound method, a Linen
+# module) may be made anew for every call, and equal the one before: it is held until
+# its programs are the least recently used ones.
+_FUNCTIONS = (types.FunctionType, functools.partial, type(jax.jit(lambda: None)))
+
 
 class _Reference(weakref.ref):
     """A weak reference to a function that knows the function's programs."""
 
     __slots__ = ("keys",)
-
-    def __init__(self, function: Any, callback: Any):
-        super().__init__(function, callback)
-        self.keys: set[Any] = set()
+    keys: set[Any]
 
 
 def _let_go(reference: _Reference) -> None:
@@ -199,6 +202,7 @@ class _WeakFunction:
 
     def __init__(self, function: Callable[..., Any]):
         self.reference = _Reference(function, _let_go)
+        self.reference.keys = set()
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -242,7 +246,7 @@ def _weakly(value: Any, held: dict[_WeakFunction, Any]) -> Any:
         function = _weakly(value.func, held)
         if function is not value.func:
             return jax.tree_util.Partial(function, *value.args, **value.keywords)
-    elif _is_plain_function(value):
+    elif isinstance(value, _FUNCTIONS):
         found = _weak_functions.get(value)
         if found is None:
             found = _weak_functions.setdefault(value, _WeakFunction(value))
@@ -261,18 +265,6 @@ def _strongly(objective: Objective, held: dict[_WeakFunction, Any]) -> Objective
 
     return _changed(
         objective, {name: one(field) for name, field in vars(objective).items()}
-    )
-
-
-def _is_plain_function(value: Any) -> bool:
-    # What defines an equality of its own (a bound method, a Linen module) may be made
-    # anew for every call, and equal the one before.
-    return (
-        callable(value)
-        and not isinstance(value, type)
-        and type(value).__eq__ is object.__eq__
-        and type(value).__weakrefoffset__ != 0
-        and jax.tree_util.all_leaves([value])
     )
 
 

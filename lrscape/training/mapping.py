@@ -74,7 +74,7 @@ def map_over_devices(
 
     axis = AXIS, device_count(devices)
     about = mapping, tuple(devices), donate_argnums
-    return reusing(step, map_step, axis, about)
+    return reusing(step, map_step, axis=axis, about=about)
 
 
 def _by_pmap(step, devices, donate_argnums):

@@ -1,4 +1,4 @@
-"""Steps that are mapped over devices, compiled once for all calls that do the same.
+"""Programs of training, compiled once for all calls that do the same.
 
 Every call of `lrscape.training.fit` makes a step of its own. Whether two of them do the
 same cannot be told from model, transformation and configuration: equal modules may read
@@ -17,32 +17,39 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.extend
+import jax.extend.core
 import numpy as np
 
-# The least recently used one goes beyond it. A network takes one to train and one to
-# evaluate; a program of ResNet-20 holds some tens of megabytes.
-MAX_PROGRAMS = 8
+# The least recently used one goes beyond it. A network has one to initialise it, one to
+# train and one to evaluate it.
+MAX_PROGRAMS = 12
 # Larger arrays on a device are told apart by which they are, not by their values.
 _COMPARED_BYTES = 2**16
 
 
 def reusing(
-    step: Callable[..., Any],
-    map_step: Callable[[Callable[..., Any]], Callable[..., Any]],
-    axis: tuple[str, int],
-    about: Any,
+    function: Callable[..., Any],
+    compile_function: Callable[[Callable[..., Any]], Callable[..., Any]],
+    *,
+    axis: tuple[str, int] | None = None,
+    about: Any = None,
 ) -> Callable[..., Any]:
-    """A mapped step whose program is that of an earlier one, if they do the same.
+    """A compiled function whose program is an earlier one's, if they do the same.
 
     Args:
-        step: ``(state, dataset, batch) -> result``, of arrays.
-        map_step: maps it over devices, which share `batch` along its leading axis.
-        axis: the name of the mapped axis, and how many devices there are.
+        function: of trees of arrays.
+        compile_function: compiles it, such as `jax.jit`.
+        axis: where it is mapped over the leading axis of its last argument alone: the
+            mapped axis' name and size.
         about: what else a program depends on, hashable: devices, donated arguments.
 
     Returns:
-        The mapped step; it is traced when it is called first.
+        The compiled function; it is traced when it is called first.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> [float(reusing(lambda x: 2 * x, jax.jit)(jnp.ones([]))) for _ in range(2)]
+        [2.0, 2.0]
     """
     programs: dict[Any, Callable[..., Any]] = {}
 
@@ -50,7 +57,9 @@ def reusing(
         leaves, structure = jax.tree.flatten(args)
         shapes = structure, tuple(map(_shape_of, leaves))
         if shapes not in programs:
-            programs[shapes] = _program_of(step, map_step, axis, (about, *shapes), args)
+            key = compile_function if axis is None else axis, about, *shapes
+            jaxpr, found = _traced(function, axis, args)
+            programs[shapes] = _program_of(jaxpr, found, compile_function, key)
         return programs[shapes](*args)
 
     return call
@@ -66,13 +75,24 @@ _kept: collections.OrderedDict[Any, Callable[..., Any]] = collections.OrderedDic
 _lock = threading.Lock()
 
 
-def _program_of(step, map_step, axis, key, args) -> Callable[..., Any]:
-    """A mapped program that does what `step` does: a kept one, or a new one."""
-    *whole, batch = jax.tree.map(_described, args)
-    batch = jax.tree.map(lambda leaf: leaf.update(shape=leaf.shape[1:]), batch)
+def _traced(function, axis, args) -> tuple[Any, Any]:
+    """What a function does to arguments of these shapes, and what comes out."""
+    shapes = list(jax.tree.map(_described, args))
+    if axis is not None:
+        shapes[-1] = jax.tree.map(
+            lambda leaf: leaf.update(shape=leaf.shape[1:]), shapes[-1]
+        )
     # A function of its own: JAX keeps what it traced for as long as the function is.
-    trace = jax.make_jaxpr(lambda *one: step(*one), axis_env=[axis], return_shape=True)
-    jaxpr, shapes = trace(*whole, batch)
+    trace = jax.make_jaxpr(
+        lambda *args: function(*args),
+        axis_env=None if axis is None else [axis],
+        return_shape=True,
+    )
+    return trace(*shapes)
+
+
+def _program_of(jaxpr, shapes, compile_function, key) -> Callable[..., Any]:
+    """A program of this trace: a kept one, or a new one."""
     structure = jax.tree.structure(shapes)
     text = hashlib.sha256(str(jaxpr).encode()).digest()
     key = (*key, structure, text, tuple(_unwritten(jaxpr)))
@@ -84,8 +104,7 @@ def _program_of(step, map_step, axis, key, args) -> Callable[..., Any]:
             def program(*args: Any) -> Any:
                 return jax.tree.unflatten(structure, apply(*jax.tree.leaves(args)))
 
-            program.__name__ = getattr(step, "__name__", "step")
-            _kept[key] = map_step(program)
+            _kept[key] = compile_function(program)
         _kept.move_to_end(key)
         while len(_kept) > MAX_PROGRAMS:
             _kept.popitem(last=False)

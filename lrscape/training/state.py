@@ -14,6 +14,7 @@ import optax
 
 from lrscape.data import Dataset, StreamedDataset, Text
 from lrscape.errors import InputError
+from lrscape.training.programs import reusing
 from lrscape.transforms.switching import active_state
 
 # What the run's key is folded with, so that no two uses share random numbers.
@@ -108,11 +109,11 @@ def make_initial_state(
             else jnp.zeros((1, *data.image_shape), jnp.float32)
         )
     # Compiled as one program: many times faster than layer by layer.
-    init = jax.jit(lambda k: model.init(k, example, train=False))
+    init = reusing(lambda key, x: model.init(key, x, train=False), jax.jit)
 
     def state_of(seed: int) -> TrainState:
         key = jax.random.key(seed)
-        variables = dict(init(jax.random.fold_in(key, _INIT)))
+        variables = dict(init(jax.random.fold_in(key, _INIT), example))
         params = variables.pop("params")
         batch_stats = variables.pop("batch_stats", {})
         if variables:
