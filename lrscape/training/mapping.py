@@ -47,8 +47,8 @@ def map_over_devices(
         donate_argnums: the arguments whose memory the returned arrays may take over.
 
     Returns:
-        ``mapped(state, dataset, indices) -> (state, metrics)``. Each array of `indices` has a
-        leading axis of this process's devices; state and dataset lie on them as
+        ``mapped(state, dataset, indices) -> (state, metrics)``. Each array of `indices`
+        has a leading axis of this process's devices; state and dataset lie on them as
         `lrscape.training.devices.replicate` puts them.
 
     Raises:
