@@ -184,6 +184,8 @@ def both(call, *args, **options):
 def main(folder, coordinator, count, rank):
     """All of it in several processes; leaves FOLDER/RANK where the mappings agree."""
     processes.connect(coordinator, int(count), int(rank))
+    # They find one another's devices while none is busy compiling: Gloo waits 30 s.
+    processes.wait_for_all("started")
     net = Net()
     for donate in (False, True):
         for scan_steps in (1, 3):

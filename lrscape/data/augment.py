@@ -182,7 +182,7 @@ def check_names(names: Sequence[str], normalize: str | None = None) -> None:
 
 def augment_batch(
     key: jax.Array,
-    epoch: jax.Array,
+    epoch: jax.Array | int,
     indices: jax.Array,
     images: jax.Array,
     names: Sequence[str],

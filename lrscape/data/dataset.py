@@ -118,7 +118,8 @@ def moments(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         (channels,) each.
 
     Example:
-        >>> mean, deviation = moments([np.uint8([[[[1, 7]]]]), np.uint8([[[[3, 7]]]])])
+        >>> images = [np.full((1, 1, 1, 2), p, np.uint8) for p in ([1, 7], [3, 7])]
+        >>> mean, deviation = moments(images)
         >>> mean.tolist(), deviation.tolist()
         ([2.0, 7.0], [1.0, 0.0])
     """

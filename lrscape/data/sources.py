@@ -64,6 +64,7 @@ def load(
 
     Example:
         >>> digits = load('digits', validation=100)
+        >>> assert digits.validation is not None
         >>> len(digits.train), len(digits.validation), len(digits.test)
         (1337, 100, 360)
         >>> digits.image_shape, digits.num_classes

@@ -67,8 +67,8 @@ def log_levels(values: np.ndarray, count: int = 16) -> np.ndarray | None:
     """Levels evenly spaced in the logarithm; None where values are not all positive.
 
     Example:
-        >>> log_levels(np.array([1.0, 100.0]), 3).tolist()
-        [1.0, 10.0, 100.0]
+        >>> print(log_levels(np.array([1.0, 100.0]), 3))
+        [ 1. 10. 100.]
     """
     finite = values[np.isfinite(values)]
     if not finite.size or finite.min() <= 0 or finite.max() <= finite.min() * 1.0001:

@@ -33,7 +33,7 @@ def recalibrate(model: nn.Module, params: Any, inputs: Any, *, batch_size: int) 
             not belong to `flax.linen.BatchNorm`.
 
     Example:
-        >>> import jax
+        >>> import jax, jax.numpy as jnp
         >>> from lrscape import models
         >>> model = models.create('mlp', num_classes=10, features=(16,))
         >>> inputs = jax.random.normal(jax.random.key(0), (20, 8))
@@ -42,7 +42,7 @@ def recalibrate(model: nn.Module, params: Any, inputs: Any, *, batch_size: int) 
         >>> outputs = model.apply(
         ...     {'params': variables['params'], 'batch_stats': stats}, inputs,
         ...     train=False)
-        >>> outputs.shape
+        >>> jnp.asarray(outputs).shape
         (20, 10)
 
     References:

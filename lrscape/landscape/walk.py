@@ -99,7 +99,9 @@ class Walk:
         """
         return any(first <= step <= last for first, last in self._windows)
 
-    def record(self, step: int, point: Any, *, gradient: Any = None) -> None:
+    def record(
+        self, step: int | jax.Array, point: Any, *, gradient: Any = None
+    ) -> None:
         """Takes in an iterate; outside the windows it does nothing.
 
         Args:

@@ -75,7 +75,7 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
         >>> import jax, jax.numpy as jnp
         >>> model = create('mlp', num_classes=10, features=(32,))
         >>> variables = model.init(jax.random.key(0), jnp.ones((1, 64)), train=False)
-        >>> model.apply(variables, jnp.ones((5, 64)), train=False).shape
+        >>> jnp.asarray(model.apply(variables, jnp.ones((5, 64)), train=False)).shape
         (5, 10)
     """
     if name not in _FACTORIES:
