@@ -95,11 +95,6 @@ class _File:
             if opened.get(name, getclass=True) is not h5py.Dataset:
                 raise self.refuse(name, "is a group or a type")
             self._variable(h5py.h5d.open(opened.id, name.encode()), name)
-        if self.stored > self.size:
-            raise InputError(
-                f"{self.file} is refused: its arrays have {self.stored:,} bytes, of "
-                f"which a file of {self.size:,} bytes cannot hold all"
-            )
         return self.memory
 
     def _variable(self, variable: Any, name: str) -> None:
@@ -131,9 +126,9 @@ class _File:
         # Told here, before texts are read one by one.
         if self.stored > self.size:
             raise InputError(
-                f"{self.file} is refused: {name!r} of shape {shape} has "
-                f"{count * kind.get_size():,} bytes, more than a file of "
-                f"{self.size:,} bytes can hold"
+                f"{self.file} is refused: {name!r} of shape {shape} brings its arrays "
+                f"to {self.stored:,} bytes, more than a file of {self.size:,} bytes "
+                "can hold"
             )
         if isinstance(kind, h5py.h5t.TypeStringID):
             self._text(variable, kind, name, count)

@@ -28,7 +28,7 @@ KEY = "sha256"
 # each may be, and all together.
 LINES = 1_000_000
 LINE_BYTES = 64 << 10
-LINES_BYTES = 512 * MIB
+LINES_BYTES = 1024 * MIB
 # A line of 400 bytes becomes a text, a match and an object of 1,500 bytes together.
 LINE_GROWTH = 8
 _LINE = re.compile(r'(\{.*), "crc": "([0-9a-f]{8})"\}', re.DOTALL)
