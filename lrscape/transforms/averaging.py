@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import checks
 from lrscape.errors import InputError
 
 
@@ -89,8 +90,11 @@ def average_weights(
         `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019, Sec. 5 and 7
         (averaging of batch norm alone)
     """
-    _check_whole("start", start, 0)
-    _check_whole("every", every, 1)
+    # They are compared with a 32-bit count of updates.
+    start = checks.whole("start", start)
+    every = checks.count("every", every)
+    if total_steps is not None:
+        total_steps = checks.steps("total_steps", total_steps)
     if total_steps is not None and (start or every) > total_steps:
         raise InputError(
             f"start={start!r}: averaging would begin after {start or every} updates, "
@@ -267,11 +271,3 @@ def _as_arrays(mask: Callable[[Any], Any] | Any, params: Any) -> Any:
     if not any(leaf.any() for leaf in jax.tree.leaves(tree)):
         raise InputError("mask selects no entry of the parameters: nothing to average")
     return jax.tree.map(jnp.asarray, tree)
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise InputError(
-            f"{name}={value!r} must be a whole number of updates, {least} or more"
-        )

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lrscape import checks
 from lrscape.errors import InputError, unknown_name
-from lrscape.schedules import checks
 
 # a1, a2 and q1. Every second-order method has a1 + a2 = 1 and a2 q1 = 1/2.
 COEFFICIENTS = {
@@ -90,7 +90,7 @@ def runge_kutta(
         raise unknown_name("method", method, METHODS)
     a1, a2, q1 = COEFFICIENTS[method]
     if not callable(learning_rate):
-        learning_rate = checks.positive("runge_kutta", "learning_rate", learning_rate)
+        learning_rate = checks.positive("runge_kutta: learning_rate", learning_rate)
 
     def init_fn(params: optax.Params) -> RungeKuttaState:
         del params
