@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.training.config import Config
@@ -24,6 +25,7 @@ from lrscape.training.devices import (
     split_many,
 )
 from lrscape.training.feed import epoch_order, make_feed
+from lrscape.training.labels import check_labels
 from lrscape.training.state import VIEW, TrainState, initial_state
 from lrscape.training.step import State, make_loop, make_step, synchronized
 
@@ -149,9 +151,10 @@ def pass_through(
         The states, see `fit`; stacked as they were given. `NonFiniteLossError` is
         raised once there is no network left whose loss and gradient are finite.
     """
-    check_yield_every(yield_every)
+    check_arguments(Config, config, tx, yield_every, yield_at, donate)
     steps_per_epoch = config.steps_per_epoch(data)
     total_steps = config.total_steps(data)
+    check_labels(model, data, "train")
     devices = choose_devices(config.num_devices, config.batch_size)
     state = make_state()
     start = check_start(state, tx, total_steps)
@@ -267,10 +270,19 @@ def stretches_of(
         start = stop
 
 
-def check_yield_every(yield_every: int) -> None:
-    """Raises InputError for what is no number of updates."""
-    if isinstance(yield_every, bool) or yield_every < 1:
-        raise InputError(f"yield_every={yield_every!r} must be 1 or more")
+def check_arguments(
+    kind: type, config: Any, tx: Any, yield_every: Any, yield_at: Any, donate: Any
+) -> None:
+    """Raises InputError for settings of a loop that are of another kind."""
+    if not isinstance(config, kind):
+        raise InputError(
+            f"config={checks.shown(config)} must be a {kind.__name__}: "
+            f"lrscape.training.{kind.__name__}(epochs=...)"
+        )
+    checks.transformation("tx", tx)
+    checks.count("yield_every", yield_every)
+    checks.function("yield_at", yield_at, takes="a step")
+    checks.flag("donate", donate)
 
 
 def check_start(
@@ -281,6 +293,12 @@ def check_start(
     Raises:
         InputError: the state of another optimizer, or one beyond the end of the run.
     """
+    if not isinstance(state, TrainState):
+        raise InputError(
+            f"state={checks.shown(state)} must be a TrainState, made by initial_state "
+            "or restored"
+        )
+    checks.count("config: the number of updates", total_steps)
     try:
         expected = jax.eval_shape(tx.init, state.params)
         jax.tree.map(lambda *leaves: None, expected, state.opt_state)

@@ -25,10 +25,11 @@ from lrscape.training.devices import (
 )
 from lrscape.training.fit import (
     advance,
+    check_arguments,
     check_start,
-    check_yield_every,
     stretches_of,
 )
+from lrscape.training.labels import check_labels
 from lrscape.training.state import TextState, initial_state
 from lrscape.training.step import descend, dropout_key, make_loop, penultimate
 
@@ -154,13 +155,14 @@ def fit_text(
         Zaremba et al., `Recurrent Neural Network Regularization
         <https://arxiv.org/abs/1409.2329>`_, 2014
     """
-    check_yield_every(yield_every)
+    check_arguments(TextConfig, config, tx, yield_every, yield_at, donate)
     starts = config.starts(text)
     total_steps = config.total_steps(text)
     devices = choose_devices(config.num_devices, config.batch_size)
     if state is None:
         state = initial_text_state(model, text, tx, config)
     first = check_start(state, tx, total_steps)
+    check_labels(model, text, "train")
     _check_carry(state, model, config)
     length = min(config.scan_steps or SCAN_STEPS, yield_every)
     mapped = map_over_devices(
@@ -321,6 +323,7 @@ def make_evaluate_text(
         5.0000
     """
     check_whole("streams", streams)
+    check_labels(model, text, "train", "validation", "test")
     devices = choose_devices(config.num_devices, config.batch_size)
     window = config.window
     rows = pad_to_multiple(streams, device_count(devices))
