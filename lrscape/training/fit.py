@@ -16,6 +16,7 @@ import optax
 from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
+from lrscape.training import origin
 from lrscape.training.config import Config
 from lrscape.training.devices import (
     choose_devices,
@@ -95,8 +96,9 @@ def fit(
 
     Raises:
         InputError: at once, before anything is compiled: a batch that is larger than
-            the data or cannot be split over the devices, a state beyond the end or of
-            another optimizer.
+            the data or cannot be split over the devices, a label that the model has no
+            output for, a state beyond the end, of another optimizer, or made with
+            another batch size, epoch or `average_weights`.
         NonFiniteLossError: while iterating, at the latest one call of the device after
             the loss or its gradient was not finite.
 
@@ -158,6 +160,13 @@ def pass_through(
     devices = choose_devices(config.num_devices, config.batch_size)
     state = make_state()
     start = check_start(state, tx, total_steps)
+    settings = origin.settings_of(
+        tx,
+        state.params,
+        batch_size=config.batch_size,
+        steps_per_epoch=steps_per_epoch,
+    )
+    origin.check_same(state, settings)
     several = np.ndim(state.step) > 0
     if jax.tree.leaves(state.batch_stats):
         model = synchronized(model, config, device_count(devices))
@@ -206,7 +215,7 @@ def pass_through(
 
             stretches = stretches_of(start, total_steps, length, due)
             yield from advance(
-                mapped, state, feed.dataset, batch_of, stretches, due, devices
+                mapped, state, feed.dataset, batch_of, stretches, due, devices, settings
             )
 
     return states(placed)
@@ -220,6 +229,7 @@ def advance(
     stretches: Iterable[range],
     due: Callable[[int], bool],
     devices: Sequence[jax.Device],
+    settings: dict[str, Any],
 ) -> Generator[State, State | None]:
     """Calls a mapped step, stretch by stretch, and yields the states that are due.
 
@@ -232,6 +242,7 @@ def advance(
         stretches: the updates of each call.
         due: says of a step whether the state after it is yielded.
         devices: of this process.
+        settings: what the states are made with, see `lrscape.training.origin`.
 
     Returns:
         The states; one that is sent back is gone on from.
@@ -248,8 +259,10 @@ def advance(
             jax.block_until_ready(running)
         # Looked at while the next call runs, so that nothing waits.
         raise_if_not_finite(finished)
-        if due(steps.stop) and (sent := (yield state)) is not None:
-            state = replicate(sent, devices)
+        if due(steps.stop):
+            origin.remember(state, settings)
+            if (sent := (yield state)) is not None:
+                state = replicate(sent, devices)
     raise_if_not_finite(running)
 
 

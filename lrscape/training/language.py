@@ -14,6 +14,7 @@ from jax import lax
 
 from lrscape.data import Text, perplexity
 from lrscape.errors import InputError, unknown_name
+from lrscape.training import origin
 from lrscape.training.config import TextConfig, check_whole, pad_to_multiple
 from lrscape.training.devices import (
     AXIS,
@@ -164,6 +165,15 @@ def fit_text(
     first = check_start(state, tx, total_steps)
     check_labels(model, text, "train")
     _check_carry(state, model, config)
+    settings = origin.settings_of(
+        tx,
+        state.params,
+        batch_size=config.batch_size,
+        window=config.window,
+        offset=config.offset,
+        steps_per_epoch=len(starts),
+    )
+    origin.check_same(state, settings)
     length = min(config.scan_steps or SCAN_STEPS, yield_every)
     mapped = map_over_devices(
         _with_own_streams(make_loop(make_text_step(model, tx, config, len(starts)))),
@@ -184,7 +194,7 @@ def fit_text(
         return n % yield_every == 0 or n == total_steps or yield_at(n)
 
     stretches = stretches_of(first, total_steps, length, due)
-    return advance(mapped, placed, dataset, batch_of, stretches, due, devices)
+    return advance(mapped, placed, dataset, batch_of, stretches, due, devices, settings)
 
 
 def make_text_step(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +14,10 @@ import optax
 
 from lrscape import checks
 from lrscape.errors import InputError
+
+_records: contextvars.ContextVar[list[tuple[int, int]] | None] = contextvars.ContextVar(
+    "records", default=None
+)
 
 
 class AverageWeightsState(NamedTuple):
@@ -102,7 +108,10 @@ def average_weights(
         )
 
     def init_fn(params: optax.Params) -> AverageWeightsState:
+        if (records := _records.get()) is not None:
+            records.append((start, every))
         selected = None if mask is None else _as_arrays(mask, params)
+        _check_leaves(params, selected)
         zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), _wide(p)), params)
         return AverageWeightsState(
             count=jnp.zeros([], jnp.int32),
@@ -202,11 +211,27 @@ def averaged(opt_state: Any, params: optax.Params, *, which: int | None = None) 
     return jax.tree.map(jnp.where, state.selected, means, params)
 
 
-def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
+@contextlib.contextmanager
+def recorded_averages() -> Iterator[list[tuple[int, int]]]:
+    """Collects ``(start, every)`` of each `average_weights` whose ``init`` runs."""
+    token = _records.set(records := [])
+    try:
+        yield records
+    finally:
+        _records.reset(token)
+
+
+def averages_in(opt_state: Any) -> list[AverageWeightsState]:
+    """Every state of `average_weights` in an optimizer's, in the chain's order."""
+
     def is_one(node: Any) -> bool:
         return isinstance(node, AverageWeightsState)
 
-    found = [s for s in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(s)]
+    return [s for s in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(s)]
+
+
+def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
+    found = averages_in(opt_state)
     if not found:
         raise InputError(
             "opt_state holds no averaged weights: chain average_weights last, "
@@ -217,10 +242,9 @@ def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
             f"opt_state holds {len(found)} averages: say which, 0 to {len(found) - 1} "
             "in the order of the chain"
         )
-    index = which or 0
-    if not 0 <= index < len(found):
-        raise InputError(f"which={which!r} must be from 0 to {len(found) - 1}")
-    return found[index]
+    if which is None:
+        return found[0]
+    return found[checks.whole("which", which, most=len(found) - 1)]
 
 
 def _add(due: Any, total: Any, lost: Any, weight: Any) -> tuple[Any, Any]:
@@ -235,7 +259,22 @@ def _add(due: Any, total: Any, lost: Any, weight: Any) -> tuple[Any, Any]:
 def _wide(leaf: Any) -> Any:
     """What weights are added up in: float32 at the least."""
     dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.dtype(jnp.float32)  # outside the mask, see `_check_leaves`
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def _check_leaves(params: Any, selected: Any) -> None:
+    """Raises InputError for whole numbers, which have no mean, within the mask."""
+    for number, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            continue
+        if selected is None or bool(jax.tree.leaves(selected)[number].any()):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"params: {name} has dtype {jnp.result_type(leaf)}, and whole numbers "
+                "are not averaged; leave it out with mask="
+            )
 
 
 def _as_arrays(mask: Callable[[Any], Any] | Any, params: Any) -> Any:
