@@ -72,11 +72,12 @@ def fit(
         data: trained on ``data.train``, which is put on the devices once, or streamed
             to them. What is streamed goes on at the same example from any state: the
             order and each random view are functions of the seed and the step.
-        tx: any Optax transformation; it is handed the loss as ``value=``, the update's
-            gradient at other parameters as ``grad_fn=`` (params -> gradient; not
-            computed unless it is called), and of a model that sows ``penultimate`` the
-            norms of those activations over the batch, ``activation_norm=`` and
-            ``activation_max=``.
+        tx: any Optax transformation; it is handed what its signature takes of the loss
+            as ``value=``, the gradient as ``grad=``, the update's loss and gradient at
+            other parameters as ``value_fn=`` and ``grad_fn=`` (functions of params,
+            not computed unless they are called), and of a model that sows
+            ``penultimate`` the norms of those activations over the batch,
+            ``activation_norm=`` and ``activation_max=``.
         config: how to train.
         yield_every: yields the state after each multiple of so many updates, and the
             last one. On an accelerator many updates run in one compiled loop, and what

@@ -183,9 +183,9 @@ def learning_rate(
             if isinstance(value, jax.Array | np.ndarray | np.generic | float)
             and np.ndim(value) == 0
         ]
-        if len(found) > 1 and None not in (labels := [label for label, _ in found]):
-            if len(set(labels)) == len(labels):
-                return dict(found)  # type: ignore[arg-type]
+        by_label = {label: value for label, value in found if label is not None}
+        if len(found) > 1 and len(by_label) == len(found):
+            return by_label
         if len(found) > 1:
             raise InputError(
                 f"opt_state holds {len(found)} rates named {name!r}, which no label of "
