@@ -342,8 +342,10 @@ def check_spread(points: Mapping[str, Point]) -> None:
             directions[f"{name} - {first}"] = difference
         elif not np.isfinite(float(norm(difference))):
             raise InputError(f"{name} or {first} is not finite")
+    # Points of a single number have no second dimension to span.
+    entries = sum(np.size(leaf) for leaf in jax.tree.leaves(origin))
     try:
-        check_independent(directions, rank=2)
+        check_independent(directions, rank=min(2, entries))
     except InputError as error:
         raise InputError(
             f"{', '.join(points)} all lie on one line, or are equal: they span no "
