@@ -12,18 +12,21 @@ import math
 import operator
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lrscape.errors import InputError, unknown_name
 
 # Counts beyond this do not fit the 32-bit integers that programs count in.
 LARGEST_COUNT = 2**31 - 1
+# Schedules may be longer than what is counted: they subtract in 64 bits.
+LARGEST_STEPS = 2**63 - 1
 _SHOWN = 60  # characters of a value that a message repeats
 
 
@@ -170,9 +173,41 @@ def count(name: str, value: Any, *, most: int = LARGEST_COUNT) -> int:
     return whole(name, value, least=1, most=most)
 
 
+def steps(name: str, value: Any) -> Any:
+    """The length of a schedule in updates: a Python int, or the traced value.
+
+    ``100.0`` is as good as 100, since `optax.inject_hyperparams` turns one into the
+    other.
+
+    Raises:
+        InputError: not a whole number, less than 1, or 2**63 and more.
+
+    Example:
+        >>> steps('total_steps', 100.0)
+        100
+    """
+    if not is_concrete(value):
+        return value
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    try:
+        if isinstance(value, bool | np.bool_) or np.ndim(value) != 0:
+            raise TypeError
+        result = operator.index(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}={shown(value)} must be a whole number of updates"
+        ) from error
+    if not 1 <= result <= LARGEST_STEPS:
+        raise InputError(
+            f"{name}={shown(result)} must be at least 1 update, and less than 2**63"
+        )
+    return result
+
+
 def _range(least: int, most: int) -> str:
     if most == LARGEST_COUNT:
-        return f"{least} or more (and less than 2**31)" if least else "0 or more"
+        return f"{least} or more (and less than 2**31)"
     return f"from {least} to {most}"
 
 
@@ -189,6 +224,16 @@ def one_of(name: str, value: Any, names: Iterable[Any]) -> Any:
     if not isinstance(value, str | None) or value not in known:
         raise unknown_name(name, value, [str(n) for n in known])
     return value
+
+
+def sequence(name: str, value: Any) -> list[Any]:
+    """A list or tuple (or array) of values as a list; a text is none."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InputError(f"{name}={shown(value)} must be a list or a tuple")
+    try:
+        return list(value)
+    except TypeError as error:  # an array without axes
+        raise InputError(f"{name}={shown(value)} must be a list or a tuple") from error
 
 
 def key(name: str, value: Any) -> jax.Array:
@@ -217,6 +262,63 @@ def function(name: str, value: Any, *, takes: str) -> Any:
     if not callable(value):
         raise InputError(f"{name}={shown(value)} must be a function of {takes}")
     return value
+
+
+def transformation(name: str, value: Any) -> optax.GradientTransformation:
+    """An Optax transformation: what has ``init`` and ``update``."""
+    if not isinstance(value, optax.GradientTransformation):
+        way_out = ""
+        if callable(value):
+            way_out = "; of a schedule, optax.sgd(schedule) makes one"
+        raise InputError(
+            f"{name}={shown(value)} must be an Optax transformation, such as "
+            f"optax.sgd(0.1){way_out}"
+        )
+    return value
+
+
+def linen_module(name: str, value: Any) -> Any:
+    """A Flax Linen model, by what is called of it."""
+    if not hasattr(value, "init_with_output") or isinstance(value, type):
+        way_out = "make one with lrscape.models.create"
+        if type(value).__module__.partition(".")[0] == "flax" or hasattr(value, "eval"):
+            way_out = (
+                "of an NNX model take nnx.split(model, nnx.Param, ...) and "
+                "lrscape.landscape.mean_objective"
+            )
+        raise InputError(
+            f"{name} is a {type(value).__name__} and must be an instance of a "
+            f"flax.linen.Module; {way_out}"
+        )
+    return value
+
+
+def labels(name: str, value: Any, num_outputs: int) -> None:
+    """Raises InputError for whole numbers that are no index of an output.
+
+    Args:
+        name: what the message calls them.
+        value: an array; traced values and those of other dtypes are passed over.
+        num_outputs: labels must lie from 0 to one less.
+
+    Example:
+        >>> labels('data', np.array([0, 3, 1]), num_outputs=3)
+        Traceback (most recent call last):
+        ...
+        lrscape.errors.InputError: data: label 3 of example 1 has no output: the model
+        has 3 outputs, so labels must lie from 0 to 2
+    """
+    if not is_concrete(value) or not jnp.issubdtype(value.dtype, jnp.integer):
+        return
+    array = np.asarray(value)
+    if not array.size or (array.min() >= 0 and array.max() < num_outputs):
+        return
+    bad = np.argwhere((array < 0) | (array >= num_outputs))[0]
+    raise InputError(
+        f"{name}: label {array[tuple(bad)]} of example {bad[0]} has no output: the "
+        f"model has {num_outputs} outputs, so labels must lie from 0 to "
+        f"{num_outputs - 1}"
+    )
 
 
 def devices(name: str, value: Any) -> list[jax.Device] | None:

@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrscape import layers
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks, layers
+from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import accumulate
 from lrscape.landscape.mask import takes_train
@@ -48,6 +49,7 @@ class FlaxObjective(SampleObjective):
             sample itself.
         leaves: what each parameter is, in the order of ``jax.tree.leaves``; see
             `lrscape.layers.roles`.
+        rngs: a key for each collection that the model draws random numbers from.
     """
 
     batch_stats: Any = None
@@ -60,6 +62,7 @@ class FlaxObjective(SampleObjective):
     num_outputs: int = 0
     calibration: Any = None
     leaves: tuple[layers.Leaf, ...] = ()
+    rngs: Any = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -67,6 +70,8 @@ class FlaxObjective(SampleObjective):
         loss, apart = self.loss, {}
         if self.calibration is not None:
             apart["calibration_examples"] = self.calibration.num_examples
+        if self.rngs:
+            apart["rngs"] = ", ".join(sorted(self.rngs))
         return {
             **apart,
             "objective": type(self.model).__name__,
@@ -116,6 +121,7 @@ class FlaxObjective(SampleObjective):
                 batch[0],
                 **takes_train(self.model, train),
                 mutable=["batch_stats"] if train else False,
+                rngs=self.rngs,
             )
         outputs = outputs[0] if train else outputs
         return outputs.astype(tree.wide_dtype(outputs.dtype))
@@ -210,7 +216,7 @@ class FlaxObjective(SampleObjective):
 
 jax.tree_util.register_dataclass(
     FlaxObjective,
-    data_fields=["whole", "tail", "batch_stats", "calibration"],
+    data_fields=["whole", "tail", "batch_stats", "calibration", "rngs"],
     meta_fields=[
         "counts", "model", "norm", "loss", "l2", "error", "momenta", "num_outputs",
         "leaves",
@@ -230,6 +236,7 @@ def flax_objective(
     error: bool = False,
     calibration: Any = None,
     axes: Any = None,
+    rngs: Mapping[str, Any] | None = None,
 ) -> FlaxObjective:
     r"""Makes an objective of a Linen model and labelled examples.
 
@@ -238,7 +245,9 @@ def flax_objective(
         L(\theta) = \frac{1}{N} \sum_n \ell(f(x_n, \theta), y_n)
             + \frac{\lambda}{2} \sum_{w \in \text{weights}} w^2
 
-    Dropout is off, whatever the policy: a probe sees the same network at every point.
+    Dropout is off, whatever the policy, that of attention included: a probe sees the
+    same network at every point. Random numbers that a module of one's own draws come
+    from `rngs`, the same at every point and for every batch.
 
     Args:
         model: called as ``model(x, train=...)``, or as ``model(x)``.
@@ -268,6 +277,8 @@ def flax_objective(
             that of a test set.
         axes: what parameters are, for the L2 term, where neither the model's modules
             nor their names tell; see `lrscape.layers.roles`.
+        rngs: a PRNG key for each collection that the model draws random numbers from
+            (``self.make_rng('noise')``) under this policy; it becomes part of the loss.
 
     Returns:
         The objective; its points are trees like the model's parameters, except by
@@ -275,8 +286,10 @@ def flax_objective(
 
     Raises:
         InputError: an unknown policy or loss, ``'eval'`` without `batch_stats`, inputs
-            that are not floating-point, examples without labels, or none at all;
-            `calibration` by another policy; with `l2` a parameter that nothing
+            that are not floating-point, examples without labels, or none at all; a
+            label that the model has no output for; a model that is not Linen's, whose
+            outputs are no array, or that draws random numbers for which there is no
+            key; `calibration` by another policy; with `l2` a parameter that nothing
             identifies.
 
     Example:
@@ -290,12 +303,13 @@ def flax_objective(
         >>> bool(1.5 < objective(params) < 4.0)
         True
     """
-    if norm not in NORMS:
-        raise unknown_name("norm", norm, NORMS)
-    if isinstance(loss, str) and loss not in LOSSES:
-        raise unknown_name("loss", loss, LOSSES)
-    if not l2 >= 0:
-        raise InputError(f"l2={l2!r} must be 0 or more")
+    checks.linen_module("model", model)
+    checks.one_of("norm", norm, NORMS)
+    if not callable(loss):
+        checks.one_of("loss", loss, LOSSES)
+    l2 = checks.not_negative("l2", l2)
+    checks.flag("error", error)
+    rngs = _checked_rngs(rngs)
     if calibration is not None and norm != "recalibrate":
         raise InputError(
             f"calibration is what norm='recalibrate' estimates statistics on; "
@@ -303,12 +317,13 @@ def flax_objective(
         )
     inputs, labels = _labelled(data)
     whole, tail, counts = as_batches((inputs, labels), batch_size)
-    shapes, momenta, num_outputs, seen = _look_at(model, whole[0][0, :1])
+    trains = norm in ("train", "recalibrate")
+    shapes, momenta, num_outputs, seen = _look_at(model, whole[0][0, :1], trains, rngs)
     params = shapes.get("params", {})
     leaves = layers.settled(
         params, axes, seen.axes(params), needed_by="the L2 term" if l2 else None
     )
-    _check_labels(loss, labels, num_outputs)
+    _check_labels(loss, labels, num_outputs, error)
     stats = shapes.get("batch_stats")
     if not stats:
         batch_stats = None
@@ -339,7 +354,7 @@ def flax_objective(
         # Any labels do: no loss is taken.
         apart = (calibration, np.zeros(len(calibration), labels.dtype))
         source = flax_objective(
-            model, apart, norm="train", batch_size=batch_size, loss=_no_loss
+            model, apart, norm="train", batch_size=batch_size, loss=_no_loss, rngs=rngs
         )
     return FlaxObjective(
         whole=whole,
@@ -355,6 +370,7 @@ def flax_objective(
         num_outputs=num_outputs,
         calibration=source,
         leaves=leaves,
+        rngs=rngs,
     )
 
 
@@ -386,6 +402,12 @@ def _labelled(data: Any) -> tuple[Any, Any]:
             f"data is a {type(data).__name__}; pass (inputs, labels), or a mapping "
             "with 'image' and 'label'"
         )
+    for name, values in (("inputs", inputs), ("labels", labels)):
+        if isinstance(values, Mapping | tuple | set | str):
+            raise InputError(
+                f"data: {name} are a {type(values).__name__}, not one array; of a "
+                "model with several inputs make a mean_objective"
+            )
     inputs, labels = (
         x if isinstance(x, jax.Array) else np.asarray(x) for x in (inputs, labels)
     )
@@ -398,8 +420,8 @@ def _labelled(data: Any) -> tuple[Any, Any]:
     return inputs, labels
 
 
-def _check_labels(loss: Any, labels: Any, num_outputs: int) -> None:
-    """Raises InputError for labels that would broadcast, or are of the wrong kind."""
+def _check_labels(loss: Any, labels: Any, num_outputs: int, error: bool) -> None:
+    """Raises InputError for labels that would broadcast, or that no output is for."""
     if loss == "squared_error":
         single = labels.ndim == 1 and num_outputs == 1
         if labels.shape[1:] != (num_outputs,) and not single:
@@ -407,17 +429,39 @@ def _check_labels(loss: Any, labels: Any, num_outputs: int) -> None:
                 f"data: labels have shape {labels.shape}; loss='squared_error' of a "
                 f"model with {num_outputs} outputs needs (n, {num_outputs})"
             )
-    elif loss == "cross_entropy" and (
-        labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer)
-    ):
+    elif loss == "cross_entropy":
+        if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise InputError(
+                f"data: labels have shape {labels.shape} and dtype {labels.dtype}; "
+                "loss='cross_entropy' needs whole numbers, (n,)"
+            )
+        checks.labels("data", labels, num_outputs)
+    if error and labels.ndim != 1:
         raise InputError(
-            f"data: labels have shape {labels.shape} and dtype {labels.dtype}; "
-            "loss='cross_entropy' needs whole numbers, (n,)"
+            f"error=True counts wrong classes, and labels have shape {labels.shape}, "
+            "not (n,); leave it out"
         )
 
 
-def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int, Any]:
-    """A model's variables, each batch norm's momentum, its outputs and its layers."""
+def _checked_rngs(rngs: Any) -> dict[str, jax.Array] | None:
+    if rngs is None:
+        return None
+    if not isinstance(rngs, Mapping):
+        raise InputError(
+            f"rngs={checks.shown(rngs)} must be a mapping of collections to PRNG keys"
+        )
+    return {str(k): checks.key(f"rngs[{k!r}]", v) for k, v in rngs.items()}
+
+
+def _look_at(
+    model: Any, inputs: jax.Array, train: bool, rngs: Any
+) -> tuple[dict, tuple, int, Any]:
+    """A model's variables, each batch norm's momentum, its outputs and its layers.
+
+    Raises:
+        InputError: outputs that are not (n, outputs), or random numbers drawn without a
+            key.
+    """
     momenta: dict[str, float] = {}
     seen = layers.Linen()
 
@@ -434,18 +478,55 @@ def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int, Any
                 jax.random.key(0), inputs, **takes_train(model, False)
             )
 
+    def apply(variables, inputs):
+        with nn.intercept_methods(_without_dropout):
+            return model.apply(
+                variables,
+                inputs,
+                **takes_train(model, train),
+                mutable=["batch_stats"] if train else False,
+                rngs=rngs,
+            )
+
     outputs, shapes = jax.eval_shape(run, inputs)
+    if not isinstance(outputs, jax.ShapeDtypeStruct):
+        raise InputError(
+            f"model={type(model).__name__} gives a {type(outputs).__name__} and not an "
+            "array; wrap it in a module that returns one output, or use mean_objective"
+        )
     if len(outputs.shape) != 2:
         raise InputError(
             f"model={type(model).__name__} gives outputs of shape {outputs.shape} for "
             "one example; flax_objective needs (n, outputs): use mean_objective"
         )
+    try:
+        jax.eval_shape(apply, shapes, inputs)
+    except flax.errors.InvalidRngError as error:
+        raise InputError(
+            f"model={type(model).__name__} draws random numbers of its own: "
+            f"{str(error).partition(' (')[0]}; pass a key, the same at every point, by "
+            "rngs={collection: jax.random.key(0)}, or let train=False turn them off "
+            "and choose norm='eval'"
+        ) from error
     return dict(shapes), tuple(sorted(momenta.items())), outputs.shape[1], seen
 
 
 def _without_dropout(call, args, kwargs, context):
-    if isinstance(context.module, nn.Dropout) and context.method_name == "__call__":
+    """Turns dropout off, in layers of that name and within attention."""
+    module = context.module
+    if context.method_name != "__call__":
+        return call(*args, **kwargs)
+    if isinstance(module, nn.Dropout):
         return args[0]
+    if isinstance(module, nn.MultiHeadDotProductAttention):
+        # A rate of zero draws nothing, whatever the call says of `deterministic`,
+        # which may be said by the module's own field instead.
+        rate = module.dropout_rate
+        object.__setattr__(module, "dropout_rate", 0.0)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            object.__setattr__(module, "dropout_rate", rate)
     return call(*args, **kwargs)
 
 
@@ -462,6 +543,7 @@ def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
             batch[0],
             **takes_train(objective.model, True),
             mutable=["batch_stats"],
+            rngs=objective.rngs,
         )
     momenta = dict(objective.momenta)
     return tree.map_named(

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
-from lrscape.landscape.tree import own
+from lrscape.landscape.tree import leaf_names, own
 
 
 class Objective:
@@ -276,8 +277,7 @@ def mean_objective(
         >>> print(objective.num_batches, f"{objective(jnp.array([1.0, 0.0])):.3f}")
         3 0.800
     """
-    if not callable(loss_fn):
-        raise InputError(f"loss_fn={loss_fn!r} must be a function of (point, batch)")
+    checks.function("loss_fn", loss_fn, takes="(point, batch)")
     whole, tail, counts = as_batches(data, batch_size)
     return MeanObjective(whole, tail, counts, loss_fn)
 
@@ -291,13 +291,18 @@ def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, in
     Raises:
         InputError: as `mean_objective`.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
-        raise InputError(f"batch_size={batch_size!r} must be a whole number")
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r} must be 1 or more")
+    # A batch is cut to the size of the sample, so that a large one is all of it.
+    batch_size = checks.count("batch_size", batch_size)
     leaves = jax.tree.leaves(data)
     if not leaves:
         raise InputError("data holds no arrays, so there is no sample")
+    for path, leaf in zip(leaf_names(data), leaves, strict=True):
+        kind = getattr(leaf, "dtype", None)
+        if not isinstance(leaf, jax.Array) and getattr(kind, "kind", "O") in "OSUMmV":
+            raise InputError(
+                f"data: {path} is {checks.shown(leaf)}; a sample holds arrays of "
+                "numbers alone"
+            )
     lengths = {np.shape(leaf)[:1] for leaf in leaves}
     if () in lengths or len(lengths) > 1:
         shapes = ", ".join(str(np.shape(leaf)) for leaf in leaves)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import is_compilable, mean_loss, scalar_loss
@@ -51,7 +52,7 @@ def segment_losses(
     References:
         Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018, Sec. 3
     """
-    check_num_points(num_points)
+    checks.count("num_points", num_points)
     objective, segment = as_objective(objective), line(point, next_point)
     alphas = jnp.asarray(alphas_of(num_points), jnp.result_type(float))
     if not tree.is_concrete((objective, point, next_point)):
@@ -165,19 +166,6 @@ def height(losses: Any) -> jax.Array:
 def alphas_of(num_points: int) -> np.ndarray:
     """Where the points of a segment lie, both ends included."""
     return np.arange(num_points + 2) / (num_points + 1)
-
-
-def check_num_points(num_points: Any) -> None:
-    """Raises InputError unless it is a whole number, 1 or more."""
-    if (
-        isinstance(num_points, bool)
-        or not isinstance(num_points, int | np.integer)
-        or num_points < 1
-    ):
-        raise InputError(
-            f"num_points={num_points!r} must be a whole number, 1 or more: points "
-            "strictly between the ends"
-        )
 
 
 def _segment(losses: Any) -> jax.Array:

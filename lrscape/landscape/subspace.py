@@ -7,13 +7,15 @@ points that span it as arguments.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.tree import (
     Point,
@@ -173,12 +175,7 @@ def plane(origin: Point, u: Point, v: Point) -> Subspace:
     check_alike({"origin": origin, "u": u, "v": v})
     for name, direction in {"u": u, "v": v}.items():
         check_not_zero(name, direction)
-    between = cosine(u, v)
-    if is_concrete(between) and abs(float(between)) > 1 - 1e-6:
-        raise InputError(
-            f"u and v are parallel (cosine {float(between):.6f}): they span no plane; "
-            "use ray"
-        )
+    check_independent({"u": u, "v": v})
     return Subspace((origin, u, v), "plane")
 
 
@@ -205,6 +202,7 @@ def span(origin: Point, *directions: Point) -> Subspace:
     check_alike({"origin": origin, **names})
     for name, direction in names.items():
         check_not_zero(name, direction)
+    check_independent(names)
     return Subspace((origin, *directions), "span")
 
 
@@ -222,18 +220,19 @@ def barycentric(a: Point, b: Point, c: Point) -> Subspace:
         ``(alpha, beta) -> point``.
 
     Raises:
-        InputError: points of different structure or shapes.
+        InputError: points of different structure or shapes, or all on one line.
 
     Example:
-        >>> at = barycentric(jnp.float32(1), jnp.float32(2), jnp.float32(5))
+        >>> at = barycentric(jnp.zeros(2), jnp.array([2.0, 0.0]), jnp.array([0.0, 5.0]))
         >>> print(at(jnp.array([1.0, 1.0])), at(jnp.array([1.0, 0.0])))
-        2.0 5.0
+        [2. 0.] [0. 5.]
 
     References:
         Im et al., `An empirical analysis of deep network loss surfaces
         <https://arxiv.org/abs/1612.04010>`_, 2016, Eq. 6 to 8
     """
     check_alike({"a": a, "b": b, "c": c})
+    check_spread({"a": a, "b": b, "c": c})
     return Subspace((a, b, c), "barycentric")
 
 
@@ -255,12 +254,12 @@ def bilinear(a: Point, b: Point, c: Point, d: Point) -> Subspace:
         ``(alpha, beta) -> point``.
 
     Raises:
-        InputError: points of different structure or shapes.
+        InputError: points of different structure or shapes, or all on one line.
 
     Example:
-        >>> at = bilinear(*map(jnp.float32, (1, 2, 3, 4)))
+        >>> at = bilinear(*jnp.array([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
         >>> print(at(jnp.array([0.0, 1.0])), at(jnp.array([0.5, 0.5])))
-        2.0 2.5
+        [0. 1.] [0.5 0.5]
 
     References:
         Im et al., `An empirical analysis of deep network loss surfaces
@@ -268,6 +267,7 @@ def bilinear(a: Point, b: Point, c: Point, d: Point) -> Subspace:
         one: its four points are counted from 0 and used from 1
     """
     check_alike({"a": a, "b": b, "c": c, "d": d})
+    check_spread({"a": a, "b": b, "c": c, "d": d})
     return Subspace((a, b, c, d), "bilinear")
 
 
@@ -286,9 +286,71 @@ def grid(*axes: Any) -> np.ndarray:
     """
     if not axes:
         raise InputError("axes: a grid needs at least one")
-    if len(axes) == 1:
-        return np.asarray(axes[0])
-    return np.stack(np.meshgrid(*map(np.asarray, axes), indexing="ij"), axis=-1)
+    values = []
+    for i, axis in enumerate(axes):
+        array = np.asarray(axis)
+        if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
+            raise InputError(
+                f"axes[{i}]={checks.shown(axis)} must be numbers, of shape (n,)"
+            )
+        values.append(array)
+    if len(values) == 1:
+        return values[0]
+    return np.stack(np.meshgrid(*values, indexing="ij"), axis=-1)
+
+
+# The least eigenvalue of unit directions' inner products; of two it is 1 - |cosine|.
+_DEPENDENT = 1e-6
+
+
+def check_independent(directions: Mapping[str, Point], *, rank: int | None = None):
+    """Raises InputError where directions span fewer dimensions than they should.
+
+    Args:
+        directions: by name; none of them zero.
+        rank: how many dimensions they must span at the least; None is one each.
+    """
+    trees = list(directions.values())
+    gram = np.eye(len(trees))
+    for i, j in itertools.combinations(range(len(trees)), 2):
+        between = cosine(trees[i], trees[j])
+        if not is_concrete(between):
+            return
+        gram[i, j] = gram[j, i] = float(between)
+    if not np.isfinite(gram).all():
+        raise InputError(f"{', '.join(directions)} are not all finite")
+    rank = len(trees) if rank is None else rank
+    if len(trees) < rank or np.linalg.eigvalsh(gram)[-rank] < _DEPENDENT:
+        names = " and ".join(directions)
+        kind = "parallel" if len(trees) == 2 else "linearly dependent"
+        shown = f" (cosine {gram[0, 1]:.6f})" if len(trees) == 2 else ""
+        raise InputError(
+            f"{names} are {kind}{shown}: they span fewer than {rank} dimensions; use "
+            "ray or line, or leave some of them out"
+        )
+
+
+def check_spread(points: Mapping[str, Point]) -> None:
+    """Raises InputError where points all lie on one line, or coincide."""
+    if not is_concrete(list(points.values())):
+        return
+    (first, origin), *others = points.items()
+    directions = {}
+    for name, point in others:
+        difference = combine([1, -1], [point, origin])
+        if float(norm(difference)) > 0:
+            directions[f"{name} - {first}"] = difference
+        elif not np.isfinite(float(norm(difference))):
+            raise InputError(f"{name} or {first} is not finite")
+    # Points of a single number have no second dimension to span.
+    entries = sum(np.size(leaf) for leaf in jax.tree.leaves(origin))
+    try:
+        check_independent(directions, rank=min(2, entries))
+    except InputError as error:
+        raise InputError(
+            f"{', '.join(points)} all lie on one line, or are equal: they span no "
+            "surface; use line"
+        ) from error
 
 
 def check_not_zero(name: str, direction: Point) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.accumulate import (
     checked_loss,
@@ -23,11 +24,12 @@ from lrscape.landscape.objective import as_objective, is_traceable, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.programs import once_a_shape
 from lrscape.landscape.store import Store, identity_of
-from lrscape.landscape.tree import check_count
 from lrscape.processes import from_first, is_first
 
 if TYPE_CHECKING:
     import xarray as xr
+
+ERROR = "_standard_error"  # ends the name of a metric's standard error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,9 +74,14 @@ class Surface:
         Returns:
             ``loss``, ``loss_standard_error`` and so on over the named axes; what else
             is known of the surface is among its attributes.
+
+        Raises:
+            InputError: axes that are not as many and as long as the grid's, or whose
+                values are not those that were measured at.
         """
         import xarray as xr
 
+        axes = self._checked(axes)
         units = {"loss": "nat", "error": "fraction", **(units or {})}
         losses, errors = self.losses, self.standard_errors
         if not isinstance(losses, dict):
@@ -95,6 +102,46 @@ class Surface:
             "seconds": self.seconds,
         }
         return xr.Dataset(variables, coordinates, about)
+
+    def _checked(self, axes: Any) -> dict[str, Any]:
+        """Axes whose values are the coordinates along them."""
+        if not isinstance(axes, Mapping):
+            raise InputError(
+                f"axes={checks.shown(axes)} must be a mapping of names to values"
+            )
+        losses = self.losses
+        values = next(iter(losses.values())) if isinstance(losses, dict) else losses
+        shape = np.shape(values)
+        lengths = tuple(len(np.atleast_1d(given)) for given in axes.values())
+        if lengths != shape:
+            raise InputError(
+                f"axes: {', '.join(map(str, axes))} have lengths {lengths}, and the "
+                f"grid has shape {shape}"
+            )
+        # Coordinates of a grid have a number for each axis; of another shape of points
+        # an axis counts them, and any labels will do.
+        grid = np.asarray(self.coordinates, np.float64)
+        grid = grid[..., None] if grid.shape == shape else grid
+        if grid.shape != (*shape, len(shape)):
+            return dict(axes)
+        for number, (name, given) in enumerate(axes.items()):
+            try:
+                along = np.asarray(given, np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"axes: {name}={checks.shown(given)} must be numbers"
+                ) from error
+            ones = [1] * len(shape)
+            ones[number] = len(along)
+            measured = grid[..., number]
+            if not np.allclose(measured, along.reshape(ones), rtol=1e-6, atol=1e-12):
+                raise InputError(
+                    f"axes: {name} has the values {checks.shown(along.tolist())}, and "
+                    f"losses were measured at "
+                    f"{checks.shown(np.unique(measured).tolist())}; name other numbers "
+                    "by assign_coords on the result"
+                )
+        return dict(axes)
 
 
 def evaluate(
@@ -184,8 +231,18 @@ def measure(
     objective = as_objective(objective)
     coordinates, grid_shape, flat = _flat(subspace, coordinates)
     names, is_dict = _loss_names(objective, subspace, flat[0])
+    taken = [n for n in names if n.endswith(ERROR) and n.removesuffix(ERROR) in names]
+    if taken:
+        raise InputError(
+            f"the objective's metric {taken[0]!r} would take the place of the standard "
+            f"error of {taken[0].removesuffix('_standard_error')!r}; call it otherwise"
+        )
     if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
+        checks.count("chunk_size", chunk_size)
+    checks.flag("progress", progress)
+    devices = checks.devices("devices", devices)
+    if store is not None:
+        store = checks.path("store", store)
     engine = PointLosses(objective, subspace, devices=devices)
     value_names = [f"{n}{suffix}" for n in names for suffix in ("", "_standard_error")]
     values = np.zeros((len(flat), len(value_names)))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrscape import layers
+from lrscape import checks, layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.flax_objective import squared_weights
@@ -157,14 +157,25 @@ def text_objective(
         >>> print(f'{loss:.4f}')
         1.6094
     """
-    if not l2 >= 0:
-        raise InputError(f"l2={l2!r} must be 0 or more")
+    checks.linen_module("model", model)
+    l2 = checks.not_negative("l2", l2)
+    checks.flag("error", error)
     inputs, targets = _pair(windows)
     whole, tail, counts = as_batches((inputs, targets), batch_size)
     model_axes, params = layers.trace(model, whole[0][0, :1])
     leaves = layers.settled(
         params, axes, model_axes, needed_by="the L2 term" if l2 else None
     )
+    outputs, _ = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False),
+        whole[0][0, :1],
+    )
+    if not isinstance(outputs, jax.ShapeDtypeStruct) or len(outputs.shape) != 3:
+        raise InputError(
+            f"model={type(model).__name__} must give logits, (n, time, vocabulary)"
+        )
+    for name, tokens in (("inputs", inputs), ("targets", targets)):
+        checks.labels(f"windows: {name}", tokens, outputs.shape[-1])
     return TextObjective(
         whole=whole,
         tail=tail,

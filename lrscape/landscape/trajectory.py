@@ -83,6 +83,11 @@ def pca_plane(points: Sequence[Point], *, origin: str = "mean") -> PCAPlane:
         raise InputError(f"points: a plane needs three or more, not {len(points)}")
     check_alike({f"point {i}": point for i, point in enumerate(points)})
     columns = as_vectors(list(points))
+    for i in range(len(points)):
+        if not all(np.isfinite(column[i]).all() for column in columns):
+            raise InputError(
+                f"points: point {i} holds values that are not finite; leave it out"
+            )
     zeros = [
         column.mean(axis=0) if origin == "mean" else column[-1] for column in columns
     ]

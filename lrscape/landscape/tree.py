@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape.checks import count as check_count  # noqa: F401
 from lrscape.errors import InputError
 
 Point = Any  # any pytree of floating-point arrays
@@ -122,13 +123,6 @@ def check_alike(points: Mapping[str, Point]) -> None:
                 )
 
 
-def check_count(name: str, count: Any) -> int:
-    """A positive whole number; raises InputError for anything else."""
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise InputError(f"{name}={count!r} must be a whole number, 1 or more")
-    return int(count)
-
-
 def own(leaf: Any) -> jax.Array:
     """An array that nobody else can change.
 
@@ -189,13 +183,32 @@ def dot(a: Any, b: Any) -> jax.Array:
 
 
 def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of all of a tree's entries, a scalar."""
-    return jnp.sqrt(dot(tree, tree))
+    """The Euclidean norm of all of a tree's entries, a scalar.
+
+    Entries whose squares would under- or overflow (1e-22, 1e25 in float32) are divided
+    by a power of two first, which rounds nothing.
+    """
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if jnp.size(leaf)]
+    if not leaves:
+        return jnp.sqrt(dot(tree, tree))
+    widest = max((wide_dtype(x.dtype) for x in leaves), key=lambda d: d.itemsize)
+    sizes = [jnp.max(jnp.abs(x)).astype(widest) for x in leaves]
+    largest = functools.reduce(jnp.maximum, sizes)
+    limits = jnp.finfo(widest)
+    # Of ordinary sizes nothing is divided: the norm is what it always was.
+    low, high = float(limits.tiny) ** 0.375, float(limits.max) ** 0.375
+    ordinary = (largest >= low) & (largest <= high) | (largest == 0)
+    ordinary |= ~jnp.isfinite(largest)
+    _, exponent = jnp.frexp(jnp.where(ordinary, jnp.ones_like(largest), largest))
+    exponent = jax.lax.stop_gradient(jnp.where(ordinary, 0, exponent))
+    shrunk = [jnp.ldexp(x.astype(wide_dtype(x.dtype)), -exponent) for x in leaves]
+    return jnp.ldexp(jnp.sqrt(dot(shrunk, shrunk)), exponent)
 
 
 def cosine(a: Any, b: Any) -> jax.Array:
     """The cosine of the angle between two trees; NaN where one of them is zero."""
-    return dot(a, b) / (norm(a) * norm(b))
+    a, b = (scale(1 / norm(tree), tree) for tree in (a, b))
+    return dot(a, b)
 
 
 def map_named(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:

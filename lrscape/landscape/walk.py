@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.objective import as_objective, settings_of
@@ -17,7 +18,6 @@ from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.segment import (
     alphas_of,
     barrier_height,
-    check_num_points,
     crosses_barrier,
     has_floor,
     height,
@@ -75,7 +75,7 @@ class Walk:
         Raises:
             InputError: windows that are empty or overlap, or no interior points.
         """
-        check_num_points(num_points)
+        checks.count("num_points", num_points)
         self._windows = sorted((int(a), int(b)) for a, b in windows)
         _check_windows(self._windows)
         self._objectives = {"loss": as_objective(objective)}

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import optax
 
+from lrscape import checks
+from lrscape.checks import is_concrete
 from lrscape.errors import InputError
-from lrscape.schedules.checks import (
+from lrscape.schedules.time import (
+    at_or_past,
+    ceil_product,
+    distance_to_end_of_cycle,
+    elapsed_and_remaining,
+    first_of_epoch,
     float_dtype,
-    is_concrete,
-    is_integer,
-    not_negative,
-    positive,
-    scalar,
-    up_to_peak,
-    whole_steps,
+    float_or_traced,
+    ramp,
+    since_start,
 )
-from lrscape.schedules.time import at_or_past, ceil_product, elapsed_and_remaining, ramp
 
 
 def rational(init_value: float, total_steps: int, *, decay: float) -> optax.Schedule:
@@ -50,9 +52,9 @@ def rational(init_value: float, total_steps: int, *, decay: float) -> optax.Sche
         Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 7
     """
     field = "rational"
-    init = positive(field, "init_value", init_value)
-    decay = not_negative(field, "decay", decay)
-    steps = whole_steps(field, "total_steps", total_steps)
+    init = checks.positive(f"{field}: init_value", init_value)
+    decay = checks.not_negative(f"{field}: decay", decay)
+    steps = checks.steps(f"{field}: total_steps", total_steps)
 
     def schedule(count):
         elapsed, _ = elapsed_and_remaining(count, steps)
@@ -93,24 +95,25 @@ def step(
         [0.1, 0.1, 0.01, 0.001, 0.001]
     """
     field = "step"
-    init = positive(field, "init_value", init_value)
-    factor = positive(field, "factor", factor)
+    init = checks.positive(f"{field}: init_value", init_value)
+    factor = checks.positive(f"{field}: factor", factor)
     if is_concrete(factor) and factor > 1:
         raise InputError(f"{field}: factor={factor!r} must lie in (0, 1]")
-    fractions = [scalar(field, "milestones", m) for m in milestones]
+    listed = checks.sequence(f"{field}: milestones", milestones)
+    fractions = [checks.number(f"{field}: milestones", m) for m in listed]
     if all(map(is_concrete, fractions)) and not (
         all(0 < m <= 1 for m in fractions)
         and all(a < b for a, b in itertools.pairwise(fractions))
     ):
         raise InputError(
-            f"{field}: milestones={tuple(milestones)!r} must increase and lie in (0, 1]"
+            f"{field}: milestones={tuple(listed)!r} must increase and lie in (0, 1]"
             ", as fractions of total_steps"
         )
-    steps = whole_steps(field, "total_steps", total_steps)
+    steps = checks.steps(f"{field}: total_steps", total_steps)
     boundaries = [ceil_product(m, steps) for m in fractions]
 
     def schedule(count):
-        count = jnp.asarray(count)
+        count = since_start(count)
         rate = jnp.full(count.shape, init, float_dtype())
         for boundary in boundaries:
             rate = jnp.where(at_or_past(count, boundary), rate * factor, rate)
@@ -152,19 +155,14 @@ def triangular(
         <https://arxiv.org/abs/1506.01186>`_, 2017
     """
     field = "triangular"
-    peak = positive(field, "peak_value", peak_value)
-    base = up_to_peak(field, "base_value", base_value, peak)
-    steps = whole_steps(field, "cycle_steps", cycle_steps)
+    peak = checks.positive(f"{field}: peak_value", peak_value)
+    base = _up_to_peak(field, "base_value", base_value, peak)
+    steps = checks.steps(f"{field}: cycle_steps", cycle_steps)
 
     def schedule(count):
-        count = jnp.asarray(count)
-        if not (isinstance(steps, int) and is_integer(count)):
-            count = count.astype(float_dtype())
-        position = count % steps
         # The distance to the nearer end of the cycle is exact, so the sum of two
         # positive terms is too.
-        rise = 2.0 * jnp.minimum(position, steps - position).astype(float_dtype())
-        rise = rise / steps
+        rise = 2.0 * distance_to_end_of_cycle(count, steps) / float_or_traced(steps)
         return peak * rise + base * (1.0 - rise)
 
     return schedule
@@ -207,18 +205,18 @@ def trapezoid(
         Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018, Sec. 5
     """
     field = "trapezoid"
-    peak = positive(field, "peak_value", peak_value)
-    start = up_to_peak(field, "start_value", start_value, peak)
-    end = up_to_peak(field, "end_value", end_value, peak)
-    rise = not_negative(field, "rise", rise)
-    fall = not_negative(field, "fall", fall)
+    peak = checks.positive(f"{field}: peak_value", peak_value)
+    start = _up_to_peak(field, "start_value", start_value, peak)
+    end = _up_to_peak(field, "end_value", end_value, peak)
+    rise = checks.not_negative(f"{field}: rise", rise)
+    fall = checks.not_negative(f"{field}: fall", fall)
     # A hair of slack: 0.7 + 0.3 and its like may come out just above 1.
     if is_concrete(rise) and is_concrete(fall) and rise + fall > 1 + 1e-9:
         raise InputError(
             f"{field}: rise={rise!r} and fall={fall!r} are fractions of total_steps "
             "and must not exceed 1 together"
         )
-    steps = whole_steps(field, "total_steps", total_steps)
+    steps = checks.steps(f"{field}: total_steps", total_steps)
 
     def schedule(count):
         risen, to_rise = ramp(count, 0, rise * steps)
@@ -263,16 +261,16 @@ def swa(
         Generalization <https://arxiv.org/abs/1803.05407>`_, 2018
     """
     field = "swa"
-    init = positive(field, "init_value", init_value)
-    last = positive(field, "swa_value", swa_value)
-    start = not_negative(field, "start", start)
-    end = not_negative(field, "end", end)
+    init = checks.positive(f"{field}: init_value", init_value)
+    last = checks.positive(f"{field}: swa_value", swa_value)
+    start = checks.not_negative(f"{field}: start", start)
+    end = checks.not_negative(f"{field}: end", end)
     if is_concrete(start) and is_concrete(end) and not start <= end <= 1:
         raise InputError(
             f"{field}: start={start!r} and end={end!r} are fractions of total_steps "
             "and must satisfy 0 <= start <= end <= 1"
         )
-    steps = whole_steps(field, "total_steps", total_steps)
+    steps = checks.steps(f"{field}: total_steps", total_steps)
 
     def schedule(count):
         moved, to_move = ramp(count, start * steps, end * steps)
@@ -300,5 +298,18 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
         >>> [round(float(rate(n)), 4) for n in (0, 49, 50)]
         [0.1, 0.1, 0.0667]
     """
-    steps = whole_steps("per_epoch", "steps_per_epoch", steps_per_epoch)
-    return lambda count: schedule(jnp.asarray(count) // steps * steps)
+    field = "per_epoch"
+    checks.function(f"{field}: schedule", schedule, takes="the update count")
+    steps = checks.steps(f"{field}: steps_per_epoch", steps_per_epoch)
+    return lambda count: schedule(first_of_epoch(count, steps))
+
+
+def _up_to_peak(field, name, value, peak):
+    """A rate between 0 and the peak, or InputError."""
+    value = checks.not_negative(f"{field}: {name}", value)
+    if is_concrete(value) and is_concrete(peak) and value > peak:
+        raise InputError(
+            f"{field}: {name}={value!r} is above peak_value={peak!r}; choose {name} at "
+            "or below the peak"
+        )
+    return value

@@ -7,18 +7,15 @@ import math
 import jax.numpy as jnp
 import optax
 
+from lrscape import checks
+from lrscape.checks import is_concrete
 from lrscape.errors import InputError
-from lrscape.schedules.checks import (
-    is_concrete,
-    log,
-    positive,
-    sqrt,
-    whole_steps,
-)
 from lrscape.schedules.time import elapsed_and_remaining
 
 # A peak schedule that is given no end falls to this fraction of its peak (Sec. 7).
 DEFAULT_END_FRACTION = 1e-4
+# ln(peak / end) beyond this overflows in float32, and the rate would be NaN.
+_DEEPEST = 1e30
 
 
 def gaussian(
@@ -72,7 +69,7 @@ def gaussian(
         end_value,
         width=("variance", variance, 0.25),
         shape=jnp.square,
-        inverse=sqrt,
+        inverse=_sqrt,
     )
 
 
@@ -146,15 +143,20 @@ def _peak_schedule(
             f"itself, so end_value={end_value!r} cannot be given too; leave one of "
             "them out"
         )
-    peak = positive(field, "peak_value", peak_value)
+    peak = checks.positive(f"{field}: peak_value", peak_value)
     if width_value is None:
         depth = _depth(field, peak, end_value)
     else:
-        depth = factor / positive(field, width_name, width_value)
+        depth = factor / checks.positive(f"{field}: {width_name}", width_value)
+        if is_concrete(depth) and depth > _DEEPEST:
+            raise InputError(
+                f"{field}: {width_name}={width_value!r} is so small that every rate "
+                f"but the peak is 0; choose {factor / _DEEPEST:g} or more"
+            )
     start = -1.0
     if start_value is not None:
         start = -inverse(_start_depth(field, peak, start_value) / depth)
-    steps = whole_steps(field, "total_steps", total_steps)
+    steps = checks.steps(f"{field}: total_steps", total_steps)
 
     def schedule(count):
         elapsed, remaining = elapsed_and_remaining(count, steps)
@@ -173,19 +175,29 @@ def _peak_schedule(
 def _depth(field, peak, end_value):
     if end_value is None:
         return -math.log(DEFAULT_END_FRACTION)
-    end = positive(field, "end_value", end_value)
+    end = checks.positive(f"{field}: end_value", end_value)
     if is_concrete(peak) and is_concrete(end) and end >= peak:
         raise InputError(
             f"{field}: end_value={end!r} must be below peak_value={peak!r}"
         )
-    return log(peak / end)
+    return _log(peak / end)
 
 
 def _start_depth(field, peak, start_value):
-    start = positive(field, "start_value", start_value)
+    start = checks.positive(f"{field}: start_value", start_value)
     if is_concrete(peak) and is_concrete(start) and start > peak:
         raise InputError(
             f"{field}: start_value={start!r} is above peak_value={peak!r}; start at or "
             "below the peak"
         )
-    return log(peak / start)
+    return _log(peak / start)
+
+
+def _log(value):
+    """The logarithm, in double precision where the value is known."""
+    return math.log(value) if is_concrete(value) else jnp.log(value)
+
+
+def _sqrt(value):
+    """The square root, in double precision where the value is known."""
+    return math.sqrt(value) if is_concrete(value) else jnp.sqrt(value)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
+from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.training.config import Config, pad_to_multiple
@@ -15,6 +16,7 @@ from lrscape.training.devices import (
     replicate,
 )
 from lrscape.training.feed import Resident, Streamed, make_feed
+from lrscape.training.labels import check_labels
 from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import TrainState
 from lrscape.training.step import batches_of, make_evaluation_step
@@ -65,6 +67,8 @@ def make_evaluate(
         raise InputError(
             f"top5=True says nothing of {data.num_classes} classes; leave it out"
         )
+    check_labels(model, data, "train", "validation", "test")
+    checks.count("batch_size", batch_size)
     devices = choose_devices(config.num_devices, config.batch_size)
     step = map_over_devices(
         make_evaluation_step(model, top5=top5), devices, config.mapping
@@ -73,6 +77,9 @@ def make_evaluate(
     feeds: dict[str, Resident | Streamed] = {}
 
     def evaluate(state: TrainState, part: str = "test") -> dict[str, float]:
+        checks.one_of("part", part, ("train", "validation", "test"))
+        if getattr(data, part, None) is None:
+            raise InputError(f"part={part!r}: dataset={data.name!r} has none")
         count = len(getattr(data, part))
         if part not in feeds:
             feeds[part] = make_feed(data, part, config.normalize, devices)

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
+from lrscape.training import origin
 from lrscape.training.config import Config
 from lrscape.training.devices import (
     choose_devices,
@@ -23,6 +25,7 @@ from lrscape.training.devices import (
     split_many,
 )
 from lrscape.training.feed import epoch_order, make_feed
+from lrscape.training.labels import check_labels
 from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import VIEW, TrainState, initial_state
 from lrscape.training.step import State, make_loop, make_step, synchronized
@@ -69,11 +72,12 @@ def fit(
         data: trained on ``data.train``, which is put on the devices once, or streamed
             to them. What is streamed goes on at the same example from any state: the
             order and each random view are functions of the seed and the step.
-        tx: any Optax transformation; it is handed the loss as ``value=``, the update's
-            gradient at other parameters as ``grad_fn=`` (params -> gradient; not
-            computed unless it is called), and of a model that sows ``penultimate`` the
-            norms of those activations over the batch, ``activation_norm=`` and
-            ``activation_max=``.
+        tx: any Optax transformation; it is handed what its signature takes of the loss
+            as ``value=``, the gradient as ``grad=``, the update's loss and gradient at
+            other parameters as ``value_fn=`` and ``grad_fn=`` (functions of params,
+            not computed unless they are called), and of a model that sows
+            ``penultimate`` the norms of those activations over the batch,
+            ``activation_norm=`` and ``activation_max=``.
         config: how to train.
         yield_every: yields the state after each multiple of so many updates, and the
             last one. On an accelerator many updates run in one compiled loop, and what
@@ -93,8 +97,9 @@ def fit(
 
     Raises:
         InputError: at once, before anything is compiled: a batch that is larger than
-            the data or cannot be split over the devices, a state beyond the end or of
-            another optimizer.
+            the data or cannot be split over the devices, a label that the model has no
+            output for, a state beyond the end, of another optimizer, or made with
+            another batch size, epoch or `average_weights`.
         NonFiniteLossError: while iterating, at the latest one call of the device after
             the loss or its gradient was not finite.
 
@@ -149,12 +154,20 @@ def pass_through(
         The states, see `fit`; stacked as they were given. `NonFiniteLossError` is
         raised once there is no network left whose loss and gradient are finite.
     """
-    check_yield_every(yield_every)
+    check_arguments(Config, config, tx, yield_every, yield_at, donate)
     steps_per_epoch = config.steps_per_epoch(data)
     total_steps = config.total_steps(data)
+    check_labels(model, data, "train")
     devices = choose_devices(config.num_devices, config.batch_size)
     state = make_state()
     start = check_start(state, tx, total_steps)
+    settings = origin.settings_of(
+        tx,
+        state.params,
+        batch_size=config.batch_size,
+        steps_per_epoch=steps_per_epoch,
+    )
+    origin.check_same(state, settings)
     several = np.ndim(state.step) > 0
     if jax.tree.leaves(state.batch_stats):
         model = synchronized(model, config, device_count(devices))
@@ -204,7 +217,7 @@ def pass_through(
 
             stretches = stretches_of(start, total_steps, length, due)
             yield from advance(
-                mapped, state, feed.dataset, batch_of, stretches, due, devices
+                mapped, state, feed.dataset, batch_of, stretches, due, devices, settings
             )
 
     return states(placed)
@@ -218,6 +231,7 @@ def advance(
     stretches: Iterable[range],
     due: Callable[[int], bool],
     devices: Sequence[jax.Device],
+    settings: dict[str, Any],
 ) -> Generator[State, State | None]:
     """Calls a mapped step, stretch by stretch, and yields the states that are due.
 
@@ -230,6 +244,7 @@ def advance(
         stretches: the updates of each call.
         due: says of a step whether the state after it is yielded.
         devices: of this process.
+        settings: what the states are made with, see `lrscape.training.origin`.
 
     Returns:
         The states; one that is sent back is gone on from.
@@ -246,8 +261,10 @@ def advance(
             jax.block_until_ready(running)
         # Looked at while the next call runs, so that nothing waits.
         raise_if_not_finite(finished)
-        if due(steps.stop) and (sent := (yield state)) is not None:
-            state = replicate(sent, devices)
+        if due(steps.stop):
+            origin.remember(state, settings)
+            if (sent := (yield state)) is not None:
+                state = replicate(sent, devices)
     raise_if_not_finite(running)
 
 
@@ -268,10 +285,19 @@ def stretches_of(
         start = stop
 
 
-def check_yield_every(yield_every: int) -> None:
-    """Raises InputError for what is no number of updates."""
-    if isinstance(yield_every, bool) or yield_every < 1:
-        raise InputError(f"yield_every={yield_every!r} must be 1 or more")
+def check_arguments(
+    kind: type, config: Any, tx: Any, yield_every: Any, yield_at: Any, donate: Any
+) -> None:
+    """Raises InputError for settings of a loop that are of another kind."""
+    if not isinstance(config, kind):
+        raise InputError(
+            f"config={checks.shown(config)} must be a {kind.__name__}: "
+            f"lrscape.training.{kind.__name__}(epochs=...)"
+        )
+    checks.transformation("tx", tx)
+    checks.count("yield_every", yield_every)
+    checks.function("yield_at", yield_at, takes="a step")
+    checks.flag("donate", donate)
 
 
 def check_start(
@@ -282,6 +308,12 @@ def check_start(
     Raises:
         InputError: the state of another optimizer, or one beyond the end of the run.
     """
+    if not isinstance(state, TrainState):
+        raise InputError(
+            f"state={checks.shown(state)} must be a TrainState, made by initial_state "
+            "or restored"
+        )
+    checks.count("config: the number of updates", total_steps)
     try:
         expected = jax.eval_shape(tx.init, state.params)
         jax.tree.map(lambda *leaves: None, expected, state.opt_state)

@@ -14,6 +14,7 @@ from jax import lax
 
 from lrscape.data import Text, perplexity
 from lrscape.errors import InputError, unknown_name
+from lrscape.training import origin
 from lrscape.training.config import TextConfig, check_whole, pad_to_multiple
 from lrscape.training.devices import (
     AXIS,
@@ -24,10 +25,11 @@ from lrscape.training.devices import (
 )
 from lrscape.training.fit import (
     advance,
+    check_arguments,
     check_start,
-    check_yield_every,
     stretches_of,
 )
+from lrscape.training.labels import check_labels
 from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import TextState, initial_state
 from lrscape.training.step import descend, dropout_key, make_loop, penultimate
@@ -154,14 +156,24 @@ def fit_text(
         Zaremba et al., `Recurrent Neural Network Regularization
         <https://arxiv.org/abs/1409.2329>`_, 2014
     """
-    check_yield_every(yield_every)
+    check_arguments(TextConfig, config, tx, yield_every, yield_at, donate)
     starts = config.starts(text)
     total_steps = config.total_steps(text)
     devices = choose_devices(config.num_devices, config.batch_size)
     if state is None:
         state = initial_text_state(model, text, tx, config)
     first = check_start(state, tx, total_steps)
+    check_labels(model, text, "train")
     _check_carry(state, model, config)
+    settings = origin.settings_of(
+        tx,
+        state.params,
+        batch_size=config.batch_size,
+        window=config.window,
+        offset=config.offset,
+        steps_per_epoch=len(starts),
+    )
+    origin.check_same(state, settings)
     length = min(config.scan_steps or SCAN_STEPS, yield_every)
     mapped = map_over_devices(
         _with_own_streams(make_loop(make_text_step(model, tx, config, len(starts)))),
@@ -183,7 +195,7 @@ def fit_text(
         return n % yield_every == 0 or n == total_steps or yield_at(n)
 
     stretches = stretches_of(first, total_steps, length, due)
-    return advance(mapped, placed, dataset, batch_of, stretches, due, devices)
+    return advance(mapped, placed, dataset, batch_of, stretches, due, devices, settings)
 
 
 def make_text_step(
@@ -322,6 +334,7 @@ def make_evaluate_text(
         5.0000
     """
     check_whole("streams", streams)
+    check_labels(model, text, "train", "validation", "test")
     devices = choose_devices(config.num_devices, config.batch_size)
     window = config.window
     rows = pad_to_multiple(streams, device_count(devices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -145,19 +146,26 @@ def averages(state: TrainState) -> dict[str, float]:
     return {name: value / count if count else np.nan for name, value in sums.items()}
 
 
-def learning_rate(opt_state: optax.OptState) -> jax.Array | None:
+def learning_rate(
+    opt_state: optax.OptState,
+) -> jax.Array | dict[str, jax.Array] | None:
     """The rate that the last update used, read from the optimizer's state.
 
-    Finds the scalar named ``learning_rate`` that `lrscape.transforms.scale_by_rate`
-    and `optax.inject_hyperparams` keep, or ``lipschitz_rate``; schedules of that name
-    are passed over. Within `lrscape.transforms.switch` it is that of the optimizer that
-    made the last update.
+    Finds the scalars named ``learning_rate`` that `lrscape.transforms.scale_by_rate`
+    and `optax.inject_hyperparams` keep, or else ``lipschitz_rate``; schedules of that
+    name are passed over. Within `lrscape.transforms.switch` it is that of the optimizer
+    that made the last update. An NNX optimizer's state will do.
 
     Args:
         opt_state: the state of any Optax transformation.
 
     Returns:
-        A scalar array, or None where the state holds no rate.
+        A scalar array; of `optax.partition` (or ``multi_transform``) with a rate under
+        several labels a dict of them, by label; None where the state holds no rate, as
+        that of ``optax.adam(schedule)``, which holds a count alone.
+
+    Raises:
+        InputError: several rates that no label tells apart.
 
     Example:
         >>> import optax
@@ -168,10 +176,46 @@ def learning_rate(opt_state: optax.OptState) -> jax.Array | None:
         >>> learning_rate(optax.adam(0.1).init(1.0)) is None
         True
     """
-    names = ("learning_rate", "lipschitz_rate")
-    state = active_state(opt_state)
-    found = [one for n in names for one in optax.tree.get_all_with_path(state, n)]
-    for _, value in found:
-        if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
-            return jnp.asarray(value)
+    state = active_state(without_variables(opt_state))
+    for name in ("learning_rate", "lipschitz_rate"):
+        found = [
+            (_label(path), jnp.asarray(value))
+            for path, value in optax.tree.get_all_with_path(state, name)
+            if isinstance(value, jax.Array | np.ndarray | np.generic | float)
+            and np.ndim(value) == 0
+        ]
+        by_label = {label: value for label, value in found if label is not None}
+        if len(found) > 1 and len(by_label) == len(found):
+            return by_label
+        if len(found) > 1:
+            raise InputError(
+                f"opt_state holds {len(found)} rates named {name!r}, which no label of "
+                "optax.partition tells apart; read the one that is wanted with "
+                f"optax.tree.get_all_with_path(opt_state, {name!r})"
+            )
+        if found:
+            return found[0][1]
     return None
+
+
+def without_variables(tree: Any) -> Any:
+    """A tree in which each NNX variable is replaced by the array that it holds."""
+    from flax import nnx
+
+    def is_variable(node: Any) -> bool:
+        return isinstance(node, nnx.Variable)
+
+    def value(node: Any) -> Any:
+        return node.get_value() if is_variable(node) else node
+
+    return jax.tree.map(value, tree, is_leaf=is_variable)
+
+
+def _label(path: Any) -> str | None:
+    """The label of `optax.partition` under which a path lies; None under none."""
+    labels = [
+        str(after.key)
+        for before, after in itertools.pairwise(path)
+        if getattr(before, "name", None) == "inner_states" and hasattr(after, "key")
+    ]
+    return "/".join(labels) or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -134,19 +135,32 @@ def descend(
     gradient = lax.pmean(gradient, AXIS)
     loss, error = lax.pmean((loss, error), AXIS)
 
-    def gradient_at(params):
-        """This update's gradient at other parameters, as `runge_kutta` needs it."""
+    def gradient_at(params, *ignored):
+        """This update's gradient at other parameters, as `runge_kutta` needs it.
+
+        Optax's `sam` hands over the number of its own step too.
+        """
         return lax.pmean(jax.grad(loss_fn, has_aux=True)(params)[0], AXIS)
+
+    def value_at(params, grad_fn=None, activation_norm=None, activation_max=None):
+        """This update's loss at other parameters, as a line search needs it.
+
+        Optax's line search refuses what its function does not take by name.
+        """
+        del grad_fn, activation_norm, activation_max
+        return lax.pmean(loss_fn(params)[0], AXIS)
 
     # Costs nothing where the transformation does not look at them.
     norms = {} if features is None else activation_norms(features, AXIS)
-    updates, opt_state = tx.update(
-        gradient,
-        state.opt_state,
-        state.params,
-        value=loss,
-        grad_fn=gradient_at,
+    offered = {
+        "value": loss,
+        "grad": gradient,
+        "value_fn": value_at,
+        "grad_fn": gradient_at,
         **norms,
+    }
+    updates, opt_state = tx.update(
+        gradient, state.opt_state, state.params, **_taken(tx.update, offered)
     )
     metrics = {
         "loss": loss,
@@ -171,6 +185,15 @@ def descend(
     )
     # Given out beside the state too, whose own copy may be donated.
     return state, {**metrics, "first_bad_step": first_bad_step}, rest
+
+
+def _taken(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that a function's signature takes."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return offered
+    names = {p.name for p in parameters}
+    return {name: value for name, value in offered.items() if name in names}
 
 
 def sown(intermediates: Any, name: str) -> list[jax.Array]:

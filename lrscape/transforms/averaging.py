@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import checks
 from lrscape.errors import InputError
+
+_records: contextvars.ContextVar[list[tuple[int, int]] | None] = contextvars.ContextVar(
+    "records", default=None
+)
 
 
 class AverageWeightsState(NamedTuple):
@@ -89,8 +96,11 @@ def average_weights(
         `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019, Sec. 5 and 7
         (averaging of batch norm alone)
     """
-    _check_whole("start", start, 0)
-    _check_whole("every", every, 1)
+    # They are compared with a 32-bit count of updates.
+    start = checks.whole("start", start)
+    every = checks.count("every", every)
+    if total_steps is not None:
+        total_steps = checks.steps("total_steps", total_steps)
     if total_steps is not None and (start or every) > total_steps:
         raise InputError(
             f"start={start!r}: averaging would begin after {start or every} updates, "
@@ -98,7 +108,10 @@ def average_weights(
         )
 
     def init_fn(params: optax.Params) -> AverageWeightsState:
+        if (records := _records.get()) is not None:
+            records.append((start, every))
         selected = None if mask is None else _as_arrays(mask, params)
+        _check_leaves(params, selected)
         zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), _wide(p)), params)
         return AverageWeightsState(
             count=jnp.zeros([], jnp.int32),
@@ -198,11 +211,27 @@ def averaged(opt_state: Any, params: optax.Params, *, which: int | None = None) 
     return jax.tree.map(jnp.where, state.selected, means, params)
 
 
-def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
+@contextlib.contextmanager
+def recorded_averages() -> Iterator[list[tuple[int, int]]]:
+    """Collects ``(start, every)`` of each `average_weights` whose ``init`` runs."""
+    token = _records.set(records := [])
+    try:
+        yield records
+    finally:
+        _records.reset(token)
+
+
+def averages_in(opt_state: Any) -> list[AverageWeightsState]:
+    """Every state of `average_weights` in an optimizer's, in the chain's order."""
+
     def is_one(node: Any) -> bool:
         return isinstance(node, AverageWeightsState)
 
-    found = [s for s in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(s)]
+    return [s for s in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(s)]
+
+
+def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
+    found = averages_in(opt_state)
     if not found:
         raise InputError(
             "opt_state holds no averaged weights: chain average_weights last, "
@@ -213,10 +242,9 @@ def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
             f"opt_state holds {len(found)} averages: say which, 0 to {len(found) - 1} "
             "in the order of the chain"
         )
-    index = which or 0
-    if not 0 <= index < len(found):
-        raise InputError(f"which={which!r} must be from 0 to {len(found) - 1}")
-    return found[index]
+    if which is None:
+        return found[0]
+    return found[checks.whole("which", which, most=len(found) - 1)]
 
 
 def _add(due: Any, total: Any, lost: Any, weight: Any) -> tuple[Any, Any]:
@@ -231,7 +259,22 @@ def _add(due: Any, total: Any, lost: Any, weight: Any) -> tuple[Any, Any]:
 def _wide(leaf: Any) -> Any:
     """What weights are added up in: float32 at the least."""
     dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.dtype(jnp.float32)  # outside the mask, see `_check_leaves`
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def _check_leaves(params: Any, selected: Any) -> None:
+    """Raises InputError for whole numbers, which have no mean, within the mask."""
+    for number, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            continue
+        if selected is None or bool(jax.tree.leaves(selected)[number].any()):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"params: {name} has dtype {jnp.result_type(leaf)}, and whole numbers "
+                "are not averaged; leave it out with mask="
+            )
 
 
 def _as_arrays(mask: Callable[[Any], Any] | Any, params: Any) -> Any:
@@ -267,11 +310,3 @@ def _as_arrays(mask: Callable[[Any], Any] | Any, params: Any) -> Any:
     if not any(leaf.any() for leaf in jax.tree.leaves(tree)):
         raise InputError("mask selects no entry of the parameters: nothing to average")
     return jax.tree.map(jnp.asarray, tree)
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise InputError(
-            f"{name}={value!r} must be a whole number of updates, {least} or more"
-        )

@@ -45,7 +45,12 @@ def keep_gradient() -> optax.GradientTransformationExtraArgs:
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, KeepGradientState]:
-        del state, params, extra_args
-        return updates, KeepGradientState(updates)
+        del params, extra_args
+        # In the dtypes of the parameters: a state that changes its dtypes fits no
+        # compiled loop.
+        kept = jax.tree.map(
+            lambda old, new: jnp.asarray(new, old.dtype), state.gradient, updates
+        )
+        return updates, KeepGradientState(kept)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

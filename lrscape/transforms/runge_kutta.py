@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lrscape import checks
 from lrscape.errors import InputError, unknown_name
-from lrscape.schedules import checks
 
 # a1, a2 and q1. Every second-order method has a1 + a2 = 1 and a2 q1 = 1/2.
 COEFFICIENTS = {
@@ -90,7 +90,7 @@ def runge_kutta(
         raise unknown_name("method", method, METHODS)
     a1, a2, q1 = COEFFICIENTS[method]
     if not callable(learning_rate):
-        learning_rate = checks.positive("runge_kutta", "learning_rate", learning_rate)
+        learning_rate = checks.positive("runge_kutta: learning_rate", learning_rate)
 
     def init_fn(params: optax.Params) -> RungeKuttaState:
         del params
@@ -113,6 +113,13 @@ def runge_kutta(
                     "and with grad_fn(params) -> gradient of the same minibatch"
                 )
         assert grad_fn is not None
+        leaves = jax.tree.leaves(params, is_leaf=_is_masked)
+        if any(map(_is_masked, leaves)):
+            raise InputError(
+                "runge_kutta within optax.masked or optax.partition does not see all "
+                "parameters, at which the second gradient is taken; chain it before: "
+                "optax.chain(runge_kutta(...), optax.masked(...))"
+            )
         h = learning_rate(state.count) if callable(learning_rate) else learning_rate
         k1 = updates
         k2 = grad_fn(
@@ -126,3 +133,7 @@ def runge_kutta(
         return updates, RungeKuttaState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)

@@ -12,8 +12,9 @@ import numpy as np
 import optax
 from jax import lax
 
+from lrscape import checks
 from lrscape.errors import InputError
-from lrscape.schedules import checks
+from lrscape.schedules.time import at_or_past
 
 
 class SwitchState(NamedTuple):
@@ -99,7 +100,9 @@ def switch(
             def update():
                 own = states[i]
                 if i:
-                    now = state.count == starts[i]
+                    # Reached for the first time: the count goes up by one.
+                    now = at_or_past(state.count, starts[i])
+                    now &= ~at_or_past(state.count, starts[i] + 1)
                     fresh = _fresh(optimizers[i], params)
                     own = jax.tree.map(lambda a, b: jnp.where(now, a, b), fresh, own)
                 new, own = optimizers[i].update(updates, own, params, **extra_args)
@@ -109,7 +112,7 @@ def switch(
             return update
 
         states = state.states
-        active = sum((state.count >= n).astype(jnp.int32) for n in starts[1:])
+        active = sum(at_or_past(state.count, n).astype(jnp.int32) for n in starts[1:])
         active = jnp.asarray(active, jnp.int32)
         branches = [branch(i) for i in range(len(optimizers))]
         updates, states = lax.switch(active, branches)
@@ -142,18 +145,18 @@ def active_state(opt_state: optax.OptState) -> optax.OptState:
 
 def _check(transforms: Any, boundaries: Any) -> list[int]:
     """The update that each optimizer begins at."""
-    for i, tx in enumerate(transforms):
-        if not isinstance(tx, optax.GradientTransformation):
-            raise InputError(
-                f"switch: transforms[{i}]={tx!r} must be an Optax transformation"
-            )
-    given = np.atleast_1d(boundaries).tolist()
-    if len(transforms) != len(given) + 1:
+    optimizers = checks.sequence("switch: transforms", transforms)
+    for i, tx in enumerate(optimizers):
+        checks.transformation(f"switch: transforms[{i}]", tx)
+    one = np.ndim(boundaries) == 0 and not isinstance(boundaries, str | bytes | set)
+    given = checks.sequence("switch: boundaries", [boundaries] if one else boundaries)
+    if len(optimizers) != len(given) + 1:
         raise InputError(
-            f"switch: boundaries={given!r} must be one fewer than the transforms, "
-            f"which are {len(transforms)}: each one but the first begins at a boundary"
+            f"switch: boundaries={checks.shown(given)} must be one fewer than the "
+            f"transforms, which are {len(optimizers)}: each one but the first begins "
+            "at a boundary"
         )
-    starts = [checks.whole_steps("switch", "boundaries", n) for n in given]
+    starts = [checks.steps("switch: boundaries", n) for n in given]
     if any(a >= b for a, b in itertools.pairwise(starts)):
         raise InputError(f"switch: boundaries={given!r} must increase")
     return [0, *starts]
