@@ -360,8 +360,8 @@ def torch_modules(nn):
 # ResNet-20 in four layouts: how each calls and holds what Linen's parameters are.
 
 
-def resnet_shapes(name):
-    model = models.create(name, num_classes=10)
+def resnet20_shapes():
+    model = models.create("resnet20", num_classes=10)
     shape = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     return jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, train=False), shape

@@ -55,7 +55,9 @@ def largest_entries(gradient: Any, num_classes: int) -> tuple[float, float]:
     pairs = zip(
         jax.tree.leaves(gradient), jax.tree.leaves(layers.roles(gradient)), strict=True
     )
-    leaves = [array for array, leaf in pairs if leaf.is_weight]
+    leaves = [
+        array for array, leaf in pairs if leaf.is_weight or leaf.role == "unknown"
+    ]
     last = [i for i, leaf in enumerate(leaves) if leaf.shape[1:] == (num_classes,)]
     for i, leaf in enumerate(leaves):
         kind = "last" if i == last[-1] else "other"

@@ -119,3 +119,4 @@ from lrscape.landscape.valleys import (
 )
 from lrscape.landscape.valleys import nearby_asymmetry as nearby_asymmetry
 from lrscape.landscape.walk import Walk as Walk
+from lrscape.layers import table as layer_table  # noqa: F401

@@ -192,9 +192,9 @@ def _flax_axes(module: Any, name: str, ndim: int) -> tuple[Any, str] | None:
         if features is None:
             features = module.out_features
         count = len(features) if isinstance(features, tuple | list) else 1
-        batched = getattr(module, "batch_dims", None)
+        batched: Any = getattr(module, "batch_dims", None)
         if batched is None:
-            batched = getattr(module, "batch_axis", ())
+            batched = getattr(module, "batch_axis", None) or ()
         batch = 1 if isinstance(batched, int) else len(batched)
         return (*range(batch), *range(ndim - count, ndim)), "kernel"
     if kind & {"Einsum"}:
@@ -223,44 +223,49 @@ def _einsum_outputs(module: Any, ndim: int) -> tuple[Any, str] | None:
 def _of_nnx(model: Any) -> Iterator[tuple[str, Axes]]:
     from flax import nnx
 
-    ranks = {"Linear": 2, "Embed": 2, "LoRA": 2, "LoRALinear": 2}
-    module: Any
     for path, module in nnx.iter_graph(model):
         if not isinstance(module, nnx.Module):
             continue
+        rank = _nnx_rank(module)
+        kernel = getattr(module, "kernel", None)
         for name, value in vars(module).items():
             if not isinstance(value, nnx.Param) or not hasattr(value, "shape"):
                 continue
             ndim = len(value.shape)
-            kind = next(
-                (base.__name__ for base in type(module).__mro__
-                 if base.__module__.startswith("flax.")), ""
-            )  # fmt: skip
-            rank = ranks.get(kind)
-            if kind in ("Conv", "ConvTranspose"):
-                size = module.kernel_size
-                rank = (len(size) if isinstance(size, tuple | list) else 1) + 2
-            elif kind == "Einsum":
-                rank = len(module.kernel_shape)
-            elif kind == "LinearGeneral":
-                sizes = (module.in_features, module.out_features)
-                rank = sum(len(n) if isinstance(n, tuple | list) else 1 for n in sizes)
-                rank += len(module.batch_axis or ())
-            if name == "kernel" and rank is None:
+            if name in ("kernel", "embedding", "lora_a", "lora_b"):
+                stacked = None if rank is None else ndim - rank
+            elif kernel is not None and rank is not None:
+                stacked = len(kernel.shape) - rank  # of the bias beside it
+            else:
+                stacked = ndim - 1  # a norm layer's
+            if stacked is None or not 0 <= stacked <= ndim:
                 continue
-            if name in ("bias", "scale") or rank is None:
-                kernel = getattr(module, "kernel", None)
-                extra = 0
-                if kernel is not None and rank is not None:
-                    extra = max(len(kernel.shape) - rank, 0)
-                elif name == "scale":
-                    extra = max(ndim - 1, 0)
-                rank = ndim - extra
-            spec = _flax_axes(module, name, rank)
-            if spec is not None and rank <= ndim:
-                stacked = tuple(range(ndim - rank))
+            spec = _flax_axes(module, name, ndim - stacked)
+            if spec is not None:
                 text = "/".join(map(str, (*path, name)))
-                yield text, _widened(*spec, stacked, ndim)
+                yield text, _widened(*spec, range(stacked), ndim)
+
+
+def _nnx_rank(module: Any) -> int | None:
+    """How many axes the kernel of one layer of NNX has."""
+
+    def count(value: Any) -> int:
+        return 1 if isinstance(value, int) else len(value or ())
+
+    for base in type(module).__mro__:
+        if not base.__module__.startswith("flax."):
+            continue
+        kind = base.__name__
+        if kind in ("Linear", "Embed", "LoRA", "LoRALinear"):
+            return 2
+        if kind in ("Conv", "ConvTranspose"):
+            return count(module.kernel_size) + 2
+        if kind == "Einsum":
+            return len(module.kernel_shape)
+        if kind == "LinearGeneral":
+            ends = count(module.in_features) + count(module.out_features)
+            return ends + count(module.batch_axis)
+    return None
 
 
 # Equinox, whose modules are part of the point, and boxes that name axes.

@@ -74,7 +74,8 @@ def takes_leaf(function: Callable[..., Any]) -> bool:
 
 def _matched(axes: Mapping[str, Any], paths: list[str]) -> list[Any]:
     """What patterns of paths say; a path written out goes before all patterns."""
-    found, used = [], set()
+    found: list[Any] = []
+    used: set[str] = set()
     for path in paths:
         plain = "/".join(parts_of(path))
         exact = [p for p in axes if p in (path, plain)]
