@@ -412,7 +412,10 @@ def _look_at(model: nn.Module, inputs: jax.Array) -> tuple[dict, tuple, int]:
                 jax.random.key(0), inputs, **takes_train(model, False)
             )
 
-    outputs, shapes = jax.eval_shape(run, inputs)
+    # Parameters that `init` makes are float32 whatever the inputs; of mixed ones the
+    # shapes alone are asked for.
+    with jax.numpy_dtype_promotion("standard"):
+        outputs, shapes = jax.eval_shape(run, inputs)
     if len(outputs.shape) != 2:
         raise InputError(
             f"model={type(model).__name__} gives outputs of shape {outputs.shape} for "
@@ -450,11 +453,11 @@ def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
 
 def _zero_statistics(model: Any, point: Any, inputs: jax.Array) -> Any:
     """Batch statistics of zero, in the precision of the point where that is wider."""
-    shapes = jax.eval_shape(
-        # The parameters that `init` makes are single precision whatever the inputs.
-        lambda x: model.init(jax.random.key(0), x[:1], **takes_train(model, False)),
-        jax.ShapeDtypeStruct(inputs.shape, inputs.dtype),
-    )
+    with jax.numpy_dtype_promotion("standard"):
+        shapes = jax.eval_shape(
+            lambda x: model.init(jax.random.key(0), x[:1], **takes_train(model, False)),
+            jax.ShapeDtypeStruct(inputs.shape, inputs.dtype),
+        )
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes["batch_stats"]
     )

@@ -99,7 +99,9 @@ def _with_double_captured(function: Any, outer: tuple[int, ...]) -> Any:
         if isinstance(value, np.ndarray | jax.Array):
             single = jnp.issubdtype(value.dtype, jnp.floating)
             is_double = value.dtype == np.float64
-            return jnp.asarray(value, jnp.float64) if single and not is_double else value
+            return (
+                jnp.asarray(value, jnp.float64) if single and not is_double else value
+            )
         if isinstance(value, dict | list | tuple):
             leaves, structure = jax.tree.flatten(value)
             turned = [double(leaf) for leaf in leaves]
