@@ -119,5 +119,5 @@ def test_the_kinds_are_as_large_as_asked_for():
         np.testing.assert_array_equal(full, full.T)
     exact = np.array([10.0, 1e-3])
     assert not spectra.is_wrong(exact + 1e-7, exact, 10.0)
-    assert spectra.is_wrong(exact + [0, 2e-5], exact, 10.0)
+    assert spectra.is_wrong(exact + np.array([0, 2e-5]), exact, 10.0)
     assert spectra.is_wrong(np.array([np.nan, 0]), exact, 10.0)
