@@ -73,7 +73,9 @@ def _random_matrix(random: Random, n: int) -> np.ndarray:
 def _network(random: Random, n: int) -> np.ndarray:
     """Nine outliers of one size, and a bulk around zero that falls off by powers."""
     bulk = 10 ** random.uniform(-6, -1, n - 9)
-    return np.r_[random.uniform(0.2, 2, 9), bulk * random.choice([1, 1, 1, -0.3], n - 9)]
+    return np.r_[
+        random.uniform(0.2, 2, 9), bulk * random.choice([1, 1, 1, -0.3], n - 9)
+    ]
 
 
 KINDS: dict[str, Callable[[Random, int], np.ndarray]] = {

@@ -154,7 +154,7 @@ def accumulate_linear(
         Exception: whatever a batch raises, with a note that names the batch.
 
     Example:
-        >>> halves = [jax.linearize(lambda w: w ** 2, jnp.float32(p))[1] for p in (1, 2)]
+        >>> halves = [jax.linearize(jnp.square, jnp.float32(p))[1] for p in (1, 2)]
         >>> print(accumulate_linear(halves, np.array([0.5, 0.5]), jnp.float32(1)))
         3.0
     """

@@ -488,7 +488,10 @@ def _look_at(
                 rngs=rngs,
             )
 
-    outputs, shapes = jax.eval_shape(run, inputs)
+    # Parameters that `init` makes are float32 whatever the inputs; of mixed ones the
+    # shapes alone are asked for.
+    with jax.numpy_dtype_promotion("standard"):
+        outputs, shapes = jax.eval_shape(run, inputs)
     if not isinstance(outputs, jax.ShapeDtypeStruct):
         raise InputError(
             f"model={type(model).__name__} gives a {type(outputs).__name__} and not an "
@@ -500,7 +503,8 @@ def _look_at(
             "one example; flax_objective needs (n, outputs): use mean_objective"
         )
     try:
-        jax.eval_shape(apply, shapes, inputs)
+        with jax.numpy_dtype_promotion("standard"):
+            jax.eval_shape(apply, shapes, inputs)
     except flax.errors.InvalidRngError as error:
         raise InputError(
             f"model={type(model).__name__} draws random numbers of its own: "
@@ -554,11 +558,11 @@ def _batch_statistics(objective: FlaxObjective, point: Any, batch: Any) -> Any:
 
 def _zero_statistics(model: Any, point: Any, inputs: jax.Array) -> Any:
     """Batch statistics of zero, in the precision of the point where that is wider."""
-    shapes = jax.eval_shape(
-        # The parameters that `init` makes are single precision whatever the inputs.
-        lambda x: model.init(jax.random.key(0), x[:1], **takes_train(model, False)),
-        jax.ShapeDtypeStruct(inputs.shape, inputs.dtype),
-    )
+    with jax.numpy_dtype_promotion("standard"):
+        shapes = jax.eval_shape(
+            lambda x: model.init(jax.random.key(0), x[:1], **takes_train(model, False)),
+            jax.ShapeDtypeStruct(inputs.shape, inputs.dtype),
+        )
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes["batch_stats"]
     )

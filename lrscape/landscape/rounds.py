@@ -4,8 +4,8 @@ One Krylov space is not enough. From a single start it holds one copy of an eige
 that occurs several times, and beside an eigenvalue that is a million times as large its
 rounding hides the others. So what a round has found is deflated, and the next round
 starts at random in the orthogonal complement: there the large eigenvalues are gone, and
-another copy is as easy to find as the first one. The search ends with a round that finds
-no more, and is unlikely to have missed any (`lrscape.landscape.missed`).
+another copy is as easy to find as the first one. The search ends with a round that
+finds no more, and is unlikely to have missed any (`lrscape.landscape.missed`).
 """
 
 from __future__ import annotations
