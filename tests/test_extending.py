@@ -186,11 +186,17 @@ def test_seeds(tmp_path, monkeypatch, capsys, replicas):
     root, whole = tmp_path / "root", tmp_path / "whole"
     flags = [*BASE, *CYCLES, "--seeds=2", f"--replicas={replicas}"]
     assert command(*flags, "--epochs=2", f"--run-dir={root}") == 0
+
     # Killed once the root says so, and before its seeds do.
+    def killed(root, runs):
+        if root.config()["epochs"] == 3:
+            raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.seeds.agree", lambda root, runs: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            command("--resume", "--epochs=3", f"--run-dir={root}")
+        patch.setattr("experiments.seeds.agree", killed)
+        status = command("--resume", "--epochs=3", f"--run-dir={root}")
+        assert status == 128 + signal.SIGINT
+    assert Records(root / "seed_0").config()["epochs"] == 2
     assert command("--resume", f"--run-dir={root}") == 0
     assert command(*flags, "--epochs=3", f"--run-dir={whole}") == 0
     for seed in (0, 1):
