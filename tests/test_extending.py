@@ -132,6 +132,7 @@ def test_rates_after_the_seam(run_dir, monkeypatch, way):
     assert_same_run(whole, run_dir)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_holds_after_its_own_end(finished, tmp_path, monkeypatch):
     """And is stretched from where it is."""
     for way, step, seam in (("hold", 6, 10), ("stretch", 6, 6)):
@@ -179,9 +180,8 @@ def test_twice(run_dir):
     assert history == ["stretch", "hold", "exact"]
 
 
-@pytest.mark.parametrize(
-    "replicas", ["together", pytest.param("apart", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", ["together", "apart"])
 def test_seeds(tmp_path, monkeypatch, capsys, replicas):
     root, whole = tmp_path / "root", tmp_path / "whole"
     flags = [*BASE, *CYCLES, "--seeds=2", f"--replicas={replicas}"]
