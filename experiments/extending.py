@@ -168,7 +168,9 @@ def _write(parts: Parts, records: Records, step: int, wish: Wish) -> RunFields:
         f"{records.path}: from {extension.epochs} to {wish.epochs} epochs at step "
         f"{step}: {said}"
     )
-    return config_of(fields)
+    # With what the command line has changed for this call, such as the devices.
+    extended = config_of(fields).extended
+    return dataclasses.replace(parts.config, epochs=wish.epochs, extended=extended)
 
 
 def _longer(

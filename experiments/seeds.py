@@ -148,12 +148,13 @@ def train_seeds(
             print(f"run directory: {root.path}")
         else:
             check_length(root, config)
+            agree(root, list(runs.values()))  # before anything is changed
         if wish is not None:
             going = {seed: runs[seed] for seed in wanted if seed not in failed}
             config = extend_seeds(parts, root, going, wish)
             parts = parts.with_config(config)
             configs = {seed: dataclasses.replace(config, seed=seed) for seed in wanted}
-        agree(root, list(runs.values()))
+            agree(root, list(runs.values()))
         together = root.config()["replicas"] == "together"
         left = [s for s in wanted if runs[s].summary() is None and s not in failed]
         groups = [[seed] for seed in left]

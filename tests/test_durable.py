@@ -218,7 +218,7 @@ def test_metrics_and_names_are_synchronised_before_a_checkpoint(halted, monkeypa
     seen, sync, save = [], os.fsync, Checkpoints.save
 
     def noted(handle):
-        seen.append(os.readlink(f"/proc/self/fd/{handle}"))
+        seen.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
         sync(handle)
 
     def saved(self, state, notes):

@@ -132,6 +132,7 @@ def test_rates_after_the_seam(run_dir, monkeypatch, way):
     assert_same_run(whole, run_dir)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_holds_after_its_own_end(finished, tmp_path, monkeypatch):
     """And is stretched from where it is."""
     for way, step, seam in (("hold", 6, 10), ("stretch", 6, 6)):
@@ -179,18 +180,23 @@ def test_twice(run_dir):
     assert history == ["stretch", "hold", "exact"]
 
 
-@pytest.mark.parametrize(
-    "replicas", ["together", pytest.param("apart", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", ["together", "apart"])
 def test_seeds(tmp_path, monkeypatch, capsys, replicas):
     root, whole = tmp_path / "root", tmp_path / "whole"
     flags = [*BASE, *CYCLES, "--seeds=2", f"--replicas={replicas}"]
     assert command(*flags, "--epochs=2", f"--run-dir={root}") == 0
+
     # Killed once the root says so, and before its seeds do.
+    def killed(root, runs):
+        if root.config()["epochs"] == 3:
+            raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.seeds.agree", lambda root, runs: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            command("--resume", "--epochs=3", f"--run-dir={root}")
+        patch.setattr("experiments.seeds.agree", killed)
+        status = command("--resume", "--epochs=3", f"--run-dir={root}")
+        assert status == 128 + signal.SIGINT
+    assert Records(root / "seed_0").config()["epochs"] == 2
     assert command("--resume", f"--run-dir={root}") == 0
     assert command(*flags, "--epochs=3", f"--run-dir={whole}") == 0
     for seed in (0, 1):

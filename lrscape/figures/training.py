@@ -90,7 +90,7 @@ def learning_curves(
             xytext=(4, -4), textcoords="offset points", va="top", color=DARK,
             fontsize=9,
         )  # fmt: skip
-    if loss.get_lines():
+    if loss.get_legend_handles_labels()[1]:
         loss.legend(frameon=False)
     if title:
         figure.suptitle(title)

@@ -87,6 +87,7 @@ class Suite:
         return path
 
     def start(self, log, work, *arguments, armed=()):
+        log.touch()
         process = self.processes.Process(
             target=inside.enter,
             args=(str(log), work, tuple(map(str, arguments)), list(armed)),
