@@ -141,7 +141,7 @@ class Arm(abc.ABC):
     def rate(self, state: training.TrainState) -> float:
         """The rate of the last update."""
         rate = training.learning_rate(state.opt_state)
-        assert rate is not None
+        assert rate is not None and not isinstance(rate, dict)
         return float(rate)
 
     @property

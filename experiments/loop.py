@@ -313,4 +313,5 @@ class Loop:
 
 def _rate(state: TrainState) -> float:
     rate = learning_rate(state.opt_state)
-    return math.nan if rate is None else float(rate)
+    # Of several rates no single one is logged.
+    return math.nan if rate is None or isinstance(rate, dict) else float(rate)

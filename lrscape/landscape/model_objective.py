@@ -277,7 +277,7 @@ def model_objective(
             "mean_objective"
         )
     leaves = layers.settled(params, axes, {}, needed_by="the L2 term" if l2 else None)
-    _check_labels(loss, labels, shape.shape[1])
+    _check_labels(loss, labels, shape.shape[1], error)
     source = None
     if calibration is not None and norm == "recalibrate":
         any_labels = np.zeros(len(calibration), np.int32)

@@ -214,7 +214,8 @@ def averaged(opt_state: Any, params: optax.Params, *, which: int | None = None) 
 @contextlib.contextmanager
 def recorded_averages() -> Iterator[list[tuple[int, int]]]:
     """Collects ``(start, every)`` of each `average_weights` whose ``init`` runs."""
-    token = _records.set(records := [])
+    records: list[tuple[int, int]] = []
+    token = _records.set(records)
     try:
         yield records
     finally:
