@@ -35,7 +35,7 @@ from lrscape import console
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.landscape.direction import NORMALIZATIONS
-from lrscape.landscape.flax_objective import NORMS
+from lrscape.landscape.model_objective import NORMS
 from lrscape.processes import connect, is_first, quiet_unless_first, wait_for_all
 from lrscape.records import NAME
 from lrscape.runs import TextRun, open_run

@@ -109,7 +109,7 @@ class Arm(arms.Arm):
 
     def objective(
         self, count: int, batch_size: int, **options: Any
-    ) -> landscape.FlaxObjective:
+    ) -> landscape.ModelObjective:
         """The mean loss over training examples, dropout off.
 
         Batch norm normalises by each batch's own statistics, as it trains.

@@ -23,7 +23,7 @@ from experiments.verdicts import verdicts
 from lrscape import landscape
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.flax_objective import LOSSES
+from lrscape.landscape.model_objective import LOSSES
 
 
 def minima(lab: Lab) -> list[Claim]:

@@ -135,7 +135,7 @@ def with_statistics(objective: Any, params: Any) -> Any:
     """Parameters with batch statistics taken over a sample at them.
 
     Args:
-        objective: a `FlaxObjective` with ``norm='recalibrate'``.
+        objective: a `ModelObjective` with ``norm='recalibrate'``.
         params: the parameters.
     """
     stats = objective.at(params).batch_stats

@@ -125,7 +125,7 @@ class Network(arms.Arm):
     def objective(
         self, count: int | None, *, part: str = "train", start: int = 0,
         batch_size: int = CHUNK, l2: float = 0.0,
-    ) -> landscape.FlaxObjective:  # fmt: skip
+    ) -> landscape.ModelObjective:  # fmt: skip
         """The mean loss over examples, dropout off; `l2` as `flax_objective` has it."""
         images, labels = self.examples(part, count, start)
         return landscape.flax_objective(

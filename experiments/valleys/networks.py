@@ -189,7 +189,7 @@ class Network(arms.Arm):
 
     def objective(
         self, part: str, count: int | None, *, batch_size: int, augment: bool = False
-    ) -> landscape.FlaxObjective:
+    ) -> landscape.ModelObjective:
         """Loss and error over examples, batch norm's statistics estimated anew.
 
         At every point, on the training examples of the same number: for the loss on

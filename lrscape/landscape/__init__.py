@@ -46,7 +46,6 @@ from lrscape.landscape.equinox_objective import (
 from lrscape.landscape.flatness import Curves as Curves
 from lrscape.landscape.flatness import average_slope as average_slope
 from lrscape.landscape.flatness import perturbation_losses as perturbation_losses
-from lrscape.landscape.flax_objective import FlaxObjective as FlaxObjective
 from lrscape.landscape.flax_objective import flax_objective as flax_objective
 from lrscape.landscape.inputs import EquivalentPerturbation as EquivalentPerturbation
 from lrscape.landscape.inputs import (
@@ -120,3 +119,5 @@ from lrscape.landscape.valleys import (
 from lrscape.landscape.valleys import nearby_asymmetry as nearby_asymmetry
 from lrscape.landscape.walk import Walk as Walk
 from lrscape.layers import table as layer_table  # noqa: F401
+
+FlaxObjective = ModelObjective  # the name from when it was of Linen models alone

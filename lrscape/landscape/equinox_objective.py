@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.model_objective import ModelObjective, model_objective
+from lrscape.landscape.model_objective import ModelObjective, model_objective, own_point
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,9 +197,11 @@ def equinox_objective(
     stats = {n: _statistics_of(b, state) for n, b in _batch_norms(quiet).items()}
     if not jax.tree.leaves(params):
         raise InputError("trained selects no array of the model")
+    network, params, stats = jax.tree.map(tree.own, (network, params, stats))
     return model_objective(
-        network, params, stats, data, norm=norm, batch_size=batch_size, loss=loss,
-        l2=l2, error=error, calibration=calibration, axes=axes,
+        network, data, params=params, batch_stats=stats,
+        point=own_point(params, stats, norm), norm=norm, batch_size=batch_size,
+        loss=loss, l2=l2, error=error, calibration=calibration, axes=axes,
     )  # fmt: skip
 
 

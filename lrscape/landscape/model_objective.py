@@ -7,25 +7,30 @@ the loss, the error and the L2 term are the same for all of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from lrscape import checks, layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import accumulate
-from lrscape.landscape.flax_objective import (
-    LOSSES,
-    NORMS,
-    _check_labels,
-    _labelled,
-    squared_weights,
-)
 from lrscape.landscape.objective import SampleObjective, as_batches
+
+NORMS = ("train", "eval", "recalibrate", "interpolate")
+
+LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "cross_entropy": lambda outputs, labels: (
+        optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    ),
+    "squared_error": lambda outputs, labels: jnp.sum(
+        (outputs - labels.astype(outputs.dtype).reshape(outputs.shape)) ** 2, axis=-1
+    ),
+}
 
 
 class Network(Protocol):
@@ -163,6 +168,17 @@ class ModelObjective(SampleObjective):
         stats = jax.lax.stop_gradient(self._statistics(point))
         return dataclasses.replace(self, norm="eval", batch_stats=stats)
 
+    def with_float64_model(self) -> ModelObjective:
+        """With a model that computes in double precision, where it has a say."""
+        turn = getattr(self.network, "with_float64_model", None)
+        network, calibration = (
+            self.network if turn is None else turn(),
+            self.calibration,
+        )
+        if calibration is not None:
+            calibration = calibration.with_float64_model()
+        return dataclasses.replace(self, network=network, calibration=calibration)
+
     def along(self, point: Any, direction: Any) -> tuple[ModelObjective, Any, Any]:
         """Objective, point and direction whose slope is that of the loss on a line.
 
@@ -213,10 +229,11 @@ jax.tree_util.register_dataclass(
 
 def model_objective(
     network: Network,
-    params: Any,
-    batch_stats: Any,
     data: Any,
     *,
+    params: Any,
+    batch_stats: Any,
+    point: Any = None,
     norm: str,
     batch_size: int,
     loss: str | Callable[[jax.Array, jax.Array], jax.Array] = "cross_entropy",
@@ -224,15 +241,18 @@ def model_objective(
     error: bool = False,
     calibration: Any = None,
     axes: Any = None,
+    model_axes: dict[str, layers.Axes] | None = None,
+    outputs: jax.ShapeDtypeStruct | None = None,
 ) -> ModelObjective:
     """Makes an objective of a network; checks what all libraries' models share.
 
     Args:
         network: the model as a function of its weights.
-        params: its trained weights.
-        batch_stats: its running averages; a tree without leaves where it has no batch
-            norm.
         data: ``(inputs, labels)``, or a mapping with ``'image'`` and ``'label'``.
+        params: its trained weights, or their shapes.
+        batch_stats: its running averages; None, or a tree without leaves, where it has
+            no batch norm.
+        point: the model's weights where they are known, what a user starts from.
         norm: the batch-norm policy.
         batch_size: examples a batch.
         loss: a name, or a function ``(outputs, labels) -> (n,)``.
@@ -240,6 +260,8 @@ def model_objective(
         error: whether the fraction of wrong labels is measured too.
         calibration: inputs (n, ...) for ``norm='recalibrate'``.
         axes: what its arrays are, where names do not tell; see `lrscape.layers.roles`.
+        model_axes: what the model's own modules say of them.
+        outputs: the shape of its outputs, where that is known.
 
     Returns:
         The objective.
@@ -248,47 +270,32 @@ def model_objective(
         InputError: an unknown name, examples without labels, labels that the model has
             no output for, or outputs that are not (n, outputs).
     """
-    checks.one_of("norm", norm, NORMS)
-    if isinstance(loss, str):
-        checks.one_of("loss", loss, LOSSES)
-    l2 = checks.not_negative("l2", l2)
-    if calibration is not None and norm != "recalibrate":
-        raise InputError(
-            f"calibration is what norm='recalibrate' estimates statistics on; "
-            f"norm={norm!r} estimates none: leave it out"
-        )
+    check_settings(norm, loss, l2, error, calibration)
     tree.check_point("the model's weights", params)
-    inputs, labels = _labelled(data)
+    inputs, labels = labelled(data)
     whole, tail, counts = as_batches((inputs, labels), batch_size)
-    params, batch_stats, network = jax.tree.map(
-        tree.own, (params, batch_stats, network)
-    )
-    has_stats = bool(jax.tree.leaves(batch_stats))
-    if not has_stats and norm == "recalibrate":
+    if not jax.tree.leaves(batch_stats) and norm == "recalibrate":
         norm = "eval"  # there is nothing to estimate
-    if has_stats:
-        shape = jax.eval_shape(network.outputs, params, batch_stats, whole[0][0])
-    else:
-        shape, _ = jax.eval_shape(network.train_outputs, params, whole[0][0])
-    if getattr(shape, "ndim", None) != 2:
+    if outputs is None:
+        outputs = jax.eval_shape(network.outputs, params, batch_stats, whole[0][0])
+    if getattr(outputs, "ndim", None) != 2:
         raise InputError(
-            f"model={network.name} gives {_what(shape)} for a batch of examples; an "
+            f"model={network.name} gives {_what(outputs)} for a batch of examples; an "
             "objective of labelled examples needs one array (n, outputs): use "
             "mean_objective"
         )
-    leaves = layers.settled(params, axes, {}, needed_by="the L2 term" if l2 else None)
-    _check_labels(loss, labels, shape.shape[1], error)
+    leaves = layers.settled(
+        params, axes, model_axes or {}, needed_by="the L2 term" if l2 else None
+    )
+    check_labels(loss, labels, outputs.shape[1], error)
     source = None
     if calibration is not None and norm == "recalibrate":
-        any_labels = np.zeros(len(calibration), np.int32)
+        any_labels = np.zeros(len(calibration), np.int32)  # no loss is taken
         source = ModelObjective(
             *as_batches((calibration, any_labels), batch_size),
             network=network,
             norm="train",
         )
-    point = params
-    if norm == "interpolate":
-        point = {"params": params, "batch_stats": batch_stats}
     return ModelObjective(
         whole=whole,
         tail=tail,
@@ -299,11 +306,32 @@ def model_objective(
         norm=norm,
         loss=loss,
         l2=float(l2),
-        error=checks.flag("error", error),
-        num_outputs=shape.shape[1],
+        error=bool(error),
+        num_outputs=outputs.shape[1],
         leaves=leaves,
         point=point,
     )
+
+
+def own_point(params: Any, batch_stats: Any, norm: str) -> Any:
+    """A model's weights as a policy's point: with its averages by ``'interpolate'``."""
+    if norm == "interpolate":
+        return {"params": params, "batch_stats": batch_stats}
+    return params
+
+
+def check_settings(norm: Any, loss: Any, l2: Any, error: Any, calibration: Any) -> None:
+    """Raises InputError for what cannot be a setting of an objective of a model."""
+    checks.one_of("norm", norm, NORMS)
+    if not callable(loss):
+        checks.one_of("loss", loss, LOSSES)
+    checks.not_negative("l2", l2)
+    checks.flag("error", error)
+    if calibration is not None and norm != "recalibrate":
+        raise InputError(
+            f"calibration is what norm='recalibrate' estimates statistics on; "
+            f"norm={norm!r} estimates none: leave it out"
+        )
 
 
 def _what(shape: Any) -> str:
@@ -315,3 +343,72 @@ def _what(shape: Any) -> str:
 def _batch_statistics(objective: ModelObjective, point: Any, batch: Any) -> Any:
     """The statistics of one batch at every batch norm."""
     return objective.network.train_outputs(point, batch[0])[1]
+
+
+def squared_weights(params: Any, leaves: Sequence[layers.Leaf]) -> jax.Array:
+    """The sum of squares of a tree's weights: its kernels and embeddings.
+
+    Args:
+        params: any pytree of arrays.
+        leaves: what each of its arrays is.
+    """
+    pairs = zip(jax.tree.leaves(params), leaves, strict=True)
+    weights = [array for array, leaf in pairs if leaf.is_weight]
+    return tree.dot(weights, weights) if weights else jnp.zeros([])
+
+
+def labelled(data: Any) -> tuple[Any, Any]:
+    """Inputs and labels of a pair or a mapping."""
+    if isinstance(data, Mapping):
+        if not {"image", "label"} <= set(data):
+            raise InputError(
+                f"data has the keys {', '.join(map(repr, data))}; it needs 'image' and "
+                "'label', or pass (inputs, labels)"
+            )
+        inputs, labels = data["image"], data["label"]
+    elif isinstance(data, tuple | list) and tuple.__len__(tuple(data)) == 2:
+        inputs, labels = data[0], data[1]
+    else:
+        raise InputError(
+            f"data is a {type(data).__name__}; pass (inputs, labels), or a mapping "
+            "with 'image' and 'label'"
+        )
+    for name, values in (("inputs", inputs), ("labels", labels)):
+        if isinstance(values, Mapping | tuple | set | str):
+            raise InputError(
+                f"data: {name} are a {type(values).__name__}, not one array; of a "
+                "model with several inputs make a mean_objective"
+            )
+    inputs, labels = (
+        x if isinstance(x, jax.Array) else np.asarray(x) for x in (inputs, labels)
+    )
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise InputError(
+            f"data: inputs have dtype {inputs.dtype}; a model is measured on what it "
+            "is called with, so normalise them first (of a run on disk: "
+            "run.sample('train'))"
+        )
+    return inputs, labels
+
+
+def check_labels(loss: Any, labels: Any, num_outputs: int, error: bool) -> None:
+    """Raises InputError for labels that would broadcast, or that no output is for."""
+    if loss == "squared_error":
+        single = labels.ndim == 1 and num_outputs == 1
+        if labels.shape[1:] != (num_outputs,) and not single:
+            raise InputError(
+                f"data: labels have shape {labels.shape}; loss='squared_error' of a "
+                f"model with {num_outputs} outputs needs (n, {num_outputs})"
+            )
+    elif loss == "cross_entropy":
+        if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise InputError(
+                f"data: labels have shape {labels.shape} and dtype {labels.dtype}; "
+                "loss='cross_entropy' needs whole numbers, (n,)"
+            )
+        checks.labels("data", labels, num_outputs)
+    if error and labels.ndim != 1:
+        raise InputError(
+            f"error=True counts wrong classes, and labels have shape {labels.shape}, "
+            "not (n,); leave it out"
+        )

@@ -13,7 +13,7 @@ from flax import nnx
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.model_objective import ModelObjective, model_objective
+from lrscape.landscape.model_objective import ModelObjective, model_objective, own_point
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,9 +183,11 @@ def nnx_objective(
     network = NNXNetwork(
         rest, stats, (graph, train_graph), tuple(sorted(momenta.items())), call
     )
+    network, params, stats = jax.tree.map(tree.own, (network, params, stats))
     return model_objective(
-        network, params, stats, data, norm=norm, batch_size=batch_size, loss=loss,
-        l2=l2, error=error, calibration=calibration, axes=axes,
+        network, data, params=params, batch_stats=stats,
+        point=own_point(params, stats, norm), norm=norm, batch_size=batch_size,
+        loss=loss, l2=l2, error=error, calibration=calibration, axes=axes,
     )  # fmt: skip
 
 

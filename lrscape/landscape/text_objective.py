@@ -14,7 +14,7 @@ import optax
 from lrscape import checks, layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.flax_objective import squared_weights
+from lrscape.landscape.model_objective import squared_weights
 from lrscape.landscape.objective import SampleObjective, as_batches
 
 
