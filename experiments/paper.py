@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 import xarray as xr
 
 from experiments.memory import keep_freed_memory
-from experiments.programs import program
+from experiments.parsing import parse
+from experiments.values import check_values
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
@@ -66,14 +66,13 @@ def command_line(
     """
     if argv is None:  # in a process of its own
         keep_freed_memory()
-    given: Any = tyro.cli(
-        arguments,
-        prog=program(f"experiments.{name}", argv),
-        description=docstring.strip(),
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return guarded(lambda: run(given), debug=given.debug)
+    given = parse(arguments, f"experiments.{name}", docstring, argv)
+
+    def checked() -> None:
+        check_values(given)
+        run(given)
+
+    return guarded(checked, debug=given.debug)
 
 
 def check_flags(

@@ -33,6 +33,7 @@ from experiments.memory import keep_freed_memory
 from experiments.paper import compiled_once
 from experiments.running import Parts, train_in
 from experiments.tensorboard import check_tensorboard
+from experiments.values import check_values
 from lrscape.errors import InputError
 from lrscape.processes import (
     connect,
@@ -76,6 +77,7 @@ def main(
     module = f"experiments.{experiment}"
     arguments = parse(module, docstring, presets, argv, kind.flags)
     try:
+        check_values(arguments)
         connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
         quiet_unless_first()
         return train(experiment, presets, arguments, kind)

@@ -28,8 +28,17 @@ from matplotlib.figure import Figure
 
 from experiments.arguments import Preset
 from experiments.paper import Result, as_text, command_line, compiled_once, save
-from experiments.texts.kind import TEXTS, TextArguments
+from experiments.texts.kind import TEXTS, TextArguments, Width
 from experiments.train import train
+from experiments.values import (
+    DataDirectory,
+    Directory,
+    Epochs,
+    NameOrPath,
+    Points,
+    Seed,
+    Whole,
+)
 from lrscape import landscape
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
@@ -117,18 +126,18 @@ class LineArguments:
     """
 
     preset: str = "quick"
-    run_dir: Path | None = None
-    data_dir: Path | None = None
-    dataset: str | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    dataset: NameOrPath | None = None
     level: str | None = None
     methods: tuple[str, ...] | None = None
-    seed: int = 0
-    points: int | None = None
-    windows: int | None = None
-    epochs: int | None = None
-    train_tokens: int | None = None
-    test_tokens: int | None = None
-    features: int | None = None
+    seed: Seed = 0
+    points: Points | None = None
+    windows: Whole | None = None
+    epochs: Epochs | None = None
+    train_tokens: Whole | None = None
+    test_tokens: Whole | None = None
+    features: Width | None = None
     debug: bool = False
 
 
