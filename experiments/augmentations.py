@@ -8,18 +8,38 @@ epochs. Seconds.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from lrscape import data, figures
+from experiments.paper import command_line
+from experiments.values import DataDirectory, Directory
+from lrscape import checks, data, figures
 from lrscape.errors import InputError
 from lrscape.training.state import AUGMENT
 
 EPOCHS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags.
+
+    Attributes:
+        dataset: any prepared TFDS set of labelled images, or digits.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        out: the directory of the sheets.
+        debug: show a traceback with an error.
+    """
+
+    dataset: str = "digits"
+    data_dir: DataDirectory | None = None
+    out: Directory = Path("runs") / "augmentations"
+    debug: bool = False
 
 
 def sheet(dataset: data.Dataset, name: str, count: int = 6, seed: int = 0):
@@ -41,24 +61,29 @@ def sheet(dataset: data.Dataset, name: str, count: int = 6, seed: int = 0):
     return figures.image_sheet(columns, max_value=dataset.max_value, title=name)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="digits")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs") / "augmentations")
-    options = parser.parse_args(argv)
+def run(arguments: Arguments) -> None:
+    """Draws the sheets, and names their files.
+
+    Raises:
+        InputError: a data set that is not there, or a directory that cannot be made.
+    """
+    dataset = data.load(arguments.dataset, data_dir=arguments.data_dir)
     try:
-        dataset = data.load(options.dataset, data_dir=options.data_dir)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"out={str(arguments.out)!r} cannot be made: {error.strerror}; choose "
+            "another directory"
+        ) from error
     for name in data.AUGMENTATIONS:
-        file = options.out / f"{name}.png"
-        sheet(dataset, name).savefig(file, dpi=110)
+        file = arguments.out / f"{name}.png"
+        sheet(dataset, name).savefig(checks.path_to_write("out", file), dpi=110)
         print(file)
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("augmentations", Arguments, __doc__ or "", run, argv)
 
 
 if __name__ == "__main__":

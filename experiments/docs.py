@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 
 from experiments.paper import command_line
+from experiments.values import Directory
 from lrscape.errors import InputError
 
 
@@ -31,7 +32,7 @@ class Arguments:
         debug: show a traceback with an error.
     """
 
-    out: Path = Path("site")
+    out: Directory = Path("site")
     debug: bool = False
 
 

@@ -18,6 +18,7 @@ from experiments.values import (
     NotNegative,
     Positive,
     Seed,
+    Threads,
     Whole,
     whole,
 )
@@ -26,7 +27,6 @@ from experiments.values import (
 ImageSize = Annotated[
     int, Checked(whole(1, 8192, "a batch of such images does not fit in memory"))
 ]
-Threads = Annotated[int, Checked(whole(1, 1024, "each is a thread of this machine"))]
 
 
 def _aliases(*names: str):

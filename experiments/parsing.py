@@ -102,10 +102,7 @@ def check_words(words: Sequence[str], *arguments: type) -> None:
         InputError: a flag that is unknown, with the nearest one; a number that is none.
     """
     flags = {
-        name: flag
-        for one in arguments
-        for flag in flags_of(one)
-        for name in flag.names
+        name: flag for one in arguments for flag in flags_of(one) for name in flag.names
     }
     for word, values in _flags_in(words):
         name = word.partition("=")[0].replace("_", "-")

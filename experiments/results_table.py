@@ -19,6 +19,7 @@ from typing import Any
 
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from lrscape import seals
+from lrscape.parser import Parser
 
 ROOT = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -167,7 +168,7 @@ def inserted(text: str, table: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.results_table",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -70,17 +70,22 @@ def _share(name: str, value: Any) -> float:
     return value
 
 
-def _text(name: str, value: str) -> str:
-    if len(value) > LONGEST_TEXT:
-        raise InputError(
-            f"{name}={checks.shown(value)} has {len(value):,} characters; "
-            f"{LONGEST_TEXT} are the most"
-        )
-    if not value.isprintable():
-        raise InputError(
-            f"{name}={checks.shown(value)} has characters that cannot be shown"
-        )
-    return value
+def text(longest: int = LONGEST_TEXT) -> Callable[[str, Any], str]:
+    """A check of texts, which are shown in messages and on pages."""
+
+    def check(name: str, value: str) -> str:
+        if len(value) > longest:
+            raise InputError(
+                f"{name}={checks.shown(value)} has {len(value):,} characters; "
+                f"{longest:,} are the most"
+            )
+        if not value.isprintable():
+            raise InputError(
+                f"{name}={checks.shown(value)} has characters that cannot be shown"
+            )
+        return value
+
+    return check
 
 
 def _present(name: str, value: Any) -> Path:
@@ -97,6 +102,9 @@ Networks = Annotated[
 Epochs = Annotated[
     int,
     Checked(whole(1, 1_000_000, "updates are counted in 32 bits; train for fewer")),
+]
+Threads = Annotated[
+    int, Checked(whole(1, 1024, "each is a thread or a process of this machine"))
 ]
 # Along a line; each is a pass over the sample.
 Points = Annotated[
@@ -123,7 +131,7 @@ PathToWrite = Annotated[Path, Checked(checks.path_to_write)]
 # A name, or the path of a file.
 NameOrPath = Annotated[str, Checked(checks.path)]
 
-_UNMARKED: dict[Any, Callable[[str, Any], Any]] = {str: _text, Path: checks.path}
+_UNMARKED: dict[Any, Callable[[str, Any], Any]] = {str: text(), Path: checks.path}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,23 @@ def unknown_flag(word: str, known: Iterable[str]) -> InputError:
     )
 
 
+def output(text: str) -> Path:
+    """The path of a file that is written in the end, as a type for argparse.
+
+    What is measured before must not be lost for want of a directory.
+    """
+    try:
+        file = checks.path_to_write("file", text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"file={checks.shown(text)}: there is no directory {str(file.parent)!r}; "
+            "make it, or choose another"
+        )
+    return file
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that takes no abbreviations, and checks every value that it is given.
 
@@ -45,8 +62,8 @@ class Parser(argparse.ArgumentParser):
         5
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{**kwargs, "allow_abbrev": False})
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -72,7 +89,9 @@ class Parser(argparse.ArgumentParser):
         return actions
 
     def _flags(self) -> list[str]:
-        return [flag for action in self._all_actions() for flag in action.option_strings]
+        return [
+            flag for action in self._all_actions() for flag in action.option_strings
+        ]
 
 
 def _check(action: argparse.Action, value: Any) -> None:

@@ -15,7 +15,9 @@ experiments.bench.NAME --help``. On two CPU cores give --minutes=60.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import shlex
@@ -28,8 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.pairs import installed
+from lrscape import checks
+from lrscape.errors import InputError
+from lrscape.parser import Parser, output
 
 MINUTES = 9.0
+MOST_MINUTES = 7 * 24 * 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,7 @@ BENCHES = {
     ),
 }  # fmt: skip
 DONE, SKIPPED, FAILED, STOPPED = "done", "left out", "failed", "stopped"
+STATUSES = (DONE, SKIPPED, FAILED, STOPPED)
 
 Found = Mapping[str, Any]
 LOOP = "loop, "
@@ -149,7 +156,7 @@ def _last_line(text: str) -> str:
 def _read(file: Path) -> Any:
     try:
         return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -244,14 +251,39 @@ def show(found: Mapping[str, Found]) -> None:
         print("  not measured")
 
 
+def kept(file: Path) -> dict[str, Any]:
+    """What a file of measurements holds, by benchmark; nothing where there is none.
+
+    Raises:
+        InputError: it holds something else, or no such file can be written.
+    """
+    if not checks.path_to_write("--json", file).exists():
+        return {}
+    before = _read(file)
+    found = before.get("benches") if isinstance(before, dict) else None
+    try:
+        if not isinstance(found, dict) or found.keys() - BENCHES.keys():
+            raise TypeError
+        if not all(one["status"] in STATUSES for one in found.values()):
+            raise TypeError
+        with contextlib.redirect_stdout(io.StringIO()):
+            show(found)
+    # Somebody else's file can be of any form.
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as it:
+        raise InputError(
+            f"--json={str(file)!r} holds something else; choose another file"
+        ) from it
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 1 where a benchmark failed, else 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.bench", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("what", choices=["all"], help="runs all of them")
-    parser.add_argument("--json", type=Path, help="a file of what is measured")
+    parser.add_argument("--json", type=output, help="a file of what is measured")
     parser.add_argument("--only", choices=[*BENCHES], nargs="*", default=[*BENCHES])
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, help="of all together"
@@ -259,8 +291,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="repeat what is done")
     parser.add_argument("--list", action="store_true", help="list them and end")
     options = parser.parse_args(argv)
-    if not options.minutes > 0:
-        parser.error(f"--minutes={options.minutes} must be positive")
+    if options.minutes > MOST_MINUTES:
+        parser.error(
+            f"--minutes={options.minutes} must be {MOST_MINUTES:,} or fewer: a week"
+        )
     times = options.minutes / MINUTES
     if options.list:
         for name, bench in BENCHES.items():
@@ -270,10 +304,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if options.json is None:
         parser.error("--json names the file of what is measured; give one")
-    before = _read(options.json) if options.json.exists() else {}
-    if not isinstance(before, dict) or not isinstance(before.get("benches", {}), dict):
-        parser.error(f"--json={options.json} holds something else; choose another file")
-    found: dict[str, Any] = dict(before.get("benches", {}))
+    try:
+        found = kept(options.json)
+    except InputError as error:
+        parser.error(str(error))
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             if found.get(name, {}).get("status") == DONE and not options.again:

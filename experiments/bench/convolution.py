@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -26,6 +25,7 @@ from experiments.bench.pairs import interleaved, ratios, show
 from lrscape import models
 from lrscape.environment import describe
 from lrscape.models import convolution
+from lrscape.parser import Parser, output
 
 # Model -> images a batch, and the shape of one.
 BATCHES: dict[str, tuple[int, tuple[int, int, int]]] = {
@@ -84,12 +84,12 @@ def command_line(docstring: str, table: Callable[[str, int], dict[str, Any]]) ->
         docstring: of its file, shown by ``--help``.
         table: measures and prints a model, in so many rounds; returns its figures.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     options = parser.parse_args()
     figures = {
         **describe(jax.local_devices()),

@@ -40,6 +40,7 @@ from lrscape.environment import describe
 from lrscape.errors import InputError
 from lrscape.landscape.accumulate import gradient
 from lrscape.landscape.lanczos import tridiagonalize
+from lrscape.parser import Parser, output
 from lrscape.runs import open_run
 
 # model -> its fields, the shape of an image, images a batch, batches, products of the
@@ -402,7 +403,7 @@ def _status(field: str) -> int:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=[*CASES], nargs="*", default=[*CASES])
@@ -410,7 +411,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--task-repeats", type=int, help="those of whole tasks")
     parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import jax
 import optax
@@ -22,6 +21,7 @@ from experiments.bench.pairs import interleaved, ratios, show
 from experiments.bench.training import LEARNING_RATE, loop_step, random_images
 from lrscape import models, training, transforms
 from lrscape.environment import describe
+from lrscape.parser import Parser, output
 from lrscape.training.fit import scan_steps
 
 NUM_CLASSES = 10
@@ -70,13 +70,13 @@ def cost_table(model_name: str, batch_size: int, repeats: int) -> dict:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     options = parser.parse_args()
     figures = {
         **describe(jax.local_devices()),

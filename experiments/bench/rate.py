@@ -14,7 +14,6 @@ import argparse
 import functools
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 
 from experiments.bench.pairs import installed, interleaved
 from lrscape.environment import describe
+from lrscape.parser import Parser, output
 
 SIZES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 DEFAULT = "float32"
@@ -67,12 +67,12 @@ def torch_product(size: int) -> Callable[[], Any]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, help="rows and columns")
     parser.add_argument("--repeats", type=int, default=15, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     options = parser.parse_args()
     platform = jax.local_devices()[0].platform
     size = options.size or SIZES.get(platform, 4096)

@@ -27,6 +27,7 @@ from experiments.paper import compiled_once
 from lrscape import training
 from lrscape.data import Dataset
 from lrscape.environment import describe
+from lrscape.parser import Parser, output
 from lrscape.runs import RunConfig
 from lrscape.training.devices import choose_devices
 from lrscape.training.fit import scan_steps
@@ -90,13 +91,13 @@ def seeds_table(config: RunConfig, count: int, updates: int, repeats: int) -> di
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--updates", type=int, default=4, help="of each seed, a round")
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     options = parser.parse_args()
     config: RunConfig = resolve("digits", PRESETS, "quick", {}, None)
     with tempfile.TemporaryDirectory() as folder, compiled_once(Path(folder)):

@@ -12,7 +12,6 @@ minutes on two CPU cores.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from lrscape import data, models, transforms
 from lrscape.data.sources import data_directory, prepared
 from lrscape.data.views import random_view
 from lrscape.environment import describe
+from lrscape.parser import Parser, output
 from lrscape.training import Config, initial_state
 from lrscape.training.devices import choose_devices, map_over_devices, replicate
 from lrscape.training.feed import make_feed
@@ -98,12 +98,12 @@ def updates(
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark and prints it; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--updates", type=int, default=4, help="a call")
     parser.add_argument("--model", default="alexnet")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=output, help="where to write the figures")
     options = parser.parse_args(argv)
     if IMAGES % options.batch_size:
         parser.error(f"--batch-size={options.batch_size} must divide {IMAGES}")

@@ -20,7 +20,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,6 +31,7 @@ from experiments.bench.pairs import installed, interleaved, ratios, show
 from experiments.bench.training import peak_memory
 from lrscape import landscape, models
 from lrscape.environment import describe
+from lrscape.parser import Parser, output
 
 BATCH = 250
 # Times as many images where a batch takes less than a millisecond.
@@ -198,12 +198,12 @@ def _memory(name: str, way: str) -> int:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=[*CASES], nargs="*", default=[*CASES])
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -27,6 +27,7 @@ import optax
 from experiments.bench.pairs import installed, interleaved, ratios, show
 from lrscape import data, models, training, transforms
 from lrscape.environment import describe
+from lrscape.parser import Parser, output
 from lrscape.training.fit import scan_steps
 
 PARTS = ("training", "import")
@@ -174,13 +175,13 @@ def import_table(repeats: int) -> dict:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     parser.add_argument("--parts", choices=PARTS, nargs="*", default=PARTS)
     options = parser.parse_args()
     figures = {**describe(jax.local_devices()), "repeats": options.repeats}

@@ -28,6 +28,7 @@ from experiments.walking.networks import STRETCH
 from experiments.walking.result import on_both
 from experiments.walking.settings import PRESETS, RATES, Lab
 from lrscape.environment import describe
+from lrscape.parser import Parser, output
 
 # Passes over the sample that are timed for the floor.
 PASSES = 2
@@ -63,14 +64,14 @@ def timed(run, batches) -> dict[str, list[float]]:
 
 def main() -> int:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--updates", type=int, default=450)
     parser.add_argument("--run-dir", type=Path, default="runs/walk_with_sgd-paper")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--dataset", help="instead of mnist")
-    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--json", type=output, help="a file to write the figures to")
     options = parser.parse_args()
     plan = PRESETS["paper"]["mlp"]
     lab = Lab(

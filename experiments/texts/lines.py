@@ -26,6 +26,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from experiments import filing
 from experiments.arguments import Preset
 from experiments.paper import Result, as_text, command_line, compiled_once, save
 from experiments.texts.kind import TEXTS, TextArguments, Width
@@ -160,6 +161,7 @@ def run(presets: Mapping[str, Preset], arguments: LineArguments) -> Result:
     settings = _settings(arguments)
     root = arguments.run_dir or Path("runs") / f"language-line-{arguments.preset}"
     _check_windows(presets, arguments, settings)
+    records = filing.own(root, {"paper": "language line", "preset": arguments.preset})
     with compiled_once(root / "compiled"):
         runs = {
             method: _trained(presets, arguments, settings, method, root)
@@ -174,9 +176,11 @@ def run(presets: Mapping[str, Preset], arguments: LineArguments) -> Result:
         print(note)
     about = {**settings, "preset": arguments.preset, "seed": arguments.seed}
     about |= {"runs": [str(one.path) for one in runs.values()]}
-    written = save(
-        Records(root), "line", found, {**about, **describe(jax.local_devices())}
-    )
+    differs = filing.differences(arguments, {})
+    if arguments.dataset is not None:
+        differs["dataset"] = [arguments.dataset]
+    about |= {"differs": differs, **describe(jax.local_devices())}
+    written = save(records, filing.place(records, "line", differs), found, about)
     print("written:", *written, sep="\n  ")
     return found
 
@@ -208,13 +212,12 @@ def _check_windows(
     presets: Mapping[str, Preset], arguments: LineArguments, settings: Mapping[str, Any]
 ) -> None:
     """Raises InputError for more windows than the text has."""
-    if (windows := settings["windows"]) is None:
-        return
     flags = _flags(presets, arguments, settings, settings["methods"][0])
     config = TEXTS.resolve(
         "language", presets, arguments.preset, flags.given(), arguments.data_dir
     )
     text = config.load_data()
+    windows = settings["windows"] or 0
     for part in PARTS:
         count = (len(getattr(text, part)) - 1) // config.window
         if windows > count:
