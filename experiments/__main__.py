@@ -7,9 +7,9 @@ from pathlib import Path
 
 # Shared code, not experiments.
 PARTS = {
-    "__init__", "__main__", "arguments", "arms", "finish", "flags", "kinds", "loop",
-    "mappings", "memory", "paper", "programs", "running", "seeds", "signals",
-    "statistics", "tensorboard", "train", "verdicts",
+    "__init__", "__main__", "arguments", "arms", "filing", "finish", "flags", "kinds",
+    "loop", "mappings", "memory", "paper", "parsing", "programs", "running", "seeds",
+    "signals", "stand_ins", "statistics", "tensorboard", "train", "values", "verdicts",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from experiments.values import (
     Networks,
     NotNegative,
     Positive,
+    Rate,
     Seed,
     Threads,
     Whole,
@@ -158,20 +159,20 @@ class ScheduleFlags:
 
     schedule: str | None = None
     peak_lr: Annotated[
-        Positive | None, _aliases("--peak-value", "--init-lr", "--init-value")
+        Rate | None, _aliases("--peak-value", "--init-lr", "--init-value")
     ] = None
-    start_lr: Annotated[Positive | None, _aliases("--start-value")] = None
-    end_lr: Annotated[NotNegative | None, _aliases("--end-value")] = None
+    start_lr: Annotated[Rate | None, _aliases("--start-value")] = None
+    end_lr: Annotated[Rate | None, _aliases("--end-value")] = None
     variance: Positive | None = None
     scale: Positive | None = None
     decay: NotNegative | None = None
     milestones: tuple[Fraction, ...] | None = None
     factor: NotNegative | None = None
     cycle_steps: Count | None = None
-    base_lr: Annotated[NotNegative | None, _aliases("--base-value")] = None
+    base_lr: Annotated[Rate | None, _aliases("--base-value")] = None
     rise: Fraction | None = None
     fall: Fraction | None = None
-    swa_lr: Annotated[NotNegative | None, _aliases("--swa-value")] = None
+    swa_lr: Annotated[Rate | None, _aliases("--swa-value")] = None
     swa_start: Fraction | None = None
     swa_end: Fraction | None = None
     per_epoch: bool | None = None

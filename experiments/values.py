@@ -120,6 +120,8 @@ Grid = Annotated[
 ]  # fmt: skip
 Positive = Annotated[float, Checked(_signed(checks.positive))]
 NotNegative = Annotated[float, Checked(_signed(checks.not_negative))]
+# Which of them may be 0 is the schedule's own to say.
+Rate = Annotated[float, Checked(checks.single)]
 Fraction = Annotated[float, Checked(_signed(checks.fraction))]
 Share = Annotated[float, Checked(_share)]
 # Where something is kept: a directory, or a path at which one can be made.

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrscape import checks
 from lrscape.errors import InputError
+
+# `lrscape.checks` imports JAX, which commands that only list things do without, so
+# that it is imported where there is a value to check.
 
 
 def unknown_flag(word: str, known: Iterable[str]) -> InputError:
@@ -23,6 +25,8 @@ def unknown_flag(word: str, known: Iterable[str]) -> InputError:
         >>> print(unknown_flag('--epoch=3', ['--epochs', '--seed']))
         --epoch=3 is unknown; did you mean --epochs? --help shows all flags.
     """
+    from lrscape import checks
+
     name = word.partition("=")[0]
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -36,6 +40,8 @@ def output(text: str) -> Path:
 
     What is measured before must not be lost for want of a directory.
     """
+    from lrscape import checks
+
     try:
         file = checks.path_to_write("file", text)
     except InputError as error:
@@ -99,11 +105,9 @@ def _check(action: argparse.Action, value: Any) -> None:
     if isinstance(value, list):
         for one in value:
             _check(action, one)
-    elif value is not None and value is not action.default:
+    elif action.type in (int, float, Path) and value not in (None, action.default):
+        from lrscape import checks
+
         name = action.option_strings[-1] if action.option_strings else action.dest
-        if action.type is int:
-            checks.count(name, value)
-        elif action.type is float:
-            checks.positive(name, value)
-        elif action.type is Path:
-            checks.path(name, value)
+        take = {int: checks.count, float: checks.positive, Path: checks.path}
+        take[action.type](name, value)  # type: ignore[index]

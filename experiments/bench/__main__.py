@@ -30,9 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.pairs import installed
-from lrscape import checks
 from lrscape.errors import InputError
-from lrscape.parser import Parser, output
+from lrscape.parser import Parser
 
 MINUTES = 9.0
 MOST_MINUTES = 7 * 24 * 60
@@ -257,6 +256,8 @@ def kept(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it holds something else, or no such file can be written.
     """
+    from lrscape import checks  # imports JAX, which a list does without
+
     if not checks.path_to_write("--json", file).exists():
         return {}
     before = _read(file)
@@ -283,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("what", choices=["all"], help="runs all of them")
-    parser.add_argument("--json", type=output, help="a file of what is measured")
+    parser.add_argument("--json", type=Path, help="a file of what is measured")
     parser.add_argument("--only", choices=[*BENCHES], nargs="*", default=[*BENCHES])
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, help="of all together"
