@@ -130,10 +130,8 @@ def seconds_of(budget: str | None) -> float:
         raise InputError(
             f"budget={shown(budget)} must be a time such as 90s, 30m or 2h"
         )
-    if not 0 < (seconds := float(found[1]) * _SECONDS[found[2]]) < float("inf"):
-        raise InputError(
-            f"budget={shown(budget)} must be longer than nothing, and have an end"
-        )
+    if (seconds := float(found[1]) * _SECONDS[found[2]]) == float("inf"):
+        raise InputError(f"budget={shown(budget)} has no end; leave it out")
     return seconds
 
 

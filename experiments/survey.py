@@ -243,6 +243,7 @@ def survey(arguments: Arguments) -> Found:
             run.config = dataclasses.replace(
                 run.config, data_dir=str(arguments.data_dir)
             )
+    check_ends(settings, arguments.runs)
     # Before data is read.
     if settings.probe in OF_IMAGES:
         for run in runs:
@@ -255,12 +256,12 @@ def survey(arguments: Arguments) -> Found:
                 )
     for name in {settings.start, settings.end}:
         for run in runs:
-            if name not in run.snapshots and settings.probe not in WHOLE_RUNS:
+            # Their names alone: what is in them is read when it is measured.
+            if name not in list(run.snapshots) and settings.probe not in WHOLE_RUNS:
                 raise InputError(
                     f"{str(run.path)!r} has no snapshot {name!r}; it has "
                     f"{', '.join(run.snapshots) or 'none'}"
                 )
-    check_ends(settings, arguments.runs)
     records = runs[0].records
     records.check_links()
     name = arguments.name or _name(settings, runs)

@@ -102,6 +102,11 @@ def sweep(arguments: Arguments, flags: Sequence[str]) -> None:
     if arguments.launcher not in LAUNCHERS:
         raise unknown_name("launcher", arguments.launcher, LAUNCHERS)
     check_values(arguments)
+    if arguments.slurm and arguments.launcher != "slurm":
+        raise InputError(
+            f"slurm={' '.join(arguments.slurm)} is of --launcher=slurm, and the launcher "
+            f"is {arguments.launcher!r}; add it, or leave --slurm out"
+        )
     parameters = _slurm_parameters(arguments.slurm)
     grid = parse_grid(arguments.grid)
     check_words(flags, Arguments, training_flags(arguments.experiment))

@@ -133,11 +133,11 @@ def single(name: str, value: Any) -> Any:
 precision, in which it is used: its size must be 0, or from 1.2e-38 to 3.4e+38
     """
     value = finite(name, value)
-    limits = np.finfo(np.float32)
-    if is_concrete(value) and value and not limits.tiny <= abs(value) <= limits.max:
+    tiny, largest = (float(x) for x in (np.finfo("f4").tiny, np.finfo("f4").max))
+    if is_concrete(value) and value and not tiny <= abs(value) <= largest:
         raise InputError(
             f"{name}={value!r} is out of the range of single precision, in which it is "
-            f"used: its size must be 0, or from {limits.tiny:.1e} to {limits.max:.1e}"
+            f"used: its size must be 0, or from {tiny:.1e} to {largest:.1e}"
         )
     return value
 

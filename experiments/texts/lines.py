@@ -160,8 +160,10 @@ def run(presets: Mapping[str, Preset], arguments: LineArguments) -> Result:
     """
     settings = _settings(arguments)
     root = arguments.run_dir or Path("runs") / f"language-line-{arguments.preset}"
+    whose = {"paper": "language line", "preset": arguments.preset}
+    filing.check_own(root, whose)
     _check_windows(presets, arguments, settings)
-    records = filing.own(root, {"paper": "language line", "preset": arguments.preset})
+    records = filing.own(root, whose)
     with compiled_once(root / "compiled"):
         runs = {
             method: _trained(presets, arguments, settings, method, root)
