@@ -104,8 +104,8 @@ def sweep(arguments: Arguments, flags: Sequence[str]) -> None:
     check_values(arguments)
     if arguments.slurm and arguments.launcher != "slurm":
         raise InputError(
-            f"slurm={' '.join(arguments.slurm)} is of --launcher=slurm, and the launcher "
-            f"is {arguments.launcher!r}; add it, or leave --slurm out"
+            f"slurm={checks.shown(' '.join(arguments.slurm))} is of --launcher=slurm, "
+            f"and the launcher is {arguments.launcher!r}; leave one of them out"
         )
     parameters = _slurm_parameters(arguments.slurm)
     grid = parse_grid(arguments.grid)
