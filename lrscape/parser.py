@@ -110,4 +110,4 @@ def _check(action: argparse.Action, value: Any) -> None:
 
         name = action.option_strings[-1] if action.option_strings else action.dest
         take = {int: checks.count, float: checks.positive, Path: checks.path}
-        take[action.type](name, value)  # type: ignore[index]
+        take[action.type](name, value)
