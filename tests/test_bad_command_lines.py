@@ -156,7 +156,7 @@ BAD = [
     ("asymmetric_valleys", "--zeta=0", "zeta=0.0"),
     ("asymmetric_valleys", "--zeta=3", "zeta=3.0"),
     ("asymmetric_valleys", "--r=nan", "r=nan"),
-    ("claims", f"--budget={'9' * 400}h", "has no end"),
+    ("claims", f"--budget={'9' * 400}h", "characters"),
     ("claims", "--budget=-3m", "budget='-3m'"),
     ("bench", "--minutes=nan", "minutes"),
     ("bench", "--minutes=1e300", "minutes"),
