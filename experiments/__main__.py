@@ -9,9 +9,10 @@ from lrscape import console
 
 # Shared code, not experiments.
 PARTS = {
-    "__init__", "__main__", "arguments", "arms", "extending", "finish", "flags",
-    "kinds", "loop", "mappings", "memory", "paper", "parents", "programs", "running",
-    "seeds", "signals", "statistics", "tensorboard", "train", "verdicts",
+    "__init__", "__main__", "arguments", "arms", "extending", "filing", "finish",
+    "flags", "kinds", "loop", "mappings", "memory", "paper", "parents", "parsing",
+    "programs", "running", "seeds", "signals", "stand_ins", "statistics",
+    "tensorboard", "train", "values", "verdicts",
 }  # fmt: skip
 
 

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
 from experiments.flags import Arguments, CommonArguments
-from experiments.programs import program
+from experiments.parsing import parse as parse_flags
 from lrscape import schedules
 from lrscape.errors import InputError, unknown_name
 from lrscape.run_fields import RunFields
@@ -199,26 +197,15 @@ def parse(
 ) -> Flags:
     """Reads the command line; ``--help`` shows the presets' values.
 
-    Exits with status 2 on a flag or a value that cannot be read.
+    Exits with status 2 on a flag or a value that cannot be read. `check_values` says
+    which of those that can be read are out of bounds.
     """
     lines = [docstring.strip(), "", "Presets (every flag changes one value of them):"]
     for name, preset in presets.items():
         values = {**preset.fields, **preset.model_options}
         shown = "  ".join(f"{k}={_shown(v)}" for k, v in values.items())
         lines += ["", f"{name}: {preset.about}", shown]
-    # As ``--help`` shows them: a box a group.
-    groups: Any = dataclasses.make_dataclass("Groups", flags.GROUPS, kw_only=True)
-    given = tyro.cli(
-        groups,
-        prog=program(module, arguments),
-        description="\n".join(lines),
-        args=arguments,
-        # Flags alone, no --no-... twins for the switches that are off.
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
-    return flags(
-        **{k: v for group in vars(given).values() for k, v in vars(group).items()}
-    )
+    return parse_flags(flags, module, "\n".join(lines), arguments)
 
 
 def _shown(value: Any) -> str:

@@ -26,7 +26,6 @@ from experiments.mappings import few_mappings
 from experiments.signals import Signals
 from lrscape import data as data_
 from lrscape import models, training
-from lrscape.data.sources import data_directory, prepared
 from lrscape.environment import describe, differences
 from lrscape.errors import InputError
 from lrscape.records import Records
@@ -301,14 +300,6 @@ class Arm(abc.ABC):
 
     def _save(self, rows: list[Row]) -> None:
         self.records.save_result_summary(HISTORY, rows)
-
-
-def dataset_or_stand_in(
-    wanted: str, data_dir: Path | None, others: Sequence[str] = ()
-) -> str:
-    """A data set, or where it is not prepared the first of others, then digits."""
-    there = set(prepared(data_directory(data_dir)))
-    return next((name for name in (wanted, *others) if name in there), "digits")
 
 
 def column(

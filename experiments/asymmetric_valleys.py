@@ -1,6 +1,7 @@
 """Paper 4, "Asymmetric Valleys": measured beside its numbers.
 
     python -m experiments.asymmetric_valleys fig2 --preset=quick
+    python -m experiments.asymmetric_valleys results
 
 Items: theorem1, theorem2, toy, fig5 and fig6 (no networks: seconds); fig2 (asymmetric
 directions, and what is not merely the direction of ones), fig3 (test loss, shifted),
@@ -22,12 +23,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from experiments.paper import changes, check_flags, command_line, flags_given, make
 from experiments.valleys.items import ITEMS
 from experiments.valleys.settings import DATASETS, PRESETS, Lab, check
+from experiments.values import (
+    DataDirectory,
+    Directory,
+    Epochs,
+    Networks,
+    Positive,
+    Whole,
+)
 from lrscape import console, models
 from lrscape.errors import InputError, unknown_name
 
@@ -37,7 +47,8 @@ class Arguments:
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the figure, table or theorem, or all.
+        item: the figure, table or theorem, all, or results: a list of what there
+            is.
         preset: quick, paper or authors.
         seeds: networks that differ by their seed alone.
         examples: trained on; 0: all of them.
@@ -57,17 +68,17 @@ class Arguments:
 
     item: tyro.conf.Positional[str]
     preset: str = "quick"
-    seeds: int | None = None
-    examples: int | None = None
-    sgd_epochs: int | None = None
-    swa_epochs: int | None = None
-    swa_from: int | None = None
-    r: float | None = None
-    zeta: float | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    sgd_epochs: Epochs | None = None
+    swa_epochs: Epochs | None = None
+    swa_from: Epochs | None = None
+    r: Positive | None = None
+    zeta: Positive | None = None
     models: tuple[str, ...] | None = None
     dataset: str | None = None
-    run_dir: Path | None = None
-    data_dir: Path | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
     debug: bool = False
 
 
@@ -97,11 +108,19 @@ def lab_of(arguments: Arguments) -> Lab:
     )  # fmt: skip
 
 
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    return lab.datasets(item)
+
+
 def run(arguments: Arguments) -> None:
     """Makes the items that were asked for, prints and saves them."""
     lab = lab_of(arguments)
-    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
-    make(ITEMS, wanted, lab, lambda item: lab.about())
+
+    def about(item: str) -> dict[str, Any]:
+        return lab.about()
+
+    make("asymmetric_valleys", ITEMS, arguments, lab, about, datasets_of)
 
 
 def main(argv: list[str] | None = None) -> int:

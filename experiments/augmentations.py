@@ -8,18 +8,38 @@ epochs. Seconds.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from experiments.paper import guarded
+from experiments.paper import command_line
+from experiments.values import DataDirectory, Directory
 from lrscape import checks, console, data, figures
+from lrscape.errors import InputError
 from lrscape.records import write_aside
 from lrscape.training.state import AUGMENT
 
 EPOCHS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags.
+
+    Attributes:
+        dataset: any prepared TFDS set of labelled images, or digits.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        out: the directory of the sheets.
+        debug: show a traceback with an error.
+    """
+
+    dataset: str = "digits"
+    data_dir: DataDirectory | None = None
+    out: Directory = Path("runs") / "augmentations"
+    debug: bool = False
 
 
 def sheet(dataset: data.Dataset, name: str, count: int = 6, seed: int = 0):
@@ -41,31 +61,31 @@ def sheet(dataset: data.Dataset, name: str, count: int = 6, seed: int = 0):
     return figures.image_sheet(columns, max_value=dataset.max_value, title=name)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="digits")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs") / "augmentations")
-    options = parser.parse_args(argv)
-    return guarded(lambda: draw(options), debug=False)
-
-
-def draw(options: argparse.Namespace) -> None:
-    """Draws all sheets and says where they lie.
+def run(arguments: Arguments) -> None:
+    """Draws the sheets, and names their files.
 
     Raises:
-        InputError: data that are not there, or a directory that is none.
-        OSError: a directory that cannot be written.
+        InputError: a data set that is not there, or a directory that cannot be made.
     """
-    files = [options.out / f"{name}.png" for name in data.AUGMENTATIONS]
+    files = [arguments.out / f"{name}.png" for name in data.AUGMENTATIONS]
     for file in files:  # before data is read
         checks.path_to_write("out", file)
-    dataset = data.load(options.dataset, data_dir=options.data_dir)
+    dataset = data.load(arguments.dataset, data_dir=arguments.data_dir)
     for name, file in zip(data.AUGMENTATIONS, files, strict=True):
-        with write_aside(file) as aside:
-            sheet(dataset, name).savefig(aside, dpi=110)
+        try:
+            with write_aside(file) as aside:
+                sheet(dataset, name).savefig(aside, dpi=110)
+        except OSError as error:
+            raise InputError(
+                f"out={str(arguments.out)!r} cannot be written: {error.strerror}; "
+                "choose another directory"
+            ) from error
         print(file)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("augmentations", Arguments, __doc__ or "", run, argv)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ from typing import Any
 import jax
 import tyro
 
+from experiments.filing import check_own
 from experiments.judging.measure import (
     Part,
     chosen_models,
     claims_in,
+    datasets_of,
     measured,
     of_other_models,
     parts_of,
@@ -39,8 +41,11 @@ from experiments.judging.registry import CLAIMS
 from experiments.judging.table import judged_papers, page, printed, rows_of, written
 from experiments.judging.workers import default_workers, fitting, measure_all, said
 from experiments.paper import as_text, command_line
+from experiments.stand_ins import check_prepared, say
+from experiments.values import DataDirectory, Directory, Threads
 from experiments.verdicts import INTERVALS
 from lrscape import console
+from lrscape.checks import shown
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
@@ -81,9 +86,9 @@ class Arguments:
     list: bool = False
     budget: str | None = None
     again: bool = False
-    workers: int | None = None
-    run_dir: Path | None = None
-    data_dir: Path | None = None
+    workers: Threads | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
     debug: bool = False
 
 
@@ -122,16 +127,18 @@ def seconds_of(budget: str | None) -> float:
         return float("inf")
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
     if not found:
-        raise InputError(f"budget={budget!r} must be a time such as 90s, 30m or 2h")
-    return float(found[1]) * _SECONDS[found[2]]
+        raise InputError(
+            f"budget={shown(budget)} must be a time such as 90s, 30m or 2h"
+        )
+    if (seconds := float(found[1]) * _SECONDS[found[2]]) == float("inf"):
+        raise InputError(f"budget={shown(budget)} has no end; leave it out")
+    return seconds
 
 
 def run(arguments: Arguments) -> None:
     """Measures, judges and writes the table."""
     if arguments.preset not in PRESETS:
         raise unknown_name("preset", arguments.preset, PRESETS)
-    if arguments.workers is not None and arguments.workers < 1:
-        raise InputError(f"workers={arguments.workers} must be 1 or more")
     wanted, budget = names_of(arguments.claims), seconds_of(arguments.budget)
     models = chosen_models(arguments.preset, arguments.data_dir, arguments.models)
     parts = parts_of(wanted, models)
@@ -139,8 +146,10 @@ def run(arguments: Arguments) -> None:
         print(as_text(_listed(wanted, parts)))
         return
     root = arguments.run_dir or Path("runs") / f"claims-{arguments.preset}"
-    records = Records(root)
+    _check_data(parts, arguments)
     about = {"claims": arguments.preset}
+    check_own(root, about)
+    records = Records(root)
     records.check_made_with(about)
     notes = [INTERVALS]
     with records.lock(), _ended_as_by_ctrl_c():
@@ -159,6 +168,20 @@ def run(arguments: Arguments) -> None:
     unforeseen = [one for one in errors if not isinstance(one, FORESEEN)]
     if unforeseen or (errors and not any(part in found for part in parts)):
         raise [*unforeseen, *errors][0]
+
+
+def _check_data(parts: list[Part], arguments: Arguments) -> None:
+    """Says what stands in for which data set of the papers.
+
+    Raises:
+        InputError: a directory of data that lacks a set, where one was named. In the
+            usual place one that is missing keeps its own claims from being measured.
+    """
+    for paper in sorted({part.paper for part in parts}):
+        used = datasets_of(paper, arguments.preset, arguments.data_dir, parts)
+        if arguments.data_dir is not None:
+            check_prepared(used.values(), arguments.data_dir)
+        say(used, arguments.data_dir)
 
 
 @contextlib.contextmanager
@@ -262,8 +285,8 @@ def _write(
     for part, kept in found.items():
         by_paper.setdefault(part.paper, []).extend(claims_in(kept))
     made_by = {name: kept for part, kept in found.items() for name in part.claims}
-    shown = [name for name in CLAIMS if name in made_by or name in wanted]
-    rows = rows_of(judged_papers(by_paper), made_by, arguments.preset, shown)
+    named = [name for name in CLAIMS if name in made_by or name in wanted]
+    rows = rows_of(judged_papers(by_paper), made_by, arguments.preset, named)
     for paper in sorted(by_paper):
         scales = (k.get("scale") for part, k in found.items() if part.paper == paper)
         notes += [f"paper {paper}: {one}" for one in dict.fromkeys(scales) if one]

@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 
 from experiments.paper import command_line
+from experiments.values import Directory
 from lrscape import checks, console
 from lrscape.errors import InputError
 from lrscape.records import write_aside
@@ -34,7 +35,7 @@ class Arguments:
         debug: show a traceback with an error.
     """
 
-    out: Path = Path("site")
+    out: Directory = Path("site")
     debug: bool = False
 
 

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tyro
+
+from experiments.values import (
+    Checked,
+    Count,
+    DataDirectory,
+    Directory,
+    Epochs,
+    Fraction,
+    Networks,
+    NotNegative,
+    Positive,
+    Rate,
+    Seed,
+    Threads,
+    Whole,
+    whole,
+)
+
+# A view of more pixels a side takes hundreds of megabytes an example.
+ImageSize = Annotated[
+    int, Checked(whole(1, 8192, "a batch of such images does not fit in memory"))
+]
 
 
 def _aliases(*names: str):
@@ -40,14 +61,14 @@ class RunFlags:
     """
 
     preset: str | None = None
-    run_dir: Path | None = None
+    run_dir: Directory | None = None
     resume: bool = False
     extend: str | None = None
-    data_dir: Path | None = None
+    data_dir: DataDirectory | None = None
     coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    seeds: int | None = None
+    num_processes: Count | None = None
+    process_id: Whole | None = None
+    seeds: Networks | None = None
     replicas: str | None = None
     debug: bool = False
 
@@ -75,15 +96,15 @@ class DataFlags:
     """
 
     dataset: str | None = None
-    validation: int | None = None
-    split_seed: int | None = None
-    examples: int | None = None
-    test_examples: int | None = None
+    validation: Whole | None = None
+    split_seed: Seed | None = None
+    examples: Count | None = None
+    test_examples: Count | None = None
     stream: bool | None = None
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     crop: str | None = None
-    min_area: float | None = None
-    threads: int | None = None
+    min_area: Fraction | None = None
+    threads: Threads | None = None
     top5: bool | None = None
 
 
@@ -109,9 +130,9 @@ class TrainingFlags:
 
     model: str | None = None
     compute_dtype: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    seed: int | None = None
+    epochs: Epochs | None = None
+    batch_size: Count | None = None
+    seed: Seed | None = None
     augment: tuple[str, ...] | None = None
     normalize: str | None = None
 
@@ -143,22 +164,22 @@ class ScheduleFlags:
 
     schedule: str | None = None
     peak_lr: Annotated[
-        float | None, _aliases("--peak-value", "--init-lr", "--init-value")
+        Rate | None, _aliases("--peak-value", "--init-lr", "--init-value")
     ] = None
-    start_lr: Annotated[float | None, _aliases("--start-value")] = None
-    end_lr: Annotated[float | None, _aliases("--end-value")] = None
-    variance: float | None = None
-    scale: float | None = None
-    decay: float | None = None
-    milestones: tuple[float, ...] | None = None
-    factor: float | None = None
-    cycle_steps: int | None = None
-    base_lr: Annotated[float | None, _aliases("--base-value")] = None
-    rise: float | None = None
-    fall: float | None = None
-    swa_lr: Annotated[float | None, _aliases("--swa-value")] = None
-    swa_start: float | None = None
-    swa_end: float | None = None
+    start_lr: Annotated[Rate | None, _aliases("--start-value")] = None
+    end_lr: Annotated[Rate | None, _aliases("--end-value")] = None
+    variance: Positive | None = None
+    scale: Positive | None = None
+    decay: NotNegative | None = None
+    milestones: tuple[Fraction, ...] | None = None
+    factor: NotNegative | None = None
+    cycle_steps: Count | None = None
+    base_lr: Annotated[Rate | None, _aliases("--base-value")] = None
+    rise: Fraction | None = None
+    fall: Fraction | None = None
+    swa_lr: Annotated[Rate | None, _aliases("--swa-value")] = None
+    swa_start: Fraction | None = None
+    swa_end: Fraction | None = None
     per_epoch: bool | None = None
 
 
@@ -175,9 +196,9 @@ class OptimizerFlags:
     """
 
     optimizer: str | None = None
-    momentum: float | None = None
+    momentum: Fraction | None = None
     nesterov: bool | None = None
-    weight_decay: float | None = None
+    weight_decay: NotNegative | None = None
     decay_all: bool | None = None
 
 
@@ -197,11 +218,11 @@ class LoopFlags:
             directory; needs pip install 'lrscape[tensorboard]'.
     """
 
-    num_devices: int | None = None
+    num_devices: Count | None = None
     mapping: str | None = None
-    log_every: int | None = None
-    checkpoint_every: int | None = None
-    snapshot_epochs: tuple[int, ...] | None = None
+    log_every: Count | None = None
+    checkpoint_every: Count | None = None
+    snapshot_epochs: tuple[Count, ...] | None = None
     tensorboard: bool | None = None
 
 
@@ -215,7 +236,7 @@ class ImageLoopFlags(LoopFlags):
     """
 
     sync_batch_norm: bool | None = None
-    scan_steps: int | None = None
+    scan_steps: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,12 +26,15 @@ from pathlib import Path
 import tyro
 
 from experiments.parents import launched_by_this
-from lrscape import console
-from lrscape.errors import InputError
+from experiments.sweeping.grid import EXPERIMENTS
+from lrscape import checks, console
+from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
 
 # How long the others of a dead process have to end by themselves.
 GRACE_SECONDS = 20.0
+# Of processes, and of devices in each: more than any machine has cores.
+MOST = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,9 +89,10 @@ def launch(arguments: Arguments, command: list[str]) -> int:
         raise InputError(
             "experiment: name one and its flags, such as cifar --run-dir=runs/a"
         )
+    if command[0] not in EXPERIMENTS:
+        raise unknown_name("experiment", command[0], EXPERIMENTS)
     for field in ("processes", "devices"):
-        if getattr(arguments, field) < 1:
-            raise InputError(f"{field}={getattr(arguments, field)} must be 1 or more")
+        checks.whole(field, getattr(arguments, field), least=1, most=MOST)
     if (run_dir := _run_dir(command)) is not None:
         Records(run_dir).check_unlocked()  # at once, rather than once JAX has started
     # A port that was free a moment ago.

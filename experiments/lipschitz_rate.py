@@ -1,6 +1,7 @@
 """Paper 5, "A novel adaptive learning rate scheduler": measured beside its numbers.
 
     python -m experiments.lipschitz_rate mnist --preset=quick
+    python -m experiments.lipschitz_rate results
 
 Items: mnist (figures 1, 2), cifar10-fixed (figure 3), cifar10-adaptive (figures 4, 5,
 beside a tuned constant rate), cifar100 (figures 6, 7), eq1 (is the last layer's
@@ -30,6 +31,7 @@ import tyro
 from experiments.lipschitz.items import ITEMS, TASKS
 from experiments.lipschitz.settings import DATASETS, PRESETS, Lab
 from experiments.paper import changes, check_flags, command_line, make
+from experiments.values import DataDirectory, Directory, Epochs, Networks, Whole
 from lrscape import console
 from lrscape.transforms.lipschitz import FORMS
 
@@ -42,7 +44,7 @@ class Arguments:
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the figure, or all.
+        item: the figure, all, or results: a list of what there is.
         preset: quick, paper or authors.
         epochs: passes over the training examples.
         seeds: networks that differ by their seed alone.
@@ -59,14 +61,14 @@ class Arguments:
 
     item: tyro.conf.Positional[str]
     preset: str = "quick"
-    epochs: int | None = None
-    seeds: int | None = None
-    examples: int | None = None
+    epochs: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
     feed: str | None = None
     form: str | None = None
     dataset: str | None = None
-    run_dir: Path | None = None
-    data_dir: Path | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
     debug: bool = False
 
 
@@ -90,15 +92,19 @@ def lab_of(arguments: Arguments) -> Lab:
     return Lab(arguments.preset, plans, root, arguments.data_dir, arguments.dataset)
 
 
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    return lab.datasets(TASKS[item])
+
+
 def run(arguments: Arguments) -> None:
     """Makes the items that were asked for, prints and saves them."""
     lab = lab_of(arguments)
-    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
 
     def about(item: str) -> dict[str, Any]:
         return {"plans": {task: lab.about(task) for task in TASKS[item]}}
 
-    make(ITEMS, wanted, lab, about)
+    make("lipschitz_rate", ITEMS, arguments, lab, about, datasets_of)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Paper 2, "An Empirical Analysis of Deep Network Loss Surfaces".
 
     python -m experiments.loss_surfaces table1 --preset=quick
+    python -m experiments.loss_surfaces results
 
 Items: table1 (every two optimizers: surfaces, functions, barriers), fig2, fig3
 (surfaces between four networks), fig4 (accuracies), fig5, fig6 (losses around minima),
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -29,6 +31,7 @@ from experiments.minima.methods import NAMES
 from experiments.minima.plans import MODELS, PRESETS
 from experiments.minima.settings import DATASETS, Lab
 from experiments.paper import changes, check_flags, command_line, make
+from experiments.values import DataDirectory, Directory, Epochs, Grid, Networks, Whole
 from lrscape import console
 from lrscape.errors import InputError, unknown_name
 
@@ -38,7 +41,7 @@ class Arguments:
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the table or figure, or all.
+        item: the table or figure, all, or results: a list of what there is.
         preset: quick or paper.
         model: mlp, nin or vgg; default: mlp of quick, of paper each item's own.
         optimizers: of table 1 and what follows from it.
@@ -58,13 +61,13 @@ class Arguments:
     preset: str = "quick"
     model: str | None = None
     optimizers: tuple[str, ...] | None = None
-    epochs: int | None = None
-    seeds: int | None = None
-    examples: int | None = None
-    grid: int | None = None
+    epochs: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    grid: Grid | None = None
     dataset: str | None = None
-    run_dir: Path | None = None
-    data_dir: Path | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
     debug: bool = False
 
 
@@ -103,11 +106,20 @@ def lab_of(arguments: Arguments) -> Lab:
     return lab.of("nin") if arguments.item == "claims" else lab
 
 
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    del item  # all are of one
+    return lab.datasets()
+
+
 def run(arguments: Arguments) -> None:
     """Makes the items that were asked for, prints and saves them."""
     lab = lab_of(arguments)
-    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
-    make(ITEMS, wanted, lab, lambda item: {"plan": lab.about()})
+
+    def about(item: str) -> dict[str, Any]:
+        return {"plan": lab.about()}
+
+    make("loss_surfaces", ITEMS, arguments, lab, about, datasets_of)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Paper 1, "Towards Flatter Loss Surface": measured beside its numbers.
 
     python -m experiments.nonmonotonic fig5 --preset=quick
+    python -m experiments.nonmonotonic results
 
 Items: fig3 (the loss towards the peak's weights, in noise, towards test images), fig4
 (perturbed weights), fig5 (rate, gradient and errors over epochs), fig6 (Gaussian and
@@ -28,6 +29,7 @@ from experiments.paper import changes, check_flags, command_line, make
 from experiments.peaks.deep import TABLES
 from experiments.peaks.items import ITEMS, tasks_of
 from experiments.peaks.settings import DATASETS, PRESETS, Lab
+from experiments.values import DataDirectory, Directory, Epochs, Networks, Whole
 from lrscape import console
 from lrscape.errors import InputError, unknown_name
 
@@ -37,7 +39,7 @@ class Arguments:
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the table or figure, or all.
+        item: the table or figure, all, or results: a list of what there is.
         preset: quick or paper.
         epochs: passes over the training examples, of all networks but figures 6's and
             7's and the slow start's.
@@ -57,14 +59,14 @@ class Arguments:
 
     item: tyro.conf.Positional[str]
     preset: str = "quick"
-    epochs: int | None = None
-    seeds: int | None = None
-    examples: int | None = None
-    ensemble: int | None = None
+    epochs: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    ensemble: Networks | None = None
     dataset: str | None = None
     rows: tuple[str, ...] | None = None
-    run_dir: Path | None = None
-    data_dir: Path | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
     debug: bool = False
 
 
@@ -120,10 +122,17 @@ def lab_of(arguments: Arguments) -> Lab:
     )
 
 
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    tasks = tasks_of(item)
+    if lab.rows and item in TABLES:
+        tasks = tuple(task for task in tasks if task in lab.rows)
+    return lab.datasets(tasks)
+
+
 def run(arguments: Arguments) -> None:
     """Makes the items that were asked for, prints and saves them."""
     lab = lab_of(arguments)
-    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
 
     def about(item: str) -> dict[str, Any]:
         return {
@@ -136,7 +145,7 @@ def run(arguments: Arguments) -> None:
             "draws": lab.settings.draws,
         }
 
-    make(ITEMS, wanted, lab, about)
+    make("nonmonotonic", ITEMS, arguments, lab, about, datasets_of)
 
 
 def main(argv: list[str] | None = None) -> int:

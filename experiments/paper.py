@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 import xarray as xr
 
+from experiments import filing, stand_ins
 from experiments.memory import keep_freed_memory
-from experiments.programs import program
+from experiments.parsing import parse
+from experiments.values import check_values
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
 from lrscape.training import NonFiniteLossError
 from lrscape.training.checkpoint import CorruptCheckpointError
 from lrscape.user_cache import private_directory
+
+# Items of every paper: all that it has, and a list of the results that there are.
+ALL, RESULTS = "all", "results"
 
 
 @dataclasses.dataclass
@@ -66,14 +70,13 @@ def command_line(
     """
     if argv is None:  # in a process of its own
         keep_freed_memory()
-    given: Any = tyro.cli(
-        arguments,
-        prog=program(f"experiments.{name}", argv),
-        description=docstring.strip(),
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return guarded(lambda: run(given), debug=given.debug)
+    given: Any = parse(arguments, f"experiments.{name}", docstring, argv)
+
+    def checked() -> None:
+        check_values(given)
+        run(given)
+
+    return guarded(checked, debug=given.debug)
 
 
 def check_flags(
@@ -87,7 +90,7 @@ def check_flags(
 
     Args:
         arguments: with ``item``, ``preset`` and the fields below.
-        items: that can be made, besides ``all``.
+        items: that can be made, besides ``all``, or listed by ``results``.
         presets: that can be followed.
         least: numbers' names -> the least that they may be; None is from the preset.
         **choices: other fields' names -> what they may be, or None.
@@ -95,8 +98,8 @@ def check_flags(
     Raises:
         InputError: an unknown name, or a number that cannot work.
     """
-    if arguments.item != "all" and arguments.item not in items:
-        raise unknown_name("item", arguments.item, [*items, "all"])
+    if arguments.item not in (named := [*items, ALL, RESULTS]):
+        raise unknown_name("item", arguments.item, named)
     for field, known in {"preset": presets, **choices}.items():
         value = getattr(arguments, field)
         if value is not None and value not in known:
@@ -139,19 +142,39 @@ def changes(
 
 
 def make(
+    paper: str,
     items: Mapping[str, Callable[[Any], Result]],
-    wanted: Iterable[str],
+    arguments: Any,
     lab: Any,
     about: Callable[[str], dict[str, Any]],
+    datasets_of: Callable[[Any, str], dict[str, str]],
 ) -> None:
-    """Makes tables and figures, prints and saves them.
+    """Makes tables and figures, prints and saves them; or lists those that there are.
 
     Args:
+        paper: the experiment's name.
         items: name -> what makes it; its docstring's first line is its title.
-        wanted: names of items.
-        lab: handed to them, with ``preset``, and ``root``, where everything is kept.
+        arguments: of the command line, with ``item``.
+        lab: handed to them, with ``preset``, ``data_dir``, and ``root``, where
+            everything is kept.
         about: item -> its settings, as JSON holds them.
+        datasets_of: the lab and an item -> its own data sets, each with the one that is
+            taken for it.
+
+    Raises:
+        InputError: data that are not prepared, or a directory that holds something
+            else, before anything is trained or written.
     """
+    if arguments.item == RESULTS:
+        print(as_text(filing.listed(lab.root)))
+        return
+    wanted = list(items) if arguments.item == ALL else [arguments.item]
+    used = {item: datasets_of(lab, item) for item in wanted}
+    together = {own: taken for one in used.values() for own, taken in one.items()}
+    stand_ins.check_prepared(together.values(), lab.data_dir)
+    if arguments.dataset is None:
+        stand_ins.say(together, lab.data_dir)
+    records = filing.own(lab.root, {"paper": paper, "preset": lab.preset})
     with compiled_once():
         for item in wanted:
             # Compiled programs hold memory mappings, of which Linux allows 65,530.
@@ -164,13 +187,16 @@ def make(
             print(as_text(found.rows))
             for note in found.notes:
                 print(note)
+            differs = filing.differences(arguments, used[item])
             settings = {
                 "preset": lab.preset,
+                "differs": differs,
                 **about(item),
                 "seconds": round(seconds, 1),
                 **describe(jax.local_devices()),
             }
-            written = save(Records(lab.root), item, found, settings)
+            name = filing.place(records, item, differs)
+            written = save(records, name, found, settings)
             print(f"{seconds:.0f} s; written:", *written, sep="\n  ")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
 from lrscape import console, seals
+from lrscape.parser import Parser
 from lrscape.reading import Reader
 from lrscape.records import write_aside
 
@@ -169,7 +170,7 @@ def inserted(text: str, table: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.results_table",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -23,14 +23,29 @@ import json
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from experiments.memory import keep_freed_memory
+from experiments.parsing import parse
 from experiments.probes import PROBES, Found, Settings, Survey
-from experiments.programs import program
+from experiments.values import (
+    Checked,
+    Count,
+    DataDirectory,
+    Epochs,
+    Grid,
+    NotNegative,
+    Points,
+    Positive,
+    Seed,
+    Whole,
+    check_values,
+    whole,
+)
 from lrscape import console
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
@@ -49,6 +64,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # These look at every snapshot of a run.
 WHOLE_RUNS = ("path", "sharpness")
+# Probes of several runs: the least and the most. All others are of one.
+RUNS = {"line": (1, 2), "distance": (1, 2), "barycentric": (2, 3), "bilinear": (2, 4)}
+# These measure between two snapshots; these two from the corners of a surface.
+BETWEEN = ("line", "distance", "flatness")
+MEETING = ("barycentric", "bilinear")
 PRECISIONS = ("single", "double")
 
 # These take images in, or train on them again.
@@ -62,6 +82,17 @@ NORM = {
     "sharpness": "train",
 }
 DEFAULT_NORM = "recalibrate"
+
+
+Directions = Annotated[
+    int, Checked(whole(1, 100_000, "each is a pass over the sample, or several"))
+]
+Eigenpairs = Annotated[
+    int, Checked(whole(1, 1000, "each is kept as a vector as large as the network"))
+]
+Products = Annotated[
+    int, Checked(whole(1, 10_000, "each is kept as a vector as large as the network"))
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,29 +140,29 @@ class Arguments:
     from_: Annotated[str, tyro.conf.arg(name="from")] = "initial"
     to: str = "final"
     preset: str = "quick"
-    points: int | None = None
-    grid: int | None = None
-    examples: int | None = None
-    batch_size: int = 250
+    points: Points | None = None
+    grid: Grid | None = None
+    examples: Whole | None = None
+    batch_size: Count = 250
     norm: str | None = None
     part: str = "train"
-    l2: float = 0.0
+    l2: NotNegative = 0.0
     normalize: str = "filter"
-    extent: float = 1.0
-    directions: int | None = None
-    scale: float = 5.0
-    epoch: int = 1
-    steps: int | None = None
+    extent: Positive = 1.0
+    directions: Directions | None = None
+    scale: Positive = 5.0
+    epoch: Epochs = 1
+    steps: Whole | None = None
     second_sample: bool = False
-    eigenpairs: int | None = None
-    matvecs: int | None = None
+    eigenpairs: Eigenpairs | None = None
+    matvecs: Products | None = None
     precision: str = "single"
-    seed: int = 0
+    seed: Seed = 0
     name: str | None = None
-    data_dir: Path | None = None
+    data_dir: DataDirectory | None = None
     coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
+    num_processes: Count | None = None
+    process_id: Whole | None = None
     debug: bool = False
 
 
@@ -168,14 +199,13 @@ def resolve(arguments: Arguments) -> Settings:
     )
     for field in ("examples", "steps"):
         values[field] = values[field] or None
-    least = {"points": 3, "grid": 2, "directions": 1, "examples": 1, "steps": 1}
-    checked = {**values, "batch_size": arguments.batch_size, "epoch": arguments.epoch}
-    for field, value in checked.items():
-        if value is not None and value < least.get(field, 1):
-            raise InputError(f"{field}={value} must be {least.get(field, 1)} or more")
-    for field in ("extent", "scale"):
-        if not getattr(arguments, field) > 0:
-            raise InputError(f"{field}={getattr(arguments, field)} must be positive")
+    if values["examples"] == 1:
+        raise InputError(
+            "examples=1: losses are means with standard errors; take two or more, or 0 "
+            "for all"
+        )
+    # Of calls that bypass the command line, too.
+    check_values(arguments)
     return Settings(
         probe=arguments.probe,
         start=arguments.from_,
@@ -206,12 +236,14 @@ def survey(arguments: Arguments) -> Found:
     settings = resolve(arguments)
     if not arguments.runs:
         raise InputError("runs: name at least one run directory")
+    _check_number(arguments)
     runs = [open_run(path) for path in arguments.runs]
     if arguments.data_dir is not None:
         for run in runs:
             run.config = dataclasses.replace(
                 run.config, data_dir=str(arguments.data_dir)
             )
+    check_ends(settings, arguments.runs)
     # Before data is read.
     if settings.probe in OF_IMAGES:
         for run in runs:
@@ -224,7 +256,8 @@ def survey(arguments: Arguments) -> Found:
                 )
     for name in {settings.start, settings.end}:
         for run in runs:
-            if name not in run.snapshots and settings.probe not in WHOLE_RUNS:
+            # Their names alone: what is in them is read when it is measured.
+            if name not in list(run.snapshots) and settings.probe not in WHOLE_RUNS:
                 raise InputError(
                     f"{str(run.path)!r} has no snapshot {name!r}; it has "
                     f"{', '.join(run.snapshots) or 'none'}"
@@ -261,6 +294,34 @@ def survey(arguments: Arguments) -> Found:
     return found
 
 
+def _check_number(arguments: Arguments) -> None:
+    """Raises InputError for more runs than a probe looks at, before they are opened."""
+    least, most = RUNS.get(arguments.probe, (1, 1))
+    count = len(arguments.runs)
+    if not least <= count <= most:
+        wanted = "one run" if least == most == 1 else f"{least} to {most} runs"
+        raise InputError(
+            f"probe={arguments.probe!r} is of {wanted}, not {count}"
+            + (": survey them one by one" if most == 1 else "")
+        )
+
+
+def check_ends(settings: Settings, runs: Sequence[Path]) -> None:
+    """Raises InputError for a line, or a distance, from a snapshot to itself."""
+    same = settings.start == settings.end
+    if settings.probe in BETWEEN and same and len({*map(Path.resolve, runs)}) == 1:
+        raise InputError(
+            f"from={settings.start!r} and to={settings.end!r} are one snapshot, and "
+            f"probe={settings.probe!r} measures between two; name another, or two runs"
+        )
+    if settings.probe in MEETING and same and len(runs) == 2:
+        raise InputError(
+            f"from={settings.start!r} and to={settings.end!r} are one snapshot of each "
+            f"run, and probe={settings.probe!r} needs as many points as corners; name "
+            "another, or more runs"
+        )
+
+
 def _name(settings: Settings, runs: list) -> str:
     if settings.probe == "walk":
         return f"walk-epoch_{settings.epoch}"
@@ -291,14 +352,9 @@ def main(argv: list[str] | None = None) -> int:
     for preset, values in PRESETS.items():
         shown = "  ".join(f"{k}={'all' if v is None else v}" for k, v in values.items())
         lines.append(f"{preset}: {shown}")
-    arguments = tyro.cli(
-        Arguments,
-        prog=program("experiments.survey", argv),
-        description="\n".join(lines),
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    arguments = parse(Arguments, "experiments.survey", "\n".join(lines), argv)
     try:
+        check_values(arguments)
         connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
         quiet_unless_first()
         survey(arguments)

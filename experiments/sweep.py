@@ -22,24 +22,36 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
+from experiments.filing import check_own
 from experiments.paper import as_text, guarded
+from experiments.parsing import check_words, parse_some
 from experiments.sweeping.gather import figure, gather, table
-from experiments.sweeping.grid import Job, make_jobs, parse_grid
+from experiments.sweeping.grid import Job, make_jobs, parse_grid, training_flags
 from experiments.sweeping.launchers import (
     Notes,
     is_done,
     run_locally,
     submit_to_slurm,
 )
-from lrscape import console
+from experiments.values import (
+    Checked,
+    Directory,
+    Networks,
+    Threads,
+    check_values,
+    text,
+)
+from lrscape import checks, console
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
 from lrscape.user_cache import private_directory
 
+# A field and all of its values.
+Varied = Annotated[str, Checked(text(100_000))]
 LAUNCHERS = ("local", "slurm")
 
 
@@ -66,12 +78,12 @@ class Arguments:
     """
 
     experiment: tyro.conf.Positional[str]
-    grid: tuple[str, ...]
-    seeds: int = 1
-    run_dir: Path | None = None
+    grid: tuple[Varied, ...]
+    seeds: Networks = 1
+    run_dir: Directory | None = None
     launcher: str = "local"
-    parallel: int = 1
-    jobs_dir: Path | None = None
+    parallel: Threads = 1
+    jobs_dir: Directory | None = None
     slurm: tuple[str, ...] = ()
     debug: bool = False
 
@@ -89,14 +101,20 @@ def sweep(arguments: Arguments, flags: Sequence[str]) -> None:
     """
     if arguments.launcher not in LAUNCHERS:
         raise unknown_name("launcher", arguments.launcher, LAUNCHERS)
-    if arguments.parallel < 1:
-        raise InputError(f"parallel={arguments.parallel} must be 1 or more")
+    check_values(arguments)
+    if arguments.slurm and arguments.launcher != "slurm":
+        raise InputError(
+            f"slurm={checks.shown(' '.join(arguments.slurm))} is of --launcher=slurm, "
+            f"and the launcher is {arguments.launcher!r}; leave one of them out"
+        )
     parameters = _slurm_parameters(arguments.slurm)
     grid = parse_grid(arguments.grid)
+    check_words(flags, Arguments, training_flags(arguments.experiment))
     root = arguments.run_dir or Path("runs") / f"sweep-{arguments.experiment}"
     jobs = make_jobs(arguments.experiment, grid, arguments.seeds, flags, root)
-    records = Records(root)
     about = {"sweep": arguments.experiment, "flags": list(flags)}
+    check_own(root, about)
+    records = Records(root)
     records.check_made_with(about)
     folder = _jobs_folder(arguments.jobs_dir, root)
     with records.lock():
@@ -184,20 +202,15 @@ def _slurm_parameters(entries: Sequence[str]) -> dict[str, Any]:
         name, equals, value = entry.partition("=")
         if not equals or not name or not value:
             raise InputError(f"slurm={entry!r} must be NAME=VALUE")
-        parameters[name] = int(value) if value.isdigit() else value
+        if value.isdecimal() and len(value) > len(f"{checks.LARGEST_COUNT}"):
+            raise InputError(f"slurm={checks.shown(entry)}: the number is too large")
+        parameters[name] = int(value) if value.isdecimal() else value
     return parameters
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    arguments, flags = tyro.cli(
-        Arguments,
-        prog="python -m experiments.sweep",
-        description=(__doc__ or "").strip(),
-        args=argv,
-        return_unknown_args=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    arguments, flags = parse_some(Arguments, "experiments.sweep", __doc__ or "", argv)
     try:
         return guarded(lambda: sweep(arguments, flags), debug=arguments.debug)
     except FailedRunsError as error:

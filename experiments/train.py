@@ -37,6 +37,7 @@ from experiments.paper import compiled_once
 from experiments.parents import end_with_launcher
 from experiments.running import Parts, train_in
 from experiments.tensorboard import check_tensorboard
+from experiments.values import check_values
 from lrscape.errors import InputError
 from lrscape.processes import (
     connect,
@@ -82,6 +83,7 @@ def main(
     with _said_once(sys.argv[1:] if argv is None else argv):
         arguments = parse(module, docstring, presets, argv, kind.flags)
     try:
+        check_values(arguments)
         connect(arguments.coordinator, arguments.num_processes, arguments.process_id)
         quiet_unless_first()
         return train(experiment, presets, arguments, kind)

@@ -1,6 +1,7 @@
 """Paper 3, "A Walk with SGD": its tables and figures, measured beside its numbers.
 
     python -m experiments.walk_with_sgd table1 --preset=quick
+    python -m experiments.walk_with_sgd results
 
 Items: fig1 (the ground under full-batch gradient descent; figures 9, 17, 20), fig2
 (under SGD; 10 to 16, 18, 19, 21), table1 (barriers crossed in an epoch; figure 8),
@@ -28,6 +29,7 @@ from typing import Any
 import tyro
 
 from experiments.paper import check_flags, command_line, make
+from experiments.values import DataDirectory, Directory, Epochs, Networks, Whole
 from experiments.walking.items import ITEMS
 from experiments.walking.settings import DATASETS, PRESETS, Lab
 from lrscape import console
@@ -39,7 +41,7 @@ class Arguments:
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the table or figure, or all.
+        item: the table or figure, all, or results: a list of what there is.
         preset: quick, paper or authors.
         models: of mlp, vgg11, resnet56; default: all three, with the preset quick mlp
             alone for what takes long.
@@ -60,14 +62,14 @@ class Arguments:
     item: tyro.conf.Positional[str]
     preset: str = "quick"
     models: tuple[str, ...] | None = None
-    epochs: tuple[int, ...] | None = None
-    updates: int | None = None
-    trained: int | None = None
-    seeds: int | None = None
-    examples: int | None = None
+    epochs: tuple[Epochs, ...] | None = None
+    updates: Whole | None = None
+    trained: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
     dataset: str | None = None
-    run_dir: Path | None = None
-    data_dir: Path | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
     debug: bool = False
 
 
@@ -84,10 +86,13 @@ def lab_of(arguments: Arguments) -> Lab:
     for model in arguments.models or ():
         if model not in DATASETS:
             raise unknown_name("models", model, DATASETS)
-    if arguments.epochs is not None and not (
-        arguments.epochs and all(epoch >= 1 for epoch in arguments.epochs)
-    ):
-        raise InputError(f"epochs={arguments.epochs} must be whole numbers from 1 on")
+    if arguments.epochs is not None and not arguments.epochs:
+        raise InputError("epochs: name at least one, counted from 1")
+    if arguments.examples == 1:
+        raise InputError(
+            "examples=1: losses are means with standard errors, and curvatures are "
+            "compared over examples; take two or more, or 0 for all"
+        )
     plans = {}
     for model, plan in PRESETS[arguments.preset].items():
         changes: dict = {}
@@ -119,15 +124,19 @@ def lab_of(arguments: Arguments) -> Lab:
     return lab
 
 
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    return lab.datasets(item)
+
+
 def run(arguments: Arguments) -> None:
     """Makes the items that were asked for, prints and saves them."""
     lab = lab_of(arguments)
-    wanted = list(ITEMS) if arguments.item == "all" else [arguments.item]
 
     def about(item: str) -> dict[str, Any]:
         return {"plans": {model: lab.about(model) for model in lab.models_of(item)}}
 
-    make(ITEMS, wanted, lab, about)
+    make("walk_with_sgd", ITEMS, arguments, lab, about, datasets_of)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,6 +27,8 @@ from lrscape.errors import InputError, unknown_name
 LARGEST_COUNT = 2**31 - 1
 # Schedules may be longer than what is counted: they subtract in 64 bits.
 LARGEST_STEPS = 2**63 - 1
+# What `jax.random.key` and NumPy's generators both take.
+LARGEST_SEED = 2**32 - 1
 _SHOWN = 60  # characters of a value that a message repeats
 
 
@@ -130,6 +132,31 @@ def fraction(name: str, value: Any, *, below_one: bool = False) -> Any:
     if is_concrete(value) and not (0 <= value < 1 or (value == 1 and not below_one)):
         interval = "[0, 1)" if below_one else "[0, 1]"
         raise InputError(f"{name}={value!r} must lie in {interval}")
+    return value
+
+
+def single(name: str, value: Any) -> Any:
+    """A `finite` number that single precision holds, as arrays on a device do.
+
+    Raises:
+        InputError: it would become infinite there, or, unless it is 0, vanish or lose
+            its digits.
+
+    Example:
+        >>> single('variance', 0.01)
+        0.01
+        >>> single('variance', 1e-300)
+        Traceback (most recent call last):
+        lrscape.errors.InputError: variance=1e-300 is out of the range of single \
+precision, in which it is used: its size must be 0, or from 1.2e-38 to 3.4e+38
+    """
+    value = finite(name, value)
+    tiny, largest = (float(x) for x in (np.finfo("f4").tiny, np.finfo("f4").max))
+    if is_concrete(value) and value and not tiny <= abs(value) <= largest:
+        raise InputError(
+            f"{name}={value!r} is out of the range of single precision, in which it is "
+            f"used: its size must be 0, or from {tiny:.1e} to {largest:.1e}"
+        )
     return value
 
 
@@ -366,6 +393,30 @@ def path(name: str, value: Any) -> Path:
         raise InputError(
             f"{name}={shown(str(result))} is no path here: {reason}"
         ) from (error)
+    return result
+
+
+def directory(name: str, value: Any, *, must_exist: bool = False) -> Path:
+    """A directory, or unless it `must_exist` a path at which one can be made.
+
+    Raises:
+        InputError: something else is there or above it, or nothing is where it must
+            exist; what `path` refuses.
+    """
+    result = path(name, value)
+    if must_exist:
+        if not result.expanduser().is_dir():
+            what = "is no directory" if result.expanduser().exists() else "is not there"
+            raise InputError(f"{name}={shown(str(result))} {what}; name a directory")
+        return result
+    for place in (result, *result.parents):
+        if place.exists():
+            if not place.is_dir():
+                what = "a file is there" if place == result else f"{place} is a file"
+                raise InputError(
+                    f"{name}={shown(str(result))}: {what}; choose another directory"
+                )
+            break
     return result
 
 

@@ -10,13 +10,20 @@ from collections.abc import Mapping
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 import optax
 
-from lrscape import models, schedules
+from lrscape import checks, models, schedules
 from lrscape.errors import InputError
 from lrscape.extensions import EXACT, Extension, extended_schedule
 from lrscape.training.config import LoopConfig
 from lrscape.training.optimizers import create_optimizer
+
+# Counts at which a schedule is looked at before data are read.
+_COUNTS = 1000
+# A rate that is 0 at more updates than the others trains nothing.
+LEAST_MOVING = 0.01
 
 # Cycles in a run, for a cyclical schedule that is told no length.
 DEFAULT_CYCLES = 4
@@ -65,20 +72,41 @@ class RunFields(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            raise InputError(
-                f"checkpoint_every={self.checkpoint_every!r} must be 1 or more"
-            )
+        if self.checkpoint_every is not None:
+            checks.count("checkpoint_every", self.checkpoint_every)
+        if self.momentum is not None:
+            checks.fraction("momentum", self.momentum, below_one=True)
+        checks.single(
+            "weight_decay", checks.not_negative("weight_decay", self.weight_decay)
+        )
         for epoch in self.snapshot_epochs:
+            checks.whole("snapshot_epochs", epoch, least=-checks.LARGEST_COUNT)
             if not 1 <= epoch <= self.epochs:
                 raise InputError(
                     f"snapshot_epochs: {epoch} must lie between 1 and "
                     f"epochs={self.epochs}"
                 )
         # What can be wrong with these shows before any data is read.
-        self.make_schedule(total_steps=1000, steps_per_epoch=10)
+        self._check_rates()
         self.make_optimizer(lambda count: 0.1)
         self.make_model(num_classes=10)
+
+    def _check_rates(self) -> None:
+        """Raises InputError for a schedule by which nothing would be trained."""
+        schedule = self.make_schedule(total_steps=_COUNTS, steps_per_epoch=10)
+        rates = np.asarray(schedule(jnp.arange(_COUNTS)))
+        options = ", ".join(f"{k}={v!r}" for k, v in self.schedule_options.items())
+        if not np.isfinite(rates).all():
+            raise InputError(
+                f"schedule={self.schedule!r} with {options}: its rate is not finite "
+                f"at {np.argmin(np.isfinite(rates)) / _COUNTS:.1%} of the run"
+            )
+        if (moving := np.count_nonzero(rates)) < _COUNTS * LEAST_MOVING:
+            raise InputError(
+                f"schedule={self.schedule!r} with {options}: in single precision its "
+                f"rate is 0 at all but {moving / _COUNTS:.1%} of the updates, so that "
+                "nothing is learned; choose a wider one"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""

@@ -15,7 +15,9 @@ experiments.bench.NAME --help``. On two CPU cores give --minutes=60.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import os
 import shlex
 import subprocess
@@ -29,9 +31,11 @@ from typing import Any
 from experiments.bench.pairs import file_of_figures, installed, write_json
 from lrscape import console
 from lrscape.errors import InputError
+from lrscape.parser import Parser
 from lrscape.reading import Reader
 
 MINUTES = 9.0
+MOST_MINUTES = 7 * 24 * 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,7 @@ BENCHES = {
     ),
 }  # fmt: skip
 DONE, SKIPPED, FAILED, STOPPED = "done", "left out", "failed", "stopped"
+STATUSES = (DONE, SKIPPED, FAILED, STOPPED)
 
 Found = Mapping[str, Any]
 LOOP = "loop, "
@@ -246,9 +251,36 @@ def show(found: Mapping[str, Found]) -> None:
         print("  not measured")
 
 
+def kept(file: Path) -> dict[str, Any]:
+    """What a file of measurements holds, by benchmark; nothing where there is none.
+
+    Raises:
+        InputError: it holds something else, or no such file can be written.
+    """
+    from lrscape import checks  # imports JAX, which a list does without
+
+    if not checks.path_to_write("--json", file).exists():
+        return {}
+    before = _read(file)
+    found = before.get("benches") if isinstance(before, dict) else None
+    try:
+        if not isinstance(found, dict) or found.keys() - BENCHES.keys():
+            raise TypeError
+        if not all(one["status"] in STATUSES for one in found.values()):
+            raise TypeError
+        with contextlib.redirect_stdout(io.StringIO()):
+            show(found)
+    # Somebody else's file can be of any form.
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as it:
+        raise InputError(
+            f"--json={str(file)!r} holds something else; choose another file"
+        ) from it
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns 1 where a benchmark failed, else 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.bench", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -263,8 +295,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="repeat what is done")
     parser.add_argument("--list", action="store_true", help="list them and end")
     options = parser.parse_args(argv)
-    if not options.minutes > 0:
-        parser.error(f"--minutes={options.minutes} must be positive")
+    if options.minutes > MOST_MINUTES:
+        parser.error(
+            f"--minutes={options.minutes} must be {MOST_MINUTES:,} or fewer: a week"
+        )
     times = options.minutes / MINUTES
     if options.list:
         for name, bench in BENCHES.items():
@@ -274,10 +308,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if options.json is None:
         parser.error("--json names the file of what is measured; give one")
-    before = _read(options.json) if options.json.exists() else {}
-    if not _is_ours(before):
-        parser.error(f"--json={options.json} holds something else; choose another file")
-    found: dict[str, Any] = dict(before.get("benches", {}))
+    try:
+        found = kept(options.json)
+    except InputError as error:
+        parser.error(str(error))
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             if found.get(name, {}).get("status") == DONE and not options.again:
@@ -291,17 +325,6 @@ def main(argv: list[str] | None = None) -> int:
     show(found)
     print(f"\nfigures are in {options.json}")
     return 1 if any(one["status"] == FAILED for one in found.values()) else 0
-
-
-def _is_ours(before: Any) -> bool:
-    """Whether a file holds what `_write` writes, or nothing."""
-    if not isinstance(before, dict):
-        return False
-    benches = before.get("benches", {})
-    return isinstance(benches, dict) and all(
-        isinstance(one, dict) and isinstance(one.get("status"), str)
-        for one in benches.values()
-    )
 
 
 def _write(file: Path, found: Mapping[str, Found]) -> None:

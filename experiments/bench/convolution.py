@@ -30,6 +30,7 @@ from experiments.bench.pairs import (
 from lrscape import console, models
 from lrscape.environment import describe
 from lrscape.models import convolution
+from lrscape.parser import Parser
 
 # Model -> images a batch, and the shape of one.
 BATCHES: dict[str, tuple[int, tuple[int, int, int]]] = {
@@ -88,7 +89,7 @@ def command_line(docstring: str, table: Callable[[str, int], dict[str, Any]]) ->
         docstring: of its file, shown by ``--help``.
         table: measures and prints a model, in so many rounds; returns its figures.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=BATCHES, default=list(BATCHES))

@@ -46,6 +46,7 @@ from lrscape.environment import describe
 from lrscape.errors import InputError
 from lrscape.landscape.accumulate import gradient
 from lrscape.landscape.lanczos import tridiagonalize
+from lrscape.parser import Parser
 from lrscape.runs import open_run
 
 # model -> its fields, the shape of an image, images a batch, batches, products of the
@@ -408,7 +409,7 @@ def _status(field: str) -> int:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=[*CASES], nargs="*", default=[*CASES])

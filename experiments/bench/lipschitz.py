@@ -26,6 +26,7 @@ from experiments.bench.pairs import (
 from experiments.bench.training import LEARNING_RATE, loop_step, random_images
 from lrscape import console, models, training, transforms
 from lrscape.environment import describe
+from lrscape.parser import Parser
 from lrscape.training.fit import scan_steps
 
 NUM_CLASSES = 10
@@ -74,7 +75,7 @@ def cost_table(model_name: str, batch_size: int, repeats: int) -> dict:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="resnet20")

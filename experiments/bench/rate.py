@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from experiments.bench.pairs import file_of_figures, installed, interleaved, write_json
 from lrscape import console
 from lrscape.environment import describe
+from lrscape.parser import Parser
 
 SIZES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 DEFAULT = "float32"
@@ -66,7 +67,7 @@ def torch_product(size: int) -> Callable[[], Any]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, help="rows and columns")

@@ -32,6 +32,7 @@ from experiments.paper import compiled_once
 from lrscape import console, training
 from lrscape.data import Dataset
 from lrscape.environment import describe
+from lrscape.parser import Parser
 from lrscape.runs import RunConfig
 from lrscape.training.devices import choose_devices
 from lrscape.training.fit import scan_steps
@@ -95,7 +96,7 @@ def seeds_table(config: RunConfig, count: int, updates: int, repeats: int) -> di
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=8)

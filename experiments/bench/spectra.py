@@ -16,7 +16,6 @@ minutes on two CPU cores for 1,008 matrices.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,10 @@ import numpy as np
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from scipy.stats import beta
 
-from lrscape import landscape
+from experiments.bench.pairs import file_of_figures, write_json
+from lrscape import console, landscape
+from lrscape.parser import Parser
+from lrscape.reading import Reader
 
 RELATIVE, ROUNDING = 1e-3, 10.0
 SIZES = (50, 120, 250, 500)
@@ -232,16 +234,16 @@ def show(title: str, table: dict[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m experiments.bench.spectra", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--draws", type=int, default=63, help="of each kind and basis")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="a file of what is measured")
+    parser.add_argument(
+        "--json", type=file_of_figures, help="a file of what is measured"
+    )
     options = parser.parse_args(argv)
-    if options.draws < 1:
-        parser.error(f"--draws={options.draws} must be 1 or more")
     settings = {
         "draws": options.draws, "seed": options.seed, "sizes": list(SIZES),
         "k": list(COUNTS),
@@ -249,8 +251,8 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     found: dict[str, Any] = {}
     if options.json is not None and options.json.exists():
-        before = json.loads(options.json.read_text("utf-8"))
-        if before.get("settings") != settings:
+        before = Reader(options.json.parent).json(options.json)
+        if not isinstance(before, dict) or before.get("settings") != settings:
             parser.error(f"--json={options.json} holds other settings' figures")
         found = before["rates"]
     for kind in KINDS:
@@ -274,9 +276,8 @@ def _write(file: Path | None, settings: dict[str, Any], found: dict[str, Any]) -
     """After each kind, so that a run that was stopped goes on from there."""
     if file is not None:
         found["all"] = _all(found)
-        whole = {"settings": settings, "rates": found}
-        file.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
+        write_json(file, {"settings": settings, "rates": found})
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -12,7 +12,6 @@ minutes on two CPU cores.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +31,7 @@ from lrscape import console, data, models, transforms
 from lrscape.data.sources import data_directory, prepared
 from lrscape.data.views import random_view
 from lrscape.environment import describe
+from lrscape.parser import Parser
 from lrscape.training import Config, initial_state
 from lrscape.training.devices import choose_devices, replicate
 from lrscape.training.feed import make_feed
@@ -105,7 +105,7 @@ def updates(
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark and prints it; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--updates", type=int, default=4, help="a call")

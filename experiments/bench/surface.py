@@ -37,6 +37,7 @@ from experiments.bench.pairs import (
 from experiments.bench.training import peak_memory
 from lrscape import console, landscape, models
 from lrscape.environment import describe
+from lrscape.parser import Parser
 
 BATCH = 250
 # Times as many images where a batch takes less than a millisecond.
@@ -203,7 +204,7 @@ def _memory(name: str, way: str) -> int:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=[*CASES], nargs="*", default=[*CASES])

@@ -33,6 +33,7 @@ from experiments.bench.pairs import (
 )
 from lrscape import console, data, models, training, transforms
 from lrscape.environment import describe
+from lrscape.parser import Parser
 from lrscape.training.fit import scan_steps
 
 PARTS = ("training", "import")
@@ -180,7 +181,7 @@ def import_table(repeats: int) -> dict:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="resnet20")

@@ -29,6 +29,7 @@ from experiments.walking.result import on_both
 from experiments.walking.settings import PRESETS, RATES, Lab
 from lrscape import console
 from lrscape.environment import describe
+from lrscape.parser import Parser
 
 # Passes over the sample that are timed for the floor.
 PASSES = 2
@@ -64,7 +65,7 @@ def timed(run, batches) -> dict[str, list[float]]:
 
 def main() -> int:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--updates", type=int, default=450)

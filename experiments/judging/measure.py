@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from experiments.filing import check_own
 from experiments.judging.registry import EXPERIMENTS
 from experiments.paper import compiled_once
 from experiments.statistics import Claim, Condition
@@ -138,6 +139,26 @@ def paper_lab(
     )
 
 
+def datasets_of(
+    paper: str, preset: str, data_dir: Path | None, parts: Iterable[Part]
+) -> dict[str, str]:
+    """A paper's data sets, each with the one that is taken for it.
+
+    Args:
+        paper: its number.
+        preset: quick or paper.
+        data_dir: of the data sets.
+        parts: those that are measured.
+
+    Raises:
+        InputError: one is not in `data_dir`, where digits would stand in for it.
+    """
+    models = next((part.models for part in parts if part.paper == paper), ())
+    lab = paper_lab(paper, preset, data_dir, models)
+    module = importlib.import_module(f"experiments.{EXPERIMENTS[paper]}")
+    return module.datasets_of(lab, "claims")
+
+
 def measured(part: Part, records: Records, preset: str) -> dict[str, Any] | None:
     """What was kept of a part, or None.
 
@@ -188,6 +209,7 @@ def measure(
         samples in words), and what it was measured on.
     """
     lab = paper_lab(part.paper, preset, data_dir, part.models)
+    check_own(lab.root, {"paper": EXPERIMENTS[part.paper], "preset": preset})
     scale = importlib.import_module(MODULES[part.paper]).scale_of(lab)
     jax.clear_caches()
     started = time.monotonic()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import dataset_or_stand_in
 from experiments.lipschitz.arms import Arm, ArmConfig
 from experiments.lipschitz.methods import Method
+from experiments.stand_ins import dataset_or_stand_in
 from lrscape.errors import unknown_name
 
 # What stands in for a data set that is not prepared, in this order; then digits.
@@ -153,6 +154,10 @@ class Lab:
             return wanted  # reading it says what is missing
         others = STAND_INS.get(wanted, ())
         return dataset_or_stand_in(wanted, self.data_dir, others)
+
+    def datasets(self, tasks: Iterable[str]) -> dict[str, str]:
+        """The tasks' own data sets, each with the one that is taken for it."""
+        return {self.plans[task].dataset: self.dataset_of(task) for task in tasks}
 
     def arm(self, task: str, method: Method, seed: int) -> Arm:
         """A network, opened once."""

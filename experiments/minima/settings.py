@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import dataset_or_stand_in
 from experiments.minima.arms import Arm, ArmConfig
 from experiments.minima.methods import METHODS, Method
 from experiments.minima.plans import Plan
+from experiments.stand_ins import dataset_or_stand_in
 from lrscape.errors import unknown_name
 
 DATASETS = ("mnist", "cifar10", "cifar100", "digits")
@@ -70,6 +70,11 @@ class Lab:
         if self.dataset or self.preset != "quick":
             return wanted  # reading it says what is missing
         return dataset_or_stand_in(wanted, self.data_dir)
+
+    def datasets(self) -> dict[str, str]:
+        """Its networks' own data set, with the one that is taken for it."""
+        lab = self.of("nin")
+        return {lab.plan.dataset: lab.data_name}
 
     @property
     def what(self) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.arms import dataset_or_stand_in
 from experiments.peaks import deep_plans
 from experiments.peaks.networks import Network, NetworkConfig
 from experiments.peaks.plans import Plan, Settings, Survey, Sweep
 from experiments.peaks.rules import Rule
+from experiments.stand_ins import dataset_or_stand_in
 from lrscape.errors import InputError, unknown_name
 
 DATASETS = ("cifar10", "cifar100", "mnist", "imagenet2012", "folder", "digits")
@@ -153,6 +154,11 @@ class Lab:
             return wanted  # reading it says what is missing
         others = STAND_INS.get(wanted, ())
         return dataset_or_stand_in(wanted, self.data_dir, others)
+
+    def datasets(self, tasks: Iterable[str]) -> dict[str, str]:
+        """The tasks' own data sets, each with the one that is taken for it."""
+        mine = [task for task in tasks if task in self.plans]
+        return {self.plans[task].dataset: self.dataset_of(task) for task in mine}
 
     def rule(self, task: str, name: str) -> Rule:
         """A rule with the task's rates."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.arguments import Arguments, parse
+from experiments.flags import CommonArguments
 from experiments.kinds import IMAGES, Kind
+from experiments.parsing import check_words
+from experiments.values import check_values
+from lrscape import checks
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import NAME
 
@@ -18,8 +23,10 @@ from lrscape.records import NAME
 EXPERIMENTS = ("cifar", "digits", "imagenet", "mnist", "tiny_imagenet")
 
 # A sweep sets these itself.
-_OWN = ("run_dir", "resume", "seed", "preset", "debug", "coordinator", "num_processes",
-        "process_id")  # fmt: skip
+_OWN = ("run_dir", "resume", "seed", "seeds", "replicas", "preset", "debug",
+        "coordinator", "num_processes", "process_id")  # fmt: skip
+# Each is a directory, and a program that is started.
+MOST_RUNS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +64,20 @@ def parse_grid(entries: Sequence[str]) -> dict[str, list[str]]:
         field = field.strip("-").replace("-", "_")
         listed = values.split(",")
         if not equals or not all(listed):
-            raise InputError(f"grid={entry!r} must be FIELD=VALUE,VALUE,...")
+            raise InputError(
+                f"grid={checks.shown(entry)} must be FIELD=VALUE,VALUE,..."
+            )
         if field in _OWN:
             raise InputError(
-                f"grid={entry!r}: {field} is not varied; "
-                + ("use --seeds" if field == "seed" else "choose another field")
+                f"grid={checks.shown(entry)}: {field} is not varied; "
+                + ("use --seeds" if field in ("seed", "seeds") else "choose another")
             )
         if field not in known:
             raise unknown_name("grid", field, known)
         if field in grid:
-            raise InputError(f"grid={entry!r}: {field} is given twice")
+            raise InputError(f"grid={checks.shown(entry)}: {field} is given twice")
         if len(set(listed)) < len(listed):
-            raise InputError(f"grid={entry!r} has a value twice")
+            raise InputError(f"grid={checks.shown(entry)} has a value twice")
         grid[field] = listed
     if not grid:
         raise InputError("grid: name what to vary, such as --grid peak_lr=0.05,0.1")
@@ -98,14 +107,18 @@ def make_jobs(
         InputError: an experiment that trains nothing, or a combination that cannot
             work.
     """
-    if experiment not in EXPERIMENTS:
-        raise unknown_name("experiment", experiment, EXPERIMENTS)
-    if seeds < 1:
-        raise InputError(f"seeds={seeds} must be 1 or more")
+    flags_class = training_flags(experiment)
+    checks.count("seeds", seeds)
+    if (count := math.prod(map(len, grid.values())) * seeds) > MOST_RUNS:
+        raise InputError(
+            f"grid: {count:,} runs are asked for, and each is a directory and a "
+            f"program that is started; {MOST_RUNS:,} are the most"
+        )
     jobs = []
     for chosen in itertools.product(*grid.values()):
         values = dict(zip(grid, chosen, strict=True))
         varied = [part for k, v in values.items() for part in _as_flags(k, v)]
+        check_words(varied, flags_class)
         check(experiment, [*flags, *varied])
         for seed in range(seeds):
             of_run = {**values, "seed": str(seed)}
@@ -115,7 +128,7 @@ def make_jobs(
                     f"grid: {name!r} names a run directory, and may hold letters, "
                     "digits, '_', '-' and '.'"
                 )
-            run_dir = root / "runs" / name
+            run_dir = checks.path("grid: a run's directory", root / "runs" / name)
             own = (f"--seed={seed}", f"--run-dir={run_dir}", "--resume")
             jobs.append(Job(of_run, run_dir, (*flags, *varied, *own)))
     return jobs
@@ -123,6 +136,18 @@ def make_jobs(
 
 def _as_flags(field: str, value: str) -> list[str]:
     return ["--" + field.replace("_", "-"), *value.split("+")]
+
+
+def training_flags(experiment: str) -> type[CommonArguments]:
+    """The flags of an experiment that trains.
+
+    Raises:
+        InputError: another experiment, or none.
+    """
+    if experiment not in EXPERIMENTS:
+        raise unknown_name("experiment", experiment, EXPERIMENTS)
+    module = importlib.import_module(f"experiments.{experiment}")
+    return getattr(module, "KIND", IMAGES).flags
 
 
 def check(experiment: str, flags: Sequence[str]) -> dict[str, Any]:
@@ -140,6 +165,7 @@ def check(experiment: str, flags: Sequence[str]) -> dict[str, Any]:
         list(flags),
         kind.flags,
     )
+    check_values(arguments)
     if taken := [name for name in ("run_dir", "seed") if getattr(arguments, name)]:
         raise InputError(f"{taken[0]}: a sweep chooses it for each of its runs")
     config = kind.resolve(

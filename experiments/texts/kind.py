@@ -19,6 +19,18 @@ from experiments.flags import (
     ScheduleFlags,
 )
 from experiments.kinds import Evaluate, Kind
+from experiments.values import (
+    Checked,
+    Count,
+    Epochs,
+    Fraction,
+    NameOrPath,
+    Positive,
+    Seed,
+    Share,
+    Whole,
+    whole,
+)
 from lrscape.data import Text, perplexity, unigram_perplexity
 from lrscape.errors import InputError
 from lrscape.runs import TextRunConfig
@@ -28,6 +40,10 @@ from lrscape.training import (
     initial_text_state,
     make_evaluate_text,
 )
+
+_ROOM = "its weights do not fit in memory"
+Width = Annotated[int, Checked(whole(1, 65_536, _ROOM))]
+Layers = Annotated[int, Checked(whole(1, 1000, _ROOM))]
 
 # Updates between two looks at signals: half a second of a small network on two cores.
 STRIDE = 10
@@ -50,12 +66,12 @@ class TextFlags:
         test_tokens: how much of the validation and the test text to keep; default: all.
     """
 
-    dataset: Annotated[str | None, tyro.conf.arg(aliases=("--text",))] = None
+    dataset: Annotated[NameOrPath | None, tyro.conf.arg(aliases=("--text",))] = None
     level: Annotated[str | None, tyro.conf.arg(aliases=("--unit",))] = None
-    max_words: int | None = None
-    held_out: float | None = None
-    train_tokens: int | None = None
-    test_tokens: int | None = None
+    max_words: Count | None = None
+    held_out: Share | None = None
+    train_tokens: Count | None = None
+    test_tokens: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,20 +99,20 @@ class LanguageFlags:
     """
 
     model: str | None = None
-    features: Annotated[int | None, tyro.conf.arg(aliases=("--hidden-size",))] = None
-    layers: int | None = None
-    embedding: int | None = None
-    dropout: float | None = None
+    features: Annotated[Width | None, tyro.conf.arg(aliases=("--hidden-size",))] = None
+    layers: Layers | None = None
+    embedding: Width | None = None
+    dropout: Fraction | None = None
     tie_weights: bool | None = None
-    epochs: int | None = None
-    batch_size: Annotated[int | None, tyro.conf.arg(aliases=("--streams",))] = None
-    window: int | None = None
-    offset: int | None = None
-    seed: int | None = None
-    clip_norm: float | None = None
+    epochs: Epochs | None = None
+    batch_size: Annotated[Count | None, tyro.conf.arg(aliases=("--streams",))] = None
+    window: Count | None = None
+    offset: Whole | None = None
+    seed: Seed | None = None
+    clip_norm: Positive | None = None
     runge_kutta: str | None = None
-    eval_streams: int | None = None
-    scan_steps: int | None = None
+    eval_streams: Count | None = None
+    scan_steps: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,10 +26,20 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from experiments import filing
 from experiments.arguments import Preset
 from experiments.paper import Result, as_text, command_line, compiled_once, save
-from experiments.texts.kind import TEXTS, TextArguments
+from experiments.texts.kind import TEXTS, TextArguments, Width
 from experiments.train import train
+from experiments.values import (
+    DataDirectory,
+    Directory,
+    Epochs,
+    NameOrPath,
+    Points,
+    Seed,
+    Whole,
+)
 from lrscape import landscape
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
@@ -117,18 +127,18 @@ class LineArguments:
     """
 
     preset: str = "quick"
-    run_dir: Path | None = None
-    data_dir: Path | None = None
-    dataset: str | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    dataset: NameOrPath | None = None
     level: str | None = None
     methods: tuple[str, ...] | None = None
-    seed: int = 0
-    points: int | None = None
-    windows: int | None = None
-    epochs: int | None = None
-    train_tokens: int | None = None
-    test_tokens: int | None = None
-    features: int | None = None
+    seed: Seed = 0
+    points: Points | None = None
+    windows: Whole | None = None
+    epochs: Epochs | None = None
+    train_tokens: Whole | None = None
+    test_tokens: Whole | None = None
+    features: Width | None = None
     debug: bool = False
 
 
@@ -150,7 +160,10 @@ def run(presets: Mapping[str, Preset], arguments: LineArguments) -> Result:
     """
     settings = _settings(arguments)
     root = arguments.run_dir or Path("runs") / f"language-line-{arguments.preset}"
+    whose = {"paper": "language line", "preset": arguments.preset}
+    filing.check_own(root, whose)
     _check_windows(presets, arguments, settings)
+    records = filing.own(root, whose)
     with compiled_once():
         runs = {
             method: _trained(presets, arguments, settings, method, root)
@@ -165,9 +178,11 @@ def run(presets: Mapping[str, Preset], arguments: LineArguments) -> Result:
         print(note)
     about = {**settings, "preset": arguments.preset, "seed": arguments.seed}
     about |= {"runs": [str(one.path) for one in runs.values()]}
-    written = save(
-        Records(root), "line", found, {**about, **describe(jax.local_devices())}
-    )
+    differs = filing.differences(arguments, {})
+    if arguments.dataset is not None:
+        differs["dataset"] = [arguments.dataset]
+    about |= {"differs": differs, **describe(jax.local_devices())}
+    written = save(records, filing.place(records, "line", differs), found, about)
     print("written:", *written, sep="\n  ")
     return found
 
@@ -199,13 +214,12 @@ def _check_windows(
     presets: Mapping[str, Preset], arguments: LineArguments, settings: Mapping[str, Any]
 ) -> None:
     """Raises InputError for more windows than the text has."""
-    if (windows := settings["windows"]) is None:
-        return
     flags = _flags(presets, arguments, settings, settings["methods"][0])
     config = TEXTS.resolve(
         "language", presets, arguments.preset, flags.given(), arguments.data_dir
     )
     text = config.load_data()
+    windows = settings["windows"] or 0
     for part in PARTS:
         count = (len(getattr(text, part)) - 1) // config.window
         if windows > count:

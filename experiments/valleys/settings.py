@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from experiments.arms import dataset_or_stand_in
+from experiments.stand_ins import dataset_or_stand_in
 from experiments.valleys.networks import AVERAGE, Network, NetworkConfig
 from lrscape.errors import InputError
 from lrscape.landscape.asymmetry import both_sides
@@ -213,6 +213,9 @@ PRESETS: dict[str, Settings] = {
     ),
 }  # fmt: skip
 
+# These train no networks.
+WITHOUT_DATA = ("theorem1", "theorem2", "toy", "fig5", "fig6")
+
 Pair = tuple[str, str]
 _TEN: tuple[Pair, ...] = (("preresnet110", "cifar10"),)
 _DEEP = ("preresnet110", "preresnet164", "densenet100")
@@ -277,6 +280,13 @@ class Lab:
             for name in names or (model,):
                 found[name, dataset] = None
         return list(found)
+
+    def datasets(self, item: str) -> dict[str, str]:
+        """An item's own data sets, each with the one that is taken for it."""
+        if item in WITHOUT_DATA:
+            return {}
+        paper = PAPER_PAIRS.get(item, _TEN)
+        return {dataset: self._dataset(dataset) for _, dataset in paper}
 
     def _dataset(self, wanted: str) -> str:
         if self.dataset or self.preset != "quick":
@@ -404,6 +414,11 @@ def check(settings: Settings) -> None:
     """
     plan, survey = settings.plan, settings.survey
     both_sides(survey.r, survey.zeta, survey.slopes)
+    if not survey.zeta:
+        raise InputError(
+            "zeta=0.0 must be positive: at the minimum itself the loss has no slope, "
+            f"and no direction would be asymmetric; choose it below r={survey.r!r}"
+        )
     if not 1 <= plan.swa_from <= plan.swa_epochs:
         raise InputError(
             f"swa_from={plan.swa_from}: averaging would begin after that epoch, and "

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from experiments.stand_ins import dataset_or_stand_in
 from experiments.walking.networks import Network, Sample
 from lrscape.data import tiny_imagenet
-from lrscape.data.sources import data_directory, prepared
+from lrscape.data.sources import data_directory
 from lrscape.errors import unknown_name
 from lrscape.runs import RunConfig
 
@@ -101,6 +102,7 @@ PRESETS: dict[str, dict[str, Plan]] = {
 
 # Two CPU cores take minutes for these on a convolutional network, unless asked.
 QUICK_MODELS = ("mlp",)
+WITHOUT_DATA = ("fig28",)
 QUICK_ITEMS = ("table1", "table2", "fig1", "fig2")
 
 
@@ -127,15 +129,20 @@ class Lab:
     networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
 
     def dataset_of(self, model: str) -> str:
-        """The network's data set; digits where it is not prepared."""
+        """The network's data set; digits where quick's is not prepared."""
         wanted = self.dataset or DATASETS[model]
         if wanted not in AUGMENT:
             raise unknown_name("dataset", wanted, AUGMENT)
-        if wanted == "digits" or wanted in prepared(data_directory(self.data_dir)):
-            return wanted
-        if self.dataset or self.preset == "paper":
+        if self.dataset or self.preset != "quick":
             return wanted  # reading it says what is missing
-        return "digits"
+        return dataset_or_stand_in(wanted, self.data_dir)
+
+    def datasets(self, item: str) -> dict[str, str]:
+        """An item's own data sets, each with the one that is taken for it."""
+        if item in WITHOUT_DATA:
+            return {}
+        models = self.models_of(item)
+        return {DATASETS[model]: self.dataset_of(model) for model in models}
 
     def sizes_of(self, dataset: str) -> tuple[int, int]:
         """How many examples are trained on, and held out."""

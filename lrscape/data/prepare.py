@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lrscape.data import tiny_imagenet
+from lrscape.data.sources import EMBEDDED, check_name
 from lrscape.errors import InputError
 
 
@@ -23,6 +24,11 @@ def prepare(name: str, data_dir: Path) -> Path:
             where it is not installed, or a download that fails; ``'tiny_imagenet'``,
             which needs no preparing: says how to get it.
     """
+    if name == EMBEDDED:
+        raise InputError(
+            f"dataset={name!r} comes with scikit-learn, and needs no preparing"
+        )
+    check_name(name)
     if name == tiny_imagenet.NAME:
         raise InputError(
             f"dataset={name!r} is not a TFDS set and is read as it is published. "
@@ -41,7 +47,7 @@ def prepare(name: str, data_dir: Path) -> Path:
         builder = tfds.builder(
             name, data_dir=str(data_dir), file_format=tfds.core.FileFormat.ARRAY_RECORD
         )
-    except tfds.core.DatasetNotFoundError as error:
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise InputError(f"dataset={name!r} is not known to TFDS: {error}") from error
     except ImportError as error:
         raise cannot_build(error) from error
@@ -55,7 +61,8 @@ def prepare(name: str, data_dir: Path) -> Path:
             f"dataset={name!r} cannot be downloaded for you: get its archives from its "
             f"publisher, put them into {manual}, and run this again. TFDS says: {error}"
         ) from error
-    except (OSError, tfds.download.DownloadError) as error:
+    # TFDS raises plain errors of value for a version or configuration it lacks.
+    except (OSError, ValueError, tfds.download.DownloadError) as error:
         raise InputError(
             f"dataset={name!r} could not be downloaded to {data_dir}: {error}"
         ) from error

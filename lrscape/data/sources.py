@@ -14,12 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from lrscape import checks
 from lrscape.data import tiny_imagenet
 from lrscape.data.dataset import Dataset, Examples, choose
 from lrscape.errors import InputError, MissingDatasetError
 
 # What TFDS itself takes when neither an argument nor TFDS_DATA_DIR says otherwise.
 DEFAULT_DATA_DIR = Path("~/tensorflow_datasets")
+
+# Comes with scikit-learn.
+EMBEDDED = "digits"
+# Of a data set: a name of a directory, and within it one of a configuration.
+_LONGEST_NAME = 200
 
 # scikit-learn's digits come in no parts of their own.
 DIGITS_TEST_EXAMPLES = 360
@@ -71,7 +77,7 @@ def load(
         ((8, 8, 1), 10)
     """
     directory = Path(data_dir) if data_dir else None
-    if name == "digits":
+    if name == EMBEDDED:
         dataset = _digits(split_seed)
     elif name == "folder":
         raise InputError(
@@ -120,6 +126,16 @@ def data_directory(data_dir: Path | None = None) -> Path:
     return data_dir.expanduser()
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for what cannot be TFDS's name of a data set."""
+    plain = re.fullmatch(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?", name)
+    if not plain or ".." in name or len(name) > _LONGEST_NAME:
+        raise InputError(
+            f"dataset={checks.shown(name)} is not a name of a data set; use 'digits', "
+            "'tiny_imagenet', or a TFDS name such as 'cifar10', or 'NAME/CONFIG'"
+        )
+
+
 def prepared_builder(name: str, data_dir: Path | None) -> Any:
     """TFDS's builder of a data set's newest version, read without its code.
 
@@ -131,11 +147,7 @@ def prepared_builder(name: str, data_dir: Path | None) -> Any:
         InputError: what cannot be a name.
         MissingDatasetError: the set is not prepared.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?", name) or ".." in name:
-        raise InputError(
-            f"dataset={name!r} is not a name of a data set; use 'digits', "
-            "'tiny_imagenet', or a TFDS name such as 'cifar10', or 'NAME/CONFIG'"
-        )
+    check_name(name)
     root = data_directory(data_dir)
     directory = _newest_version(root / name)
     if directory is None:
