@@ -21,6 +21,7 @@ from pathlib import Path
 import tyro
 
 from experiments.paper import command_line
+from experiments.values import Positive
 from lrscape import checks, console
 from lrscape.errors import InputError
 from lrscape.report import write_report
@@ -41,7 +42,7 @@ class Arguments:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     out: Path | None = None
-    seconds: float = SECONDS
+    seconds: Positive = SECONDS
     debug: bool = False
 
 

@@ -15,6 +15,7 @@ import pytest
 from lrscape import data, landscape
 from lrscape.landscape import Operator, programs
 from lrscape.training import Config, fit
+from lrscape.training.programs import reusing
 
 DATA = jnp.linspace(-1.0, 1.0, 7)
 A, B = jnp.float32(0.5), jnp.float32(2.0)
@@ -187,3 +188,46 @@ def test_equal_training_compiles_nothing_and_other_training_does(compiled, monke
         found = other()
         assert compiled
         assert found.shape != first.shape or (found != first).any()
+
+
+def scaled_within(factor):
+    inner = jax.jit(lambda x: x * factor)
+    return lambda x: jnp.sum(inner(x))
+
+
+def called_back(factor):
+    shape = jax.ShapeDtypeStruct((3,), jnp.float32)
+    return lambda x: jnp.sum(
+        jax.pure_callback(lambda y: np.float32(factor) * y, shape, x)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "factors"),
+    [
+        (scaled_within, (jnp.arange(3.0), jnp.arange(3.0) + 1)),
+        (scaled_within, (np.ones(3, np.float32), np.zeros(3, np.float32))),
+        (called_back, (2.0, 3.0)),
+    ],
+)
+def test_what_the_text_of_a_trace_leaves_out_tells_programs_apart(make, factors):
+    x = jnp.array([1.0, 2.0, 3.0])
+    for factor in (*factors, *factors):
+        found = reusing(make(factor), jax.jit)(x)
+        np.testing.assert_allclose(found, np.sum(np.asarray(factor) * np.asarray(x)))
+
+
+def test_equal_constants_within_an_inner_program_compile_once():
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: (
+            compiled.append(name)
+            if name == "/jax/core/compile/backend_compile_duration"
+            else None
+        )
+    )
+    x = jnp.array([1.0, 2.0, 3.0])
+    for _ in range(2):
+        before = len(compiled)
+        reusing(scaled_within(np.full(3, 0.37, np.float32)), jax.jit)(x)
+    assert len(compiled) == before

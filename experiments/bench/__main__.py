@@ -32,7 +32,6 @@ from experiments.bench.pairs import file_of_figures, installed, write_json
 from lrscape import console
 from lrscape.errors import InputError
 from lrscape.parser import Parser
-from lrscape.reading import Reader
 
 MINUTES = 9.0
 MOST_MINUTES = 7 * 24 * 60
@@ -154,6 +153,8 @@ def _last_line(text: str) -> str:
 
 
 def _read(file: Path) -> Any:
+    from lrscape.reading import Reader  # imports JAX, which a list does without
+
     try:
         return Reader(file.parent).json(file)
     except (OSError, InputError):

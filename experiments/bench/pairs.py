@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lrscape import checks
 from lrscape.errors import InputError
-from lrscape.records import write_aside
+
+# What looks at files imports JAX, which a list of benchmarks does without.
 
 REFERENCE_AGAIN = "reference again"
 
@@ -26,6 +26,8 @@ def file_of_figures(value: str) -> Path:
         argparse.ArgumentTypeError: no regular file is there or can be, which shows
             before anything is measured.
     """
+    from lrscape import checks
+
     try:
         return checks.path_to_write("json", value)
     except InputError as error:
@@ -34,6 +36,8 @@ def file_of_figures(value: str) -> Path:
 
 def write_json(file: Path, value: Any) -> None:
     """Writes figures aside and renames them: a stop loses nothing that was measured."""
+    from lrscape.records import write_aside
+
     with write_aside(file) as aside:
         aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
 
