@@ -64,7 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # These look at every snapshot of a run.
 WHOLE_RUNS = ("path", "sharpness")
-# Probes of several runs: the least and the most. All others are of one.
+# How many runs a probe of several is of. All others are of one.
 RUNS = {"line": (1, 2), "distance": (1, 2), "barycentric": (2, 3), "bilinear": (2, 4)}
 # These measure between two snapshots; these two from the corners of a surface.
 BETWEEN = ("line", "distance", "flatness")
@@ -296,13 +296,13 @@ def survey(arguments: Arguments) -> Found:
 
 def _check_number(arguments: Arguments) -> None:
     """Raises InputError for more runs than a probe looks at, before they are opened."""
-    least, most = RUNS.get(arguments.probe, (1, 1))
-    count = len(arguments.runs)
-    if not least <= count <= most:
-        wanted = "one run" if least == most == 1 else f"{least} to {most} runs"
+    counts, count = RUNS.get(arguments.probe, (1,)), len(arguments.runs)
+    if count not in counts:
+        words = {1: "one", 2: "two", 3: "three", 4: "four"}
+        wanted = " or ".join(words[n] for n in counts)
         raise InputError(
-            f"probe={arguments.probe!r} is of {wanted}, not {count}"
-            + (": survey them one by one" if most == 1 else "")
+            f"probe={arguments.probe!r} needs {wanted} run{'s' * (counts[-1] > 1)}, not "
+            f"{count}" + (": survey them one by one" if counts == (1,) else "")
         )
 
 

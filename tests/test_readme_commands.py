@@ -30,6 +30,7 @@ TRAINING = ("cifar", "digits", "mnist", "imagenet", "language")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_is_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "DIR").mkdir()  # where a command says that data are
     module = importlib.import_module(command[0])
     name, given = command[0].partition(".")[2], command[1:]
     # Data that may not be prepared, and processes that are not there.

@@ -66,7 +66,7 @@ def test_grids_that_cannot_be(entries, message):
         ("digits", ["schedule=gausian"], 1, [], "gaussian"),
         ("digits", ["schedule=gaussian,rational", "start_lr=0.1"], 1, [], "start-lr"),
         ("digits", ["epochs=1"], 1, ["--seed=3"], "seed: a sweep chooses"),
-        ("digits", ["data_dir=../x"], 1, [], "may hold letters"),
+        ("digits", ["data_dir=/"], 1, [], "may hold letters"),
     ],
 )
 def test_runs_that_cannot_be(tmp_path, experiment, grid, seeds, flags, message):
@@ -209,7 +209,7 @@ def test_bad_input(tmp_path, capsys):
     for more, message in (
         (["--launcher=slrum"], "slurm"),
         (["--parallel=0"], "parallel=0"),
-        (["--slurm", "gpus"], "must be NAME=VALUE"),
+        (["--launcher=slurm", "--slurm", "gpus"], "must be NAME=VALUE"),
         ([f"--jobs-dir={tmp_path}/sweep/jobs"], "choose one outside"),
     ):
         assert sweep.main([*argv, *more]) == 2
