@@ -301,8 +301,9 @@ def _check_number(arguments: Arguments) -> None:
         words = {1: "one", 2: "two", 3: "three", 4: "four"}
         wanted = " or ".join(words[n] for n in counts)
         raise InputError(
-            f"probe={arguments.probe!r} needs {wanted} run{'s' * (counts[-1] > 1)}, not "
-            f"{count}" + (": survey them one by one" if counts == (1,) else "")
+            f"probe={arguments.probe!r} needs {wanted} "
+            f"{'run' if counts == (1,) else 'runs'}, not {count}"
+            + (": survey them one by one" if counts == (1,) else "")
         )
 
 
