@@ -120,6 +120,7 @@ class Images(Kind):
 
     def evaluate(self, model, data, config: RunConfig) -> Evaluate:
         """See `Kind.evaluate`."""
+        _check_reads_images(model, config)
         return make_evaluate(
             model, data, config, batch_size=config.eval_batch_size, top5=config.top5
         )
@@ -128,11 +129,7 @@ class Images(Kind):
         self, model, data, tx, config
     ) -> Callable[[int], TrainState]:
         """See `Kind.make_initial_state`."""
-        if hasattr(model, "initial_carry"):
-            raise InputError(
-                f"model={config.model!r} reads text, and dataset={config.dataset!r} "
-                "has images; choose another, or python -m experiments.language"
-            )
+        _check_reads_images(model, config)
         return make_initial_state(model, data, tx)
 
     def stride(self, config: RunConfig, devices: Sequence[jax.Device]) -> int:
@@ -174,3 +171,11 @@ class Images(Kind):
 
 
 IMAGES = Images()
+
+
+def _check_reads_images(model: Any, config: RunConfig) -> None:
+    if hasattr(model, "initial_carry"):
+        raise InputError(
+            f"model={config.model!r} reads text, and dataset={config.dataset!r} "
+            "has images; choose another, or python -m experiments.language"
+        )

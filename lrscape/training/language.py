@@ -81,11 +81,7 @@ def initial_text_state(
         InputError: a model that keeps no state from piece to piece, or one with
             variables other than parameters.
     """
-    if not hasattr(model, "initial_carry"):
-        raise InputError(
-            f"model={type(model).__name__} has no initial_carry(batch_size), where it "
-            "starts in a text; use models.create('lstm', ...)"
-        )
+    _check_reads_text(model)
     state = initial_state(model, text, tx, config.seed)
     if jax.tree.leaves(state.batch_stats):
         raise InputError(
@@ -270,6 +266,14 @@ def _with_own_streams(loop):
     return mapped
 
 
+def _check_reads_text(model: Any) -> None:
+    if not hasattr(model, "initial_carry"):
+        raise InputError(
+            f"model={type(model).__name__} has no initial_carry(batch_size), where it "
+            "starts in a text; use models.create('lstm', ...)"
+        )
+
+
 def _check_carry(state: TextState, model: nn.Module, config: TextConfig) -> None:
     """Raises InputError for a state of other streams, or of none."""
     expected = jax.eval_shape(lambda: model.initial_carry(config.batch_size))
@@ -334,6 +338,7 @@ def make_evaluate_text(
         5.0000
     """
     check_whole("streams", streams)
+    _check_reads_text(model)
     check_labels(model, text, "train", "validation", "test")
     devices = choose_devices(config.num_devices, config.batch_size)
     window = config.window
