@@ -168,7 +168,7 @@ BAD = {
     "preset": (["table1", "--preset=fast"], "preset='fast'"),
     "models": (["table1", "--models", "vgg"], "did you mean 'vgg11'"),
     "seeds": (["table1", "--seeds=0"], "seeds=0"),
-    "epochs": (["table1", "--epochs", "0"], "epochs=(0,)"),
+    "epochs": (["table1", "--epochs", "0"], "epochs=0"),
     "dataset": (["table1", "--dataset=digit"], "did you mean 'digits'"),
 }
 
