@@ -166,13 +166,7 @@ class Records:
             except OSError as error:
                 raise self._unwritable(error) from error
             stack.callback(held.close)
-            if not file_lock.lock(f"run_dir={str(self.path)!r}", file):
-                file.seek(0)
-                owner = file.read().decode(errors="replace").strip()
-                raise InputError(
-                    f"run_dir={str(self.path)!r} is being written by another process "
-                    f"({owner or 'unknown'}); wait for it, or choose another directory"
-                )
+            self._take(file)
             try:
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {platform.node()}\n".encode())
@@ -187,14 +181,29 @@ class Records:
             finally:
                 self._held = None
 
+    def _take(self, file: Any) -> None:
+        if not file_lock.lock(f"run_dir={str(self.path)!r}", file):
+            file.seek(0)
+            owner = file.read().decode(errors="replace").strip()
+            raise InputError(
+                f"run_dir={str(self.path)!r} is being written by another process "
+                f"({owner or 'unknown'}); wait for it, or choose another directory"
+            )
+
     def check_unlocked(self) -> None:
         """Raises InputError where another process is writing to the directory.
 
-        `lock` does so too; this leaves nothing behind where there is no run.
+        `lock` does so too; this leaves the directory as it is.
         """
-        if (self.path / ".lock").is_file():
-            with self.lock():
-                pass
+        check_path(self.path)
+        if not (self.path / ".lock").is_file() or (self.path / ".lock").is_symlink():
+            return
+        try:
+            file = (self.path / ".lock").open("rb", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with file:
+            self._take(file)
 
     def check_there(self) -> None:
         """Raises GoneError where a locked directory was removed or moved."""

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from lrscape import data, models, processes, training, transforms
+from lrscape.training.programs import forget_programs
 
 MAPPINGS = ("pmap", "shard_map")
 
@@ -173,6 +174,7 @@ def both(call, *args, **options):
     call("pmap", *args, **options)  # compiles what is mapped by neither
     found, compiled = [], []
     for mapping in MAPPINGS:
+        forget_programs()
         with compilations() as noted:
             found.append(call(mapping, *args, **options))
         compiled.append(noted)

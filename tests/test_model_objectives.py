@@ -68,7 +68,8 @@ def linen(norm):
 
 def of_nnx(norm):
     model = NNXNet()
-    model.norm.mean[...], model.norm.var[...] = MEAN, VAR
+    model.norm.mean = nnx.BatchStat(jnp.asarray(MEAN))
+    model.norm.var = nnx.BatchStat(jnp.asarray(VAR))
 
     def tree(kernel, scale, shift, weight, bias):
         model.conv.kernel[...] = kernel

@@ -252,4 +252,5 @@ def test_costs_nothing_where_nobody_asks(digits):
         start = initial_state(Noisy(), digits, tx, 0)
         TRACED.clear()
         list(fit(Noisy(), digits, tx, config, state=start))
-        assert [True] * times == TRACED
+        # In eval mode its outputs are looked at, which is no part of the program.
+        assert TRACED.count(True) == times

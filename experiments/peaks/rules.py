@@ -169,15 +169,22 @@ _biases = layers.of_role(("bias", "scale"))
 
 
 def _convolutions(params: Any) -> Any:
-    return _kernels(params, lambda leaf: len(leaf.inputs) > 1)
+    return _kernels(params, lambda inputs: inputs > 1)
 
 
 def _dense(params: Any) -> Any:
-    return _kernels(params, lambda leaf: len(leaf.inputs) == 1)
+    return _kernels(params, lambda inputs: inputs == 1)
 
 
-def _kernels(params: Any, select: Callable[[layers.Leaf], bool]) -> Any:
-    """Of all kernels those whose input axes are so: a window and channels, or one."""
-    return jax.tree.map(
-        lambda leaf: leaf.role == "kernel" and select(leaf), layers.roles(params)
-    )
+def _kernels(params: Any, select: Callable[[int], bool]) -> Any:
+    """Of all kernels those of so many input axes: a window and channels, or one.
+
+    An array of other names counts as one whose last axis counts units.
+    """
+
+    def selected(leaf: layers.Leaf) -> bool:
+        if leaf.role == "unknown":
+            return select(len(leaf.shape) - 1)
+        return leaf.role == "kernel" and select(len(leaf.inputs))
+
+    return jax.tree.map(selected, layers.roles(params))

@@ -145,6 +145,9 @@ def dominant_pair(
         is_whole = len(values) == operator.size
         residual = 0.0 if is_whole else found.remainder * abs(float(vectors[-1, best]))
         done = residual <= tolerance * abs(value)
+        if not values.any() and residual == 0.0:
+            # Only a matrix of zeros maps a random vector to zero.
+            return value, vectors[:, best], residual, random_share is not None
         if done and random_share is not None and not is_whole:
             beyond = abs(value) * (1 + tolerance)
             chances = [

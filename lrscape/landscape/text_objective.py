@@ -157,11 +157,11 @@ def text_objective(
         >>> print(f'{loss:.4f}')
         1.6094
     """
-    checks.linen_module("model", model)
     l2 = checks.not_negative("l2", l2)
     checks.flag("error", error)
     inputs, targets = _pair(windows)
     whole, tail, counts = as_batches((inputs, targets), batch_size)
+    checks.linen_module("model", model)
     model_axes, params = layers.trace(model, whole[0][0, :1])
     leaves = layers.settled(
         params, axes, model_axes, needed_by="the L2 term" if l2 else None

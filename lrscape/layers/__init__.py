@@ -101,7 +101,7 @@ def settled(
     """
     found = tuple(_read(params, jax.tree.leaves(params), axes, model_axes))
     if needed_by is not None:
-        check_known(found, needed_by)
+        check_known(found, needed_by, axes_too=False)
     return found
 
 
@@ -127,7 +127,11 @@ def _read(
 
 
 def check_known(
-    leaves: Sequence[Leaf], needed_by: str, moved: Sequence[bool] | None = None
+    leaves: Sequence[Leaf],
+    needed_by: str,
+    moved: Sequence[bool] | None = None,
+    *,
+    axes_too: bool = True,
 ) -> None:
     """Raises InputError where meaning is needed and nothing tells it.
 
@@ -135,12 +139,14 @@ def check_known(
         leaves: what was read.
         needed_by: what needs it, for the message.
         moved: which leaves matter; None is all of them.
+        axes_too: whether the axes of weights are needed, and not only which leaves
+            are weights.
     """
     matter = [True] * len(leaves) if moved is None else moved
     unknown = [
         leaf
         for leaf, counts in zip(leaves, matter, strict=True)
-        if counts and leaf.role == "unknown"
+        if counts and leaf.role == "unknown" and (axes_too or not leaf.is_weight)
     ]
     if not unknown:
         return
@@ -172,7 +178,7 @@ def weights_mask(params: Any, axes: Any = None, *, needed_by: str) -> Any:
     """
     leaves, structure = jax.tree.flatten(params)
     found = _read(params, leaves, axes)
-    check_known(found, needed_by)
+    check_known(found, needed_by, axes_too=False)
     return jax.tree.unflatten(structure, [leaf.is_weight for leaf in found])
 
 

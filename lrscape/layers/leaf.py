@@ -11,6 +11,8 @@ from lrscape.errors import InputError, unknown_name
 ROLES = ("kernel", "bias", "scale", "embedding", "other", "unknown")
 # Leaves of these roles are weights: they are decayed, and have units with norms.
 WEIGHTS = ("kernel", "embedding")
+# Arrays of these names are weights, whichever of their axes count units.
+NAMED_WEIGHTS = ("kernel", "embedding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +57,12 @@ class Leaf:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a kernel or an embedding: neither bias nor norm scale."""
-        return self.role in WEIGHTS
+        """Whether it is a kernel or an embedding: neither bias nor norm scale.
+
+        By its name, where that says so and its axes alone are not known.
+        """
+        named = self.path.rpartition("/")[2] in NAMED_WEIGHTS and len(self.shape) > 1
+        return self.role in WEIGHTS or (self.role == "unknown" and named)
 
     @property
     def layers(self) -> int:
@@ -66,7 +72,7 @@ class Leaf:
     @property
     def units(self) -> int:
         """How many units all of its layers have; 0 of what has none."""
-        if not self.is_weight:
+        if not self.outputs:
             return 0
         return self.layers * math.prod(self.shape[axis] for axis in self.outputs)
 

@@ -37,7 +37,11 @@ def keep_gradient() -> optax.GradientTransformationExtraArgs:
     """
 
     def init_fn(params: optax.Params) -> KeepGradientState:
-        return KeepGradientState(jax.tree.map(jnp.zeros_like, params))
+        # Of a weakly typed parameter too the state keeps one type from the start.
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf)), params
+        )
+        return KeepGradientState(zeros)
 
     def update_fn(
         updates: optax.Updates,
