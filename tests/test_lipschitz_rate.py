@@ -162,7 +162,7 @@ def test_time_decay_is_tried_where_the_preset_lacks_it(presets, tmp_path):
 
 def test_what_stands_in_for_a_data_set(presets, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "experiments.arms.prepared", lambda _: iter(["cifar10", "mnist"])
+        "experiments.stand_ins.prepared", lambda _: iter(["cifar10", "mnist"])
     )
     plans = dict(PRESETS["quick"])
     plans["cifar100"] = dataclasses.replace(plans["cifar100"], dataset="cifar100")

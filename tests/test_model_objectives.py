@@ -184,7 +184,12 @@ def measured(make, norm):
         direction = {"params": direction, "batch_stats": still}
     line = landscape.ray(point, direction)
     losses = landscape.evaluate(objective, line, np.linspace(-1, 1, 5))
-    slope = landscape.slope_profile(objective, point, direction, [0.3]).slopes[0]
+    if make is of_nnx and norm == "recalibrate":
+        with pytest.raises(InputError, match="not differentiated"):
+            landscape.slope_profile(objective, point, direction, [0.3])
+        slope = np.nan
+    else:
+        slope = landscape.slope_profile(objective, point, direction, [0.3]).slopes[0]
     pairs = landscape.top_eigenpairs(
         objective, point, 3, key=jax.random.key(0), mask=mask
     )
@@ -209,7 +214,11 @@ def expected():
 @pytest.mark.parametrize("make", [of_nnx, of_equinox, of_torch])
 def test_the_same_network_gives_the_same_numbers(make, norm, expected, x64):
     found = measured(make, norm)
-    np.testing.assert_allclose(found[:6], expected[norm][:6], rtol=1e-9)
+    known = ~np.isnan(found)
+    np.testing.assert_allclose(
+        found[:6][known[:6]], expected[norm][:6][known[:6]], rtol=1e-9
+    )
+    assert known.sum() >= 8
     np.testing.assert_allclose(found[6:], expected[norm][6:], rtol=1e-6)
 
 

@@ -187,6 +187,12 @@ class ModelObjective(SampleObjective):
         """
         if self.norm != "recalibrate":
             return self, point, direction
+        if not getattr(self.network, "differentiates_statistics", True):
+            raise InputError(
+                f"norm='recalibrate': the statistics of model={self.network.name} are "
+                "not differentiated by its library, so that the slope of the loss is "
+                "not known; choose norm='train' or 'eval'"
+            )
         stats, moved = jax.jvp(self._statistics, (point,), (direction,))
         return (
             dataclasses.replace(self, norm="interpolate"),

@@ -38,6 +38,9 @@ class NNXNetwork:
     momenta: tuple[tuple[str, float], ...]
     call: Callable[[Any, Any], Any]
 
+    # NNX stops the gradient of what it adds to its running averages.
+    differentiates_statistics = False
+
     @property
     def name(self) -> str:
         """The model's class."""
@@ -116,7 +119,8 @@ def nnx_objective(
             statistics estimated at every point over the sample's batches;
             ``'interpolate'``, by statistics that are part of the point, which is then
             ``{'params': ..., 'batch_stats': ...}``. For a model without batch norm all
-            four are the same.
+            four are the same. By ``'recalibrate'`` slopes along a direction are
+            refused, since NNX does not differentiate its statistics.
         batch_size: examples a batch. By ``'train'`` it is a setting of the loss itself.
         wrt: an NNX filter: the variables that are trained, as of `nnx.Optimizer`. All
             others stay as they are.
