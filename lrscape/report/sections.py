@@ -79,6 +79,8 @@ def made_longer(run: RunOnDisk) -> list[str]:
         "new length",
     }
     found = [extension for extension, _ in seams(run.config, run.metrics)]
+    if not found:
+        return []
     lengths = [*[one.epochs for one in found[1:]], run.config.get("epochs")]
     return [
         f"Made longer at update {one.step:,}, from {one.epochs} to {length} epochs: "
