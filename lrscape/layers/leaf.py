@@ -72,7 +72,7 @@ class Leaf:
     @property
     def units(self) -> int:
         """How many units all of its layers have; 0 of what has none."""
-        if not self.outputs:
+        if self.role not in WEIGHTS:
             return 0
         return self.layers * math.prod(self.shape[axis] for axis in self.outputs)
 
