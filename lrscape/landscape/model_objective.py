@@ -106,15 +106,7 @@ class ModelObjective(SampleObjective):
     def batch_loss(self, point: Any, batch: Any) -> Any:
         """The mean loss over one batch, with the L2 term; a dict with `error`."""
         outputs = self.outputs(point, batch)
-        loss = self.output_loss(outputs, batch)
-        if (penalty := self.penalty) is not None:
-            loss = loss + penalty(point).astype(loss.dtype)
-        if not self.error:
-            return loss
-        wrong = (jnp.argmax(outputs, axis=-1) != batch[1]).astype(loss.dtype)
-        # The largest of outputs that are not numbers is no label.
-        wrong = jnp.where(jnp.isnan(outputs).any(axis=-1), jnp.nan, wrong)
-        return {"loss": loss, "error": jnp.mean(wrong)}
+        return total_loss(self, point, outputs, batch, batch[1])
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
         """What the model makes of a batch's inputs, (n, outputs), float32 at least."""
@@ -317,6 +309,29 @@ def model_objective(
         leaves=leaves,
         point=point,
     )
+
+
+def total_loss(
+    objective: Any, point: Any, outputs: jax.Array, batch: Any, labels: jax.Array
+) -> Any:
+    """The mean loss of outputs with the L2 term; a dict with the error, if wanted.
+
+    Args:
+        objective: with ``output_loss``, ``penalty`` and ``error``.
+        point: where the L2 term is taken.
+        outputs: (n, outputs).
+        batch: what they are of.
+        labels: (n,), the right index of each row of outputs.
+    """
+    loss = objective.output_loss(outputs, batch)
+    if (penalty := objective.penalty) is not None:
+        loss = loss + penalty(point).astype(loss.dtype)
+    if not objective.error:
+        return loss
+    wrong = (jnp.argmax(outputs, axis=-1) != labels).astype(loss.dtype)
+    # The largest of outputs that are not numbers is no label.
+    wrong = jnp.where(jnp.isnan(outputs).any(axis=-1), jnp.nan, wrong)
+    return {"loss": loss, "error": jnp.mean(wrong)}
 
 
 def own_point(params: Any, batch_stats: Any, norm: str) -> Any:

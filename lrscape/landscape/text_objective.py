@@ -14,7 +14,7 @@ import optax
 from lrscape import checks, layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.model_objective import squared_weights
+from lrscape.landscape.model_objective import squared_weights, total_loss
 from lrscape.landscape.objective import SampleObjective, as_batches
 
 
@@ -54,16 +54,7 @@ class TextObjective(SampleObjective):
     def batch_loss(self, point: Any, batch: Any) -> Any:
         """The mean loss a token over one batch, with the L2 term."""
         outputs = self.outputs(point, batch)
-        loss = self.output_loss(outputs, batch)
-        if (penalty := self.penalty) is not None:
-            loss = loss + penalty(point).astype(loss.dtype)
-        if not self.error:
-            return loss
-        targets = batch[1].reshape(-1)
-        wrong = (jnp.argmax(outputs, axis=-1) != targets).astype(loss.dtype)
-        # The largest of outputs that are not numbers is no token.
-        wrong = jnp.where(jnp.isnan(outputs).any(axis=-1), jnp.nan, wrong)
-        return {"loss": loss, "error": jnp.mean(wrong)}
+        return total_loss(self, point, outputs, batch, batch[1].reshape(-1))
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
         """The logits that follow each token of a batch, (n * window, vocabulary)."""

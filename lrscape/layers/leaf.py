@@ -11,8 +11,6 @@ from lrscape.errors import InputError, unknown_name
 ROLES = ("kernel", "bias", "scale", "embedding", "other", "unknown")
 # Leaves of these roles are weights: they are decayed, and have units with norms.
 WEIGHTS = ("kernel", "embedding")
-# Arrays of these names are weights, whichever of their axes count units.
-NAMED_WEIGHTS = ("kernel", "embedding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Leaf:
 
         By its name, where that says so and its axes alone are not known.
         """
-        named = self.path.rpartition("/")[2] in NAMED_WEIGHTS and len(self.shape) > 1
+        named = self.path.rpartition("/")[2] in WEIGHTS and len(self.shape) > 1
         return self.role in WEIGHTS or (self.role == "unknown" and named)
 
     @property
