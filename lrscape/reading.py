@@ -117,13 +117,16 @@ class Reader:
                 "in the link's place"
             )
 
-    def content(self, file: Path, most: int, *, weight: int = 1) -> bytes:
+    def content(
+        self, file: Path, most: int, *, weight: int = 1, because: str = ""
+    ) -> bytes:
         """All bytes of a regular file.
 
         Args:
             file: its path, which begins with `root`.
             most: bytes that it may have.
             weight: bytes of memory that each of them comes to.
+            because: why it may have no more, which the error ends with.
 
         Raises:
             FileNotFoundError: nothing is there.
@@ -137,6 +140,7 @@ class Reader:
             if size > most:
                 raise InputError(
                     f"{file} has {size:,} bytes, and no more than {most:,} are read"
+                    f"{because}"
                 )
             self.take(file, weight * size)
             return stream.read(size)

@@ -158,8 +158,10 @@ def text_of_lines(
         OSError: it cannot be read.
     """
     reader = reader or Reader(file.parent)
-    size = min(most * LINE_BYTES, LINES_BYTES)
-    content = reader.content(file, size, weight=LINE_GROWTH)
+    content = reader.content(
+        file, min(most * LINE_BYTES, LINES_BYTES), weight=LINE_GROWTH,
+        because=f": its run's settings imply no more than {most:,} lines",
+    )  # fmt: skip
     count = content.count(b"\n")
     if count > most:
         raise InputError(

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,8 @@ from lrscape.training.stored import check_stored, leaves_of
 
 # The newest checkpoint, and one to fall back to.
 KEPT = 2
+# In the names of folders that Orbax hasn't finished.
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 @contextlib.contextmanager
@@ -198,6 +201,16 @@ def steps_in(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
+def _remove_unfinished(directory: Path) -> None:
+    """Removes what saves that were killed left behind.
+
+    Orbax can do it too, in a thread that nothing waits for: where the process ends soon
+    after, with an error, it prints a traceback.
+    """
+    for path in directory.glob(f"*{UNFINISHED}*"):
+        shutil.rmtree(path)
+
+
 class Checkpoints:
     """The checkpoints of one run, of which the last two are kept.
 
@@ -210,10 +223,11 @@ class Checkpoints:
     def __init__(self, directory: Path):
         check_path(directory)
         self.directory = directory
+        if is_first():
+            _remove_unfinished(directory)
         self._orbax = ocp.training.Checkpointer(
             directory.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
-            cleanup_tmp_directories=True,
         )
         # Of several processes the first one writes, and looks whether it is there.
         self._held = HeldDirectory(directory, directory.parent) if is_first() else None

@@ -380,7 +380,7 @@ BOMBS = {
         text("results/evil.json", columns), "100,000 rows", "too many"
     ),
     "a million lines": Craft(many_lines, "metrics.jsonl", "imply no more than"),
-    "a million epochs": Craft(implied_lines, "metrics.jsonl", "no more than"),
+    "a million epochs": Craft(implied_lines, "metrics.jsonl", "of the budget"),
     "one line of 300 MB": Craft(
         with_holes("metrics.jsonl", 300_000_000), "metrics.jsonl", "no more than"
     ),
