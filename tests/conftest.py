@@ -1,5 +1,8 @@
 """Four virtual devices, strict dtypes and shapes, and a compilation cache."""
 
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import hypothesis
 import jax
 import pytest
 
-from experiments.mappings import few_mappings
+from lrscape.training.programs import forget_programs
 from tests import processes
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -30,10 +33,14 @@ hypothesis.settings.load_profile("lrscape")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_go():
-    """Lets go of compiled programs after a file's tests, where there are many."""
+def memory_goes():
+    """Lets go of compiled programs, and of freed memory, after a file's tests."""
     yield
-    few_mappings()
+    forget_programs()
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture

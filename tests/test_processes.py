@@ -162,5 +162,5 @@ def test_a_launch_of_nothing(capsys):
     from experiments import launch as launcher
 
     assert launcher.main(["--processes=0", "digits"]) == 2
-    assert "processes=0 must be 1 or more" in capsys.readouterr().err
+    assert "processes=0 must be a whole number, from 1" in capsys.readouterr().err
     assert launcher.main([]) == 2

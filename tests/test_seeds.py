@@ -243,8 +243,8 @@ def test_killed_and_stopped(tmp_path, replicas):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--seeds=0"], "seeds=0 must be 1 or more"),
-        (["--seeds=-3"], "seeds=-3 must be 1 or more"),
+        (["--seeds=0"], "seeds=0 must be a whole number, from 1"),
+        (["--seeds=-3"], "seeds=-3 must be a whole number, from 1"),
         (["--replicas=together"], "replicas='together' needs --seeds"),
         (["--seeds=2", "--replicas=togehter"], "did you mean 'together'"),
         (["--seeds=2", "--seed=4294967295"], "seed=4294967296 must lie"),

@@ -182,7 +182,8 @@ def test_models_that_say_what_they_compute_in(x64):
         model, (x, np.zeros(2, np.int32)), norm="train", batch_size=2
     )
     double = in_double(objective)
-    assert double.model.dtype == "float64" and objective.model.dtype == "float32"
+    assert double.network.model.dtype == "float64"
+    assert objective.network.model.dtype == "float32"
     with jax.numpy_dtype_promotion("standard"):
         shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
         point = jax.tree.map(lambda s: jnp.zeros(s.shape), shapes["params"])
