@@ -23,7 +23,7 @@ from lrscape.reading import Reader
 from lrscape.records import NAME, Records
 from lrscape.run_fields import RunFields
 from lrscape.training.checkpoint import load_tree, save_tree
-from lrscape.training.config import Config, TextConfig, check_whole
+from lrscape.training.config import Config, TextConfig
 from lrscape.training.device_data import DeviceData
 from lrscape.training.state import TrainState, make_initial_state
 from lrscape.training.stored import leaves_of
@@ -127,10 +127,10 @@ class TextRunConfig(RunFields, TextConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("eval_streams", self.eval_streams)
+        checks.count("eval_streams", self.eval_streams)
         for field in ("train_tokens", "test_tokens"):
             if (value := getattr(self, field)) is not None:
-                check_whole(field, value, least=2)
+                checks.whole(field, value, least=2)
 
     def load_data(self) -> data_.Text:
         """Reads the text."""
