@@ -126,6 +126,14 @@ def not_negative(name: str, value: Any) -> Any:
     return value
 
 
+def above(name: str, value: Any, limit: float, *, meaning: str) -> Any:
+    """A finite `number` above a limit; `meaning` says what it is, for the message."""
+    value = number(name, value)
+    if is_concrete(value) and not (math.isfinite(value) and value > limit):
+        raise InputError(f"{name}={value!r} must be above {limit}: {meaning}")
+    return value
+
+
 def fraction(name: str, value: Any, *, below_one: bool = False) -> Any:
     """A `number` from 0 to 1; with `below_one`, 1 itself is refused."""
     value = number(name, value)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape import layers
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks, layers
+from lrscape.errors import InputError
 from lrscape.landscape.accumulate import gradient
 from lrscape.landscape.mask import Mask, apply_mask, as_mask
 from lrscape.landscape.subspace import check_not_zero
@@ -123,7 +123,8 @@ def uniform_direction(
         He et al., `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019,
         Sec. 3
     """
-    if not low < high:
+    low, high = checks.finite("low", low), checks.finite("high", high)
+    if is_concrete((low, high)) and not low < high:
         raise InputError(f"low={low!r} must be below high={high!r}")
 
     def draw(key, shape, dtype):
@@ -180,6 +181,7 @@ def flipped_direction(key: jax.Array, direction: Point) -> Point:
         >>> print(jnp.abs(flipped_direction(jax.random.key(0), jnp.arange(1.0, 4.0))))
         [1. 2. 3.]
     """
+    key = checks.key("key", key)
     check_point("direction", direction)
     leaves, structure = jax.tree.flatten(direction)
     keys = jax.random.split(key, len(leaves))
@@ -261,9 +263,11 @@ def fooling_direction(
         Surface via Nonmonotonic Learning Rate Scheduling
         <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Fig. 4c
     """
-    if method not in FOOLING:
-        raise unknown_name("method", method, FOOLING)
+    checks.one_of("method", method, FOOLING)
+    _check_normalize(normalize)
+    checks.flag("towards", towards)
     check_point("point", point)
+    mask = as_mask(mask, point, axes=axes)
     slope = gradient(objective, point)
     if towards:
         slope = scale(-1, slope)
@@ -322,9 +326,8 @@ def normalized(
         Li et al., `Visualizing the Loss Landscape of Neural Nets
         <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
     """
-    if normalize not in NORMALIZATIONS:
-        known = [str(n) for n in NORMALIZATIONS]
-        raise unknown_name("normalize", normalize, known)
+    _check_normalize(normalize)
+    checks.flag("keep_vectors", keep_vectors)
     check_alike({"point": point, "direction": direction})
     if normalize is None:
         return direction
@@ -353,6 +356,10 @@ def normalized(
     return jax.tree.map(one, found, direction, point)
 
 
+def _check_normalize(normalize):
+    checks.one_of("normalize", normalize, NORMALIZATIONS)
+
+
 def _length(array, axes):
     wide = array.astype(wide_dtype(array.dtype))
     length = jnp.sqrt(jnp.sum(wide**2, axis=axes, keepdims=True))
@@ -361,7 +368,10 @@ def _length(array, axes):
 
 def _drawn(key, point, draw, axes, names):
     """A tree like the point whose entries are drawn."""
+    key = checks.key("key", key)
     check_point("point", point)
+    if names is not None:
+        checks.function("names", names, takes="a leaf's path")
     leaves, structure = jax.tree.flatten(point)
     if names is None:
         keys = jax.random.split(key, len(leaves))

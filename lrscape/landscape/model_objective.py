@@ -204,6 +204,7 @@ class ModelObjective(SampleObjective):
         Going down it, as ``fooling_direction(..., towards=True)`` does, leads towards
         wrong classes.
         """
+        key = checks.key("key", key)
         full, size, rest = self.counts
         labels = self.whole[1].reshape(full * size)
         if self.tail is not None:
@@ -287,6 +288,18 @@ def model_objective(
     )
     check_labels(loss, labels, outputs.shape[1], error)
     source = None
+    if calibration is not None:
+        calibration = checks.numbers("calibration", calibration)
+        if calibration.shape[1:] != inputs.shape[1:] or not len(calibration):
+            raise InputError(
+                f"calibration={checks.shown(calibration)} must be inputs such as those "
+                f"of data, (n, {', '.join(map(str, inputs.shape[1:]))})"
+            )
+        if not jnp.issubdtype(calibration.dtype, jnp.floating):
+            raise InputError(
+                f"calibration={checks.shown(calibration)} must be floating-point, as "
+                "the model is called: normalise them first"
+            )
     if calibration is not None and norm == "recalibrate":
         any_labels = np.zeros(len(calibration), np.int32)  # no loss is taken
         source = ModelObjective(
@@ -350,7 +363,8 @@ def check_settings(norm: Any, loss: Any, l2: Any, error: Any, calibration: Any) 
     checks.flag("error", error)
     if calibration is not None and norm != "recalibrate":
         raise InputError(
-            f"calibration is what norm='recalibrate' estimates statistics on; "
+            f"calibration={checks.shown(calibration)} is what norm='recalibrate' "
+            "estimates statistics on; "
             f"norm={norm!r} estimates none: leave it out"
         )
 
@@ -391,7 +405,7 @@ def labelled(data: Any) -> tuple[Any, Any]:
         inputs, labels = data[0], data[1]
     else:
         raise InputError(
-            f"data is a {type(data).__name__}; pass (inputs, labels), or a mapping "
+            f"data={checks.shown(data)}: pass (inputs, labels), or a mapping "
             "with 'image' and 'label'"
         )
     for name, values in (("inputs", inputs), ("labels", labels)):

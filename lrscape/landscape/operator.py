@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks
+from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import (
     accumulate,
@@ -80,8 +81,9 @@ class Operator:
         Raises:
             InputError: an unknown kind, or a mask that selects nothing.
         """
-        if kind not in KINDS:
-            raise unknown_name("kind", kind, KINDS)
+        checks.one_of("kind", kind, KINDS)
+        if reuse is not None:
+            checks.flag("reuse", reuse)
         tree.check_point("point", point)
         self._point = jax.tree.map(tree.own, point)
         # Once for all products: batch statistics may be estimated at the point.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrscape.checks import count as check_count  # noqa: F401
+from lrscape.checks import shown
 from lrscape.errors import InputError
 
 Point = Any  # any pytree of floating-point arrays
@@ -39,11 +40,13 @@ def check_point(name: str, point: Point) -> None:
     """
     leaves = jax.tree.leaves(point)
     if not leaves:
-        raise InputError(f"{name} holds no arrays; a point needs at least one")
+        raise InputError(
+            f"{name}={shown(point)} holds no arrays; a point needs at least one"
+        )
     for path, leaf in zip(leaf_names(point), leaves, strict=True):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and not isinstance(leaf, float | int | complex | bool):
-            raise InputError(f"{name}: {path} is a {type(leaf).__name__}, not an array")
+            raise InputError(f"{name}: {path} is {shown(leaf)}, not an array")
         if not jnp.issubdtype(leaf_dtype(leaf), jnp.floating):
             raise InputError(
                 f"{name}: {path} has dtype {dtype or type(leaf).__name__}; a point "

@@ -242,8 +242,8 @@ def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
     found = averages_in(opt_state)
     if not found:
         raise InputError(
-            f"opt_state={checks.shown(opt_state)} holds no averaged weights: chain average_weights last, "
-            "optax.chain(..., average_weights(start))"
+            f"opt_state={checks.shown(opt_state)} holds no averaged weights: chain "
+            "average_weights last, optax.chain(..., average_weights(start))"
         )
     if which is None and len(found) > 1:
         raise InputError(

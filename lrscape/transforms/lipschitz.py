@@ -402,8 +402,8 @@ def hold_norms(
     _check_norms(None, weight_norm)
     if not any(held for _, held in optax.tree.get_all_with_path(opt_state, "held")):
         raise InputError(
-            f"opt_state={checks.shown(opt_state)} holds no activation_norm; make the optimizer by "
-            "lipschitz_sgd(..., activation_norm=...)"
+            f"opt_state={checks.shown(opt_state)} holds no activation_norm; make the "
+            "optimizer by lipschitz_sgd(..., activation_norm=...)"
         )
     dtype = optax.tree.get(opt_state, "activation_norm").dtype
     return optax.tree.set(
