@@ -62,19 +62,21 @@ NO_POINT = [None, {}, "point", {"w": "x"}, {"w": None}, WHOLE_NUMBERS]
 NO_TREE = [*NO_POINT, ANOTHER, LARGER]
 ZERO = jax.tree.map(np.zeros_like, POINT)
 NAN_TREE = {"w": np.full((3, 2), NAN, np.float32), "b": POINT["b"]}
-MASK = [3, "w", {"w": True}, {"w": 1, "b": 0}, {"w": False, "b": False}, lambda p: False]
+MASK = [
+    3, "w", {"w": True}, {"w": 1, "b": 0}, {"w": False, "b": False}, lambda path: False
+]  # fmt: skip
 
 
-class Broken(Exception):
+class AskedForLossError(Exception):
     """A loss was asked for before the arguments were looked at."""
 
 
 def loss(point):
-    raise Broken
+    raise AskedForLossError
 
 
 def mean_loss(point, batch):
-    raise Broken
+    raise AskedForLossError
 
 
 def plain_loss(point, batch=None):
@@ -186,14 +188,17 @@ bad(
     end=[*NOT_NEGATIVE, 0.3, 1.5],
 )  # fmt: skip
 bad(
-    schedules.per_epoch, {"schedule": optax.constant_schedule(0.1), "steps_per_epoch": 2},
+    schedules.per_epoch,
+    {"schedule": optax.constant_schedule(0.1), "steps_per_epoch": 2},
     schedule=FUNCTION, steps_per_epoch=STEPS,
 )  # fmt: skip
 bad(
-    schedules.create, {**GAUSSIAN, "name": "gaussian"}, name=(["schedule"], NEEDED_NAME),
-    nosuch=[3], total_steps=STEPS[:3],
+    schedules.create, {**GAUSSIAN, "name": "gaussian"},
+    name=(["schedule"], NEEDED_NAME), nosuch=[3], total_steps=STEPS[:3],
 )  # fmt: skip
-once("create lacks", lambda: schedules.create("gaussian", peak_value=0.1), "total_steps")
+once(
+    "create lacks", lambda: schedules.create("gaussian", peak_value=0.1), "total_steps"
+)
 for count in ("3", None, 1j, [None], {"a": 1}):
     once(
         f"schedule({count})",
@@ -330,9 +335,7 @@ bad(
     d=[None, LARGER],
 )  # fmt: skip
 for value in ("ab", ["a", "b"], np.ones((2, 2)), None, 3, [], [1j], [True], [NAN]):
-    once(
-        f"grid({_short(value)})", lambda value=value: landscape.grid(value), "axes"
-    )
+    once(f"grid({_short(value)})", lambda value=value: landscape.grid(value), "axes")
 once("grid()", landscape.grid, "axes")
 bad(
     landscape.pca_plane, {"points": [ZERO, E1, POINT]}, origin=NEEDED_NAME,
@@ -354,7 +357,7 @@ for function in (landscape.evaluate, landscape.measure):
 PLANE = landscape.plane(ZERO, E1, POINT)
 bad(
     landscape.evaluate, {**SURFACE, "subspace": PLANE},
-    coordinates=[0.1, [0.1, 0.2, 0.3], np.ones((2, 3))],
+    coordinates=[np.array(0.1), [0.1, 0.2, 0.3], np.ones((2, 3))],
 )  # fmt: skip
 for name, wrong in {
     "complex": lambda p: jax.lax.complex(p["w"], p["w"]).sum(),
@@ -391,11 +394,15 @@ for function in (
     landscape.barrier_height, landscape.crosses_barrier, landscape.has_floor,
     landscape.valley_floor, landscape.height,
 ):  # fmt: skip
-    bad(function, {}, losses=[None, "x", 1.0, [1.0, 2.0], ["a", "b", "c"], [1j, 1, 2]])
+    bad(
+        function, {},
+        losses=[None, "x", np.ones(()), [1.0, 2.0], ["a", "b", "c"], [1j, 1, 2]],
+    )  # fmt: skip
 WALK = {"objective": loss, "windows": [(0, 3)]}
 bad(
     landscape.Walk, WALK, objective=FUNCTION, num_points=NEEDED_COUNT,
-    chunk_size=COUNT, devices=DEVICES, second=[3, "x"], reference=NO_POINT[1:],
+    chunk_size=COUNT, devices=DEVICES, second=(["objective"], [3, "x"]),
+    reference=NO_POINT[1:],
     windows=[None, 3, "01", [], [(0, 1.5)], [(3, 0)], [(1, 1)], [(-1, 2)], [(0,)],
              [(0, 3), (2, 4)], [(0, "3")], [(0, None)], [3], [(0, NAN)], [(0, True)],
              (0, 3), [(0, 1, 2)]],
@@ -415,9 +422,7 @@ for step in ("x", None, 1.5, -1, True, NAN, [1]):
 for point in NO_POINT:
     once(f"Walk.record(0, {_short(point)})", lambda p=point: walked((0, p)), "point")
 for point in (ANOTHER, LARGER):
-    once(
-        "Walk.record(another)", lambda p=point: walked((0, POINT), (1, p)), "point"
-    )
+    once("Walk.record(another)", lambda p=point: walked((0, POINT), (1, p)), "point")
 once(
     "Walk.record(gradient)",
     lambda: landscape.Walk(loss, windows=[(0, 5)]).record(0, POINT, gradient=ANOTHER),
@@ -429,7 +434,8 @@ once("Walk empty", lambda: landscape.Walk(**WALK).to_dataset(), "segment")
 
 DIRECTION = {"key": jax.random.key(0), "point": POINT}
 RESCALED = {
-    "normalize": NAME, "mask": MASK, "keep_vectors": FLAG, "axes": [3, "nosuch", {"q": 0}],
+    "normalize": NAME, "mask": MASK, "keep_vectors": FLAG,
+    "axes": [3, "nosuch", {"q": 0}],
 }  # fmt: skip
 for function in (landscape.gaussian_direction, landscape.uniform_direction):
     bad(
@@ -440,13 +446,16 @@ bad(
     landscape.uniform_direction, DIRECTION, low=["x", None, NAN, INF, 1.0, 2.0, True],
     high=["x", None, NAN, INF, 0.0, -1.0, HOST],
 )  # fmt: skip
-bad(landscape.ones_direction, {"point": POINT}, point=NO_POINT, normalize=NAME, mask=MASK)
+bad(
+    landscape.ones_direction, {"point": POINT}, point=NO_POINT, normalize=NAME,
+    mask=MASK,
+)  # fmt: skip
 bad(
     landscape.flipped_direction, {"key": jax.random.key(0), "direction": POINT},
     key=KEY, direction=NO_POINT,
 )  # fmt: skip
 bad(
-    landscape.difference, {"a": ZERO, "b": POINT}, a=NO_POINT, b=[*NO_TREE, ZERO],
+    landscape.difference, {"a": ZERO, "b": POINT}, a=NO_POINT, b=NO_TREE,
     normalize=NAME, mask=MASK,
 )  # fmt: skip
 bad(
@@ -462,19 +471,19 @@ once(
     "normalized(zero)", lambda: landscape.normalized(ZERO, POINT, "global"), "direction"
 )
 bad(landscape.as_mask, {"point": POINT}, mask=MASK)
-bad(landscape.as_mask, {"mask": lambda path: True}, point=NO_POINT)
+bad(landscape.as_mask, {"mask": lambda path: True}, point=NO_POINT[:3])
 bad(
     landscape.as_many_others, {"mask": lambda p: p == "b", "point": POINT,
                                "key": jax.random.key(0)},
-    key=KEY, mask=[*MASK, None, lambda p: True],
+    key=KEY, mask=[*MASK, lambda p: True],
 )  # fmt: skip
 bad(landscape.all_but, {}, mask=FUNCTION)
 bad(landscape.layer_only, {}, name=[None, 3, ""])
 MODEL = models.create("mlp", num_classes=10, features=(4,))
 IMAGES = np.zeros((6, 2, 2, 1), np.float32)
 bad(
-    landscape.first_layer, {"model": MODEL, "inputs": IMAGES}, model=[None, 3, "mlp", nn.Dense],
-    inputs=[None, "x", 3],
+    landscape.first_layer, {"model": MODEL, "inputs": IMAGES},
+    model=[None, 3, "mlp", nn.Dense], inputs=[None, "x", 3],
 )  # fmt: skip
 bad(landscape.layer_shares, {}, vector=[None, {}, "x", ZERO, {"w": "x"}])
 
@@ -502,7 +511,7 @@ bad(
     key=[key for key in KEY if key is not None],
     tolerance=NEEDED_POSITIVE, max_products=NEEDED_COUNT, **MATRIX,
 )  # fmt: skip
-bad(landscape.spectral_norm, AT, start=[*NO_TREE, ZERO, NAN_TREE])
+bad(landscape.spectral_norm, AT, start=[*NO_TREE[1:], ZERO, NAN_TREE])
 bad(
     landscape.top_eigenpairs, {**SAMPLED, "k": 2}, objective=FUNCTION, point=NO_POINT,
     key=KEY, k=NEEDED_COUNT, tolerance=POSITIVE, max_products=COUNT,
@@ -567,7 +576,8 @@ SCALES = [None, "x", 1.0, [], [[1.0]], ["a"], [1j], [None]]
 bad(
     landscape.perturbation_losses, {**SAMPLED, "scales": [0.0, 1.0]},
     objective=FUNCTION, point=NO_POINT, scales=SCALES,
-    key=[key for key in KEY if key is not None], num_directions=NEEDED_COUNT, normalize=NAME, mask=MASK, progress=FLAG,
+    key=[key for key in KEY if key is not None], num_directions=NEEDED_COUNT,
+    normalize=NAME, mask=MASK, progress=FLAG,
 )  # fmt: skip
 bad(
     landscape.perturbation_losses, {**AT, "scales": [0.0, 1.0]},
@@ -643,12 +653,12 @@ PAIR = landscape.mean_objective(mean_loss, (IMAGES, np.zeros(6)), batch_size=3)
 bad(
     landscape.input_losses,
     {"objective": PAIR, "point": POINT, "moves": IMAGES, "scales": [0.0, 1.0]},
-    objective=[*FUNCTION, loss], moves=[None, "x", 1.0, IMAGES[:2]], scales=SCALES,
-    point=NO_POINT[:4],
+    objective=[*FUNCTION, loss], moves=[None, "x", np.ones(()), IMAGES[:2]],
+    scales=SCALES, point=NO_POINT[:4],
 )  # fmt: skip
 bad(
     landscape.noise_moves, {"key": jax.random.key(0), "inputs": IMAGES}, key=KEY,
-    inputs=[None, "x", 3.0], num_directions=NEEDED_COUNT,
+    inputs=[None, "x", np.ones(())], num_directions=NEEDED_COUNT,
 )  # fmt: skip
 bad(
     landscape.neighbor_moves,
@@ -687,12 +697,21 @@ bad(
     data=NO_DATA,
 )  # fmt: skip
 bad(
-    landscape.flax_objective, {**FLAX, "norm": "eval"}, batch_stats=[None, {}, 3, "x"]
-)
+    landscape.flax_objective, {**FLAX, "norm": "eval"},
+    batch_stats=[None, {}, "x", ANOTHER],
+)  # fmt: skip
 bad(
     landscape.flax_objective, {**FLAX, "norm": "recalibrate"},
     calibration=[3, "x", IMAGES[:0], LABELS],
 )  # fmt: skip
+OF_MODEL = landscape.flax_objective(**FLAX)
+for point in (POINT, {}, None, {"Dense_0": {"kernel": np.ones((4, 3), np.float32)}}):
+    once(
+        f"objective of a model({_short(point)})",
+        lambda point=point: OF_MODEL(point),
+        "point",
+    )
+once("relabelled", lambda: OF_MODEL.relabelled(3), "key", "3")
 LINEAR = nnx.Linear(4, 10, rngs=nnx.Rngs(0))
 ROWS = np.zeros((6, 4), np.float32)
 bad(
@@ -821,9 +840,7 @@ def state(kind="mlp"):
     )  # fmt: skip
 
 
-once(
-    "fit(another model's state)", lambda: training.fit(**FIT, state=state()), "state"
-)
+once("fit(another model's state)", lambda: training.fit(**FIT, state=state()), "state")
 once(
     "fit(too large batch)",
     lambda: training.fit(**{**FIT, "config": training.Config(epochs=1, batch_size=9)}),
@@ -902,7 +919,9 @@ SIZES = {
 }  # fmt: skip
 bad(
     data.load, {"name": "digits"},
-    name=(["dataset"], [None, 3, "", "a b", "../x", ["digits"], "nosuch_set", "folder"]),
+    name=(["dataset"], [
+        None, 3, "", "a b", "../x", ["digits"], "nosuch_set", "folder",
+    ]),
     data_dir=[3, b"x", "a\0b"], **SIZES,
 )  # fmt: skip
 bad(
@@ -920,18 +939,14 @@ def stream():
 
 
 for value in ([-1], [5000], [1.5], ["x"], None, "x", [[0]], [NAN], [True]):
-    once(
-        f"Stream.take({value})", lambda value=value: stream().take(value), "indices"
-    )
-    once(
-        f"Examples.take({value})", lambda value=value: PARTS.take(value), "indices"
-    )
+    once(f"Stream.take({value})", lambda value=value: stream().take(value), "indices")
+    once(f"Examples.take({value})", lambda value=value: PARTS.take(value), "indices")
 for value in (-1, 5000, 1.5, "x", None, True):
     once(f"Stream.read({value})", lambda value=value: stream().read(value), "index")
 bad(SET.normalization, {}, kind=(["normalize"], ["nosuch", 3, None, "whiten"]))
 bad(
     data.load_text, {"name": "nosuch.txt", "level": "words"}, level=NEEDED_NAME,
-    name=(["text"], [None, 3, "", "nosuch.txt", "a\0b/"]), max_words=[*COUNT, 1],
+    name=(["text"], [None, 3, "", "nosuch.txt", "a\0b.txt"]), max_words=[*COUNT, 1],
     held_out=[0, -0.1, 0.5, 1.5, "x", None, NAN, True], data_dir=[3, b"x", "a\0b"],
 )  # fmt: skip
 STREAMS = {"tokens": TOKENS, "batch_size": 2, "steps": 4}
@@ -964,7 +979,7 @@ bad(
 )  # fmt: skip
 bad(
     data.global_contrast_normalize, {"images": np.ones((2, 4, 4, 1))},
-    images=[None, "x", 3.0], scale=NEEDED_POSITIVE, sqrt_bias=NOT_NEGATIVE,
+    images=[None, "x", np.ones(())], scale=NEEDED_POSITIVE, sqrt_bias=NOT_NEGATIVE,
 )  # fmt: skip
 
 # Runs, records, figures and reports.
@@ -978,12 +993,13 @@ bad(runs.peak_step, {"schedule": optax.constant_schedule(0.1), "total_steps": 10
     schedule=FUNCTION, total_steps=STEPS)  # fmt: skip
 bad(
     report.write_report, {"paths": ["/nonexistent/run"]}, seconds=NEEDED_POSITIVE,
-    paths=(["paths|runs|run_dir"], [None, 3, [], "/nonexistent/run", [3],
+    paths=(["paths|run="], [None, 3, [], "/nonexistent/run", [3],
                                     ["/nonexistent/run"]]),
 )  # fmt: skip
 bad(report.render, {"paths": ["/nonexistent/run"]}, seconds=NEEDED_POSITIVE)
+bad(figures.line_figure, {}, results=[None, 3, "x", {}, {"a": 3}])
 for function in (
-    figures.line_figure, figures.contour_figure, figures.surface_figure,
+    figures.contour_figure, figures.surface_figure,
     figures.walk_figure, figures.interactive_line, figures.interactive_surface,
     figures.layer_shares_figure,
 ):  # fmt: skip

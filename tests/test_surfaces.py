@@ -398,3 +398,14 @@ def test_progress_shows_the_time_left(capsys):
     assert "5/5" in err and "point" in err
     evaluate(jnp.sum, WAY, [0.0])
     assert capsys.readouterr().err == ""
+
+
+def test_labels_are_those_that_were_measured_at():
+    surface = measure(lambda w: w**2, line(0.0, 1.0), [0.0, 1.0, 2.0])
+    assert surface.to_dataset({"alpha": [0, 1, 2]})["alpha"].values.tolist() == [
+        0,
+        1,
+        2,
+    ]
+    with pytest.raises(InputError, match=r"alpha has the values \[10"):
+        surface.to_dataset({"alpha": [10, 20, 30]})

@@ -17,6 +17,7 @@ from lrscape.landscape.mask import Mask
 from lrscape.landscape.missed import CHANCE, chance_missed
 from lrscape.landscape.operator import Operator
 from lrscape.landscape.rounds import largest_pairs
+from lrscape.landscape.subspace import check_not_zero
 from lrscape.landscape.tree import check_count
 
 ENDS = ("largest", "smallest")
@@ -101,6 +102,7 @@ def spectral_norm(
         key = checks.key("key", key)
     else:
         tree.check_alike({"point": point, "start": start})
+        check_not_zero("start", start)
     checks.positive("tolerance", tolerance)
     check_count("max_products", max_products)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)

@@ -91,6 +91,8 @@ def spectral_quadrature(
         Eigenvalue Density <https://arxiv.org/abs/1901.10159>`_, 2019, Sec. 2
     """
     key = checks.key("key", key)
+    if reuse is not None:
+        checks.flag("reuse", reuse)
     check_count("num_matvecs", num_matvecs)
     count = check_count("num_samples", num_samples)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=False)

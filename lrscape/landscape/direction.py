@@ -21,10 +21,10 @@ from lrscape.landscape.tree import (
     check_point,
     is_concrete,
     leaf_dtype,
+    lengths,
     norm,
     scale,
     subtract,
-    wide_dtype,
 )
 
 NORMALIZATIONS = (None, "filter", "layer", "global")
@@ -75,6 +75,7 @@ def gaussian_direction(
         Li et al., `Visualizing the Loss Landscape of Neural Nets
         <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
     """
+    _check_options(normalize, keep_vectors)
     drawn = _drawn(key, point, jax.random.normal, axes, names)
     return _finished(drawn, point, normalize, mask, keep_vectors, axes)
 
@@ -123,6 +124,7 @@ def uniform_direction(
         He et al., `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019,
         Sec. 3
     """
+    _check_options(normalize, keep_vectors)
     low, high = checks.finite("low", low), checks.finite("high", high)
     if is_concrete((low, high)) and not low < high:
         raise InputError(f"low={low!r} must be below high={high!r}")
@@ -264,7 +266,7 @@ def fooling_direction(
         <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Fig. 4c
     """
     checks.one_of("method", method, FOOLING)
-    _check_normalize(normalize)
+    _check_options(normalize)
     checks.flag("towards", towards)
     check_point("point", point)
     mask = as_mask(mask, point, axes=axes)
@@ -326,8 +328,7 @@ def normalized(
         Li et al., `Visualizing the Loss Landscape of Neural Nets
         <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
     """
-    _check_normalize(normalize)
-    checks.flag("keep_vectors", keep_vectors)
+    _check_options(normalize, keep_vectors)
     check_alike({"point": point, "direction": direction})
     if normalize is None:
         return direction
@@ -349,21 +350,16 @@ def normalized(
             summed = leaf.layer_axes
         else:
             return jnp.zeros_like(d)
-        length = _length(d, summed)
-        factor = jnp.where(length > 0, _length(w, summed) / length, 0)
+        length = lengths(d, summed)
+        factor = jnp.where(length > 0, lengths(w, summed) / length, 0)
         return (d * factor.astype(d.dtype)).astype(d.dtype)
 
     return jax.tree.map(one, found, direction, point)
 
 
-def _check_normalize(normalize):
+def _check_options(normalize, keep_vectors=False):
     checks.one_of("normalize", normalize, NORMALIZATIONS)
-
-
-def _length(array, axes):
-    wide = array.astype(wide_dtype(array.dtype))
-    length = jnp.sqrt(jnp.sum(wide**2, axis=axes, keepdims=True))
-    return length.astype(array.dtype)
+    checks.flag("keep_vectors", keep_vectors)
 
 
 def _drawn(key, point, draw, axes, names):
@@ -404,9 +400,9 @@ def _finished(direction, point, normalize, mask, keep_vectors, axes):
         direction, point, normalize, keep_vectors=keep_vectors, axes=axes
     )
     length = norm(direction)
-    if is_concrete(length) and not float(length) > 0:
+    if is_concrete(length) and not 0 < float(length) < np.inf:
         raise InputError(
-            f"the direction has norm {float(length):g}: there is nothing to move along"
+            f"direction has norm {float(length):g}: there is nothing to move along"
             + (
                 "; 'filter' and 'layer' set biases and norm scales to 0 unless "
                 "keep_vectors=True, and take over the point's own norms"

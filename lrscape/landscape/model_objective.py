@@ -110,6 +110,7 @@ class ModelObjective(SampleObjective):
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
         """What the model makes of a batch's inputs, (n, outputs), float32 at least."""
+        check_weights(point, self.leaves, self.norm)
         if self.norm == "recalibrate":
             # Right for a single call; `at` does it once for all batches.
             return self.at(point).outputs(point, batch)
@@ -193,6 +194,7 @@ class ModelObjective(SampleObjective):
         )
 
     def _statistics(self, point: Any) -> Any:
+        check_weights(point, self.leaves, "train")
         source = self.calibration
         if source is None:
             source = dataclasses.replace(self, norm="train")
@@ -347,6 +349,38 @@ def total_loss(
     return {"loss": loss, "error": jnp.mean(wrong)}
 
 
+def check_weights(
+    point: Any, leaves: Sequence[layers.Leaf], norm: str, name: str = "point"
+) -> None:
+    """Raises InputError for a point that is not of an objective's model.
+
+    Args:
+        point: as the objective takes it.
+        leaves: what each of the model's trained arrays is.
+        norm: the batch-norm policy.
+        name: what the message calls the point.
+    """
+    if norm == "interpolate":
+        if not isinstance(point, Mapping) or set(point) != {"params", "batch_stats"}:
+            raise InputError(
+                f"{name}={checks.shown(point)}: by norm='interpolate' it is "
+                "{'params': ..., 'batch_stats': ...}"
+            )
+        point = point["params"]
+    found = dict(zip(tree.leaf_names(point), jax.tree.leaves(point), strict=True))
+    for leaf in leaves:
+        if leaf.path not in found:
+            raise InputError(
+                f"{name}={checks.shown(point)} lacks {leaf.path} of the model; it "
+                f"holds {', '.join(found) or 'nothing'}"
+            )
+        if jnp.shape(found[leaf.path]) != leaf.shape:
+            raise InputError(
+                f"{name}: {leaf.path} has shape {jnp.shape(found[leaf.path])}; the "
+                f"model's has {leaf.shape}"
+            )
+
+
 def own_point(params: Any, batch_stats: Any, norm: str) -> Any:
     """A model's weights as a policy's point: with its averages by ``'interpolate'``."""
     if norm == "interpolate":
@@ -422,6 +456,11 @@ def labelled(data: Any) -> tuple[Any, Any]:
             f"data: inputs have dtype {inputs.dtype}; a model is measured on what it "
             "is called with, so normalise them first (of a run on disk: "
             "run.sample('train'))"
+        )
+    if not inputs.ndim or not len(inputs):
+        raise InputError(
+            f"data: inputs have shape {inputs.shape}; a sample needs one example or "
+            "more, (n, ...)"
         )
     return inputs, labels
 

@@ -10,6 +10,7 @@ import numpy as np
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.flax_objective import flax_objective
+from lrscape.landscape.model_objective import check_weights
 
 
 def recalibrate(model: nn.Module, params: Any, inputs: Any, *, batch_size: int) -> Any:
@@ -60,5 +61,6 @@ def recalibrate(model: nn.Module, params: Any, inputs: Any, *, batch_size: int) 
     objective = flax_objective(
         model, (inputs, labels), norm="recalibrate", batch_size=batch_size
     )
+    check_weights(params, objective.leaves, "train", name="params")
     stats = objective.at(params).batch_stats
     return {} if stats is None else stats

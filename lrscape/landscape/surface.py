@@ -82,6 +82,8 @@ class Surface:
         import xarray as xr
 
         axes = self._checked(axes)
+        if units is not None:
+            checks.instance("units", units, Mapping, way_out="a unit for each name")
         units = {"loss": "nat", "error": "fraction", **(units or {})}
         losses, errors = self.losses, self.standard_errors
         if not isinstance(losses, dict):

@@ -14,7 +14,11 @@ import optax
 from lrscape import checks, layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.model_objective import squared_weights, total_loss
+from lrscape.landscape.model_objective import (
+    check_weights,
+    squared_weights,
+    total_loss,
+)
 from lrscape.landscape.objective import SampleObjective, as_batches
 
 
@@ -58,6 +62,7 @@ class TextObjective(SampleObjective):
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
         """The logits that follow each token of a batch, (n * window, vocabulary)."""
+        check_weights(point, self.leaves, "eval")
         logits = self.model.apply({"params": point}, batch[0], train=False)
         logits = logits.reshape(-1, logits.shape[-1])
         return logits.astype(tree.wide_dtype(logits.dtype))

@@ -120,7 +120,8 @@ class Axes:
         checks.one_of("role", self.role, ROLES[:-1])
         for field in ("outputs", "stacked"):
             value = getattr(self, field)
-            if value != () and (isinstance(value, str | Axes) or not is_spec(value)):
+            named = value is None or isinstance(value, str | Axes)
+            if value != () and (named or not is_spec(value)):
                 raise InputError(
                     f"{field}={checks.shown(value)} must be an axis, or several"
                 )

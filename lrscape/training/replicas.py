@@ -137,8 +137,8 @@ def stacked(states: Sequence[TrainState]) -> TrainState:
     given = checks.sequence("states", states)
     if not given:
         raise InputError("states=[] holds no state")
-    for state in given:
-        check_state(state)
+    for n, state in enumerate(given):
+        check_state(state, f"states[{n}]")
     shapes = [jax.tree.map(lambda leaf: np.shape(leaf), state) for state in given]
     for n, other in enumerate(shapes):
         if other != shapes[0]:

@@ -107,10 +107,10 @@ def variables_of(state: Any) -> dict[str, Any]:
     return state.variables
 
 
-def check_state(state: Any) -> None:
+def check_state(state: Any, name: str = "state") -> None:
     """Raises InputError for what is no state of training."""
     way_out = "made by initial_state, yielded by fit, or restored"
-    checks.instance("state", state, TrainState, way_out=way_out)
+    checks.instance(name, state, TrainState, way_out=way_out)
 
 
 def make_initial_state(
@@ -230,6 +230,9 @@ def without_variables(tree: Any) -> Any:
     """A tree in which each NNX variable is replaced by the array that it holds."""
     from flax import nnx
 
+    if isinstance(tree, nnx.State):
+        return nnx.to_pure_dict(tree)
+
     def is_variable(node: Any) -> bool:
         return isinstance(node, nnx.Variable)
 
@@ -244,6 +247,8 @@ def _label(path: Any) -> str | None:
     labels = [
         str(after.key)
         for before, after in itertools.pairwise(path)
-        if getattr(before, "name", None) == "inner_states" and hasattr(after, "key")
+        if "inner_states"
+        in (getattr(before, "name", None), getattr(before, "key", None))
+        and hasattr(after, "key")
     ]
     return "/".join(labels) or None
