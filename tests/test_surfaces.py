@@ -374,7 +374,7 @@ BAD = {
     "plane, 1": (lambda: evaluate(jnp.sum, PLANE, [0.0, 1.0, 2.0]), "last axis must"),
     "plane, 0": (lambda: evaluate(jnp.sum, PLANE, 1.0), "last axis must be 2"),
     "ragged": (lambda: evaluate(jnp.sum, WAY, [[1.0], [1.0, 2.0]]), "no array"),
-    "words": (lambda: evaluate(jnp.sum, WAY, ["a"]), "pass numbers"),
+    "words": (lambda: evaluate(jnp.sum, WAY, ["a"]), "must be an array of numbers"),
     "no point": (lambda: evaluate(jnp.sum, WAY, []), "hold no point"),
     "chunk": (lambda: evaluate(jnp.sum, WAY, [0.0], chunk_size=0), "chunk_size=0"),
     "vector": (lambda: evaluate(lambda w: w, WAY, [0.0]), r"shape \(2,\)"),

@@ -131,7 +131,7 @@ def load_text(
                 f"max_words={max_words!r} with level={level!r}: it is the size of a "
                 "vocabulary of words"
             )
-    if not 0 < checks.fraction("held_out", held_out) < 0.5:
+    if not 0 < checks.number("held_out", held_out) < 0.5:
         raise InputError(
             f"held_out={held_out!r} must lie between 0 and 0.5: a share of the file "
             "for validation, and as much for testing"

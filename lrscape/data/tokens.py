@@ -77,8 +77,8 @@ def stream_starts(num_tokens: int, batch_size: int, steps: int) -> np.ndarray:
     length = (num_tokens - 1) // batch_size  # the last one has no target
     if length < steps:
         raise InputError(
-            f"num_tokens={num_tokens} are too few for batch_size={batch_size} streams "
-            f"of steps={steps}: that takes {batch_size * steps + 1}"
+            f"{num_tokens} tokens are too few for batch_size={batch_size} streams of "
+            f"steps={steps}: that takes {batch_size * steps + 1}"
         )
     pieces = np.arange(length // steps, dtype=np.int32)[:, None] * steps
     return pieces + np.arange(batch_size, dtype=np.int32) * length

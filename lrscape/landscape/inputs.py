@@ -91,15 +91,15 @@ def input_losses(
     """
     scales = check_scales(scales)
     inputs, labels = _examples(objective)
-    check_point("point", point)
     moves = jnp.asarray(checks.numbers("moves", moves))
     if moves.shape == inputs.shape:
         moves = moves[None]
     if moves.shape[1:] != inputs.shape:
         raise InputError(
-            f"moves={checks.shown(moves)}; the inputs have shape {inputs.shape}, and "
+            f"moves have shape {moves.shape}; the inputs have {inputs.shape}, and "
             "moves need that shape, or one axis of directions before it"
         )
+    check_point("point", point)
     surfaces = []
     for one in moves:
         whole, tail, counts = as_batches((inputs, labels, one), objective.counts[1])

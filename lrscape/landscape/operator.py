@@ -86,11 +86,11 @@ class Operator:
             checks.flag("reuse", reuse)
         tree.check_point("point", point)
         self._point = jax.tree.map(tree.own, point)
+        with jax.ensure_compile_time_eval():  # a mask has values under `jit` too
+            selected = as_mask(mask, self._point)
         # Once for all products: batch statistics may be estimated at the point.
         self._objective = _fill_in(KINDS[kind][1](as_objective(objective)), self._point)
         self._function = KINDS[kind][0]
-        with jax.ensure_compile_time_eval():  # a mask has values under `jit` too
-            selected = as_mask(mask, self._point)
         leaves = jax.tree.leaves(self._point)
         self.dtype = _dtype_of(leaves)
         self.size = sum(leaf.size for leaf in leaves)
