@@ -146,8 +146,8 @@ def test_windows_cover_the_text():
 @pytest.mark.parametrize(
     ("batch_size", "steps", "words"),
     [
-        (0, 4, "batch_size=0 must be 1"),
-        (2, 0, "steps=0 must be 1"),
+        (0, 4, "batch_size=0 must be a whole number, 1"),
+        (2, 0, "steps=0 must be a whole number, 1"),
         (3, 4, "12 tokens are too few for batch_size=3 .* that takes 13"),
     ],
 )

@@ -125,11 +125,11 @@ def load_text(
     """
     checks.one_of("level", level, LEVELS)
     if max_words is not None:
-        max_words = checks.whole("max_words", max_words, least=2)
-        if level != "words":
+        max_words = checks.count("max_words", max_words)
+        if level != "words" or max_words < 2:
             raise InputError(
                 f"max_words={max_words!r} with level={level!r}: it is the size of a "
-                "vocabulary of words"
+                "vocabulary of words, 2 or more"
             )
     if not 0 < checks.number("held_out", held_out) < 0.5:
         raise InputError(

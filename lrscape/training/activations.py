@@ -22,7 +22,7 @@ from lrscape.training.devices import (
     replicate,
 )
 from lrscape.training.feed import make_feed
-from lrscape.training.labels import check_images
+from lrscape.training.labels import check_images, check_model
 from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import DROPOUT, TrainState, check_state
 from lrscape.training.step import batches_of, penultimate, synchronized
@@ -81,7 +81,7 @@ def make_largest_activations(
         Yedida and Saha, `A novel adaptive learning rate scheduler for deep neural
         networks <https://arxiv.org/abs/1902.07399>`_, 2019, Sec. 7.2
     """
-    checks.linen_module("model", model)
+    check_model(model)
     check_images(data)
     Config.check(config)
     checks.one_of("mode", mode, MODES)

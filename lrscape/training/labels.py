@@ -25,6 +25,12 @@ def check_text(text: Any) -> None:
     checks.instance("text", text, Text, way_out=way_out)
 
 
+def check_model(model: Any) -> None:
+    """Raises InputError for what is no Linen model, nor called like one."""
+    if isinstance(model, type) or not hasattr(model, "apply"):
+        checks.linen_module("model", model)
+
+
 def check_labels(
     model: nn.Module, data: Dataset | StreamedDataset | Text, *parts: str
 ) -> Any:
@@ -65,10 +71,12 @@ def check_params(variables: Any, params: Any, *, stacked: bool) -> None:
     """Raises InputError for the parameters of another model.
 
     Args:
-        variables: the shapes of the model's variables.
+        variables: the shapes of the model's variables; None where they are not known.
         params: of a state.
         stacked: whether they are those of several networks, along a leading axis.
     """
+    if variables is None:
+        return
     expected = _shapes(variables.get("params", {}))
     found = _shapes(params, drop=stacked)
     for name in sorted(expected.keys() | found.keys()):

@@ -30,7 +30,7 @@ from lrscape.training.fit import (
     check_start,
     stretches_of,
 )
-from lrscape.training.labels import check_labels, check_params, check_text
+from lrscape.training.labels import check_labels, check_model, check_params, check_text
 from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import TextState, initial_state, variables_of
 from lrscape.training.step import descend, dropout_key, make_loop, penultimate
@@ -273,7 +273,7 @@ def _with_own_streams(loop):
 
 
 def _check_reads_text(model: Any) -> None:
-    checks.linen_module("model", model)
+    check_model(model)
     if not hasattr(model, "initial_carry"):
         raise InputError(
             f"model={type(model).__name__} has no initial_carry(batch_size), where it "

@@ -251,7 +251,7 @@ def _timed(*runs: Generator[TrainState, TrainState | None]) -> list[float]:
 
 def _checked(seeds: Sequence[int]) -> list[int]:
     """The seeds as a list; raises InputError where they cannot be used."""
-    seeds = [checks.seed("seeds", seed) for seed in checks.sequence("seeds", seeds)]
+    seeds = [checks.seed("seed", seed) for seed in checks.sequence("seeds", seeds)]
     if not seeds:
         raise InputError("seeds=[] names no network to train; give one seed or more")
     if len(set(seeds)) < len(seeds):
