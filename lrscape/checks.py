@@ -126,6 +126,14 @@ def not_negative(name: str, value: Any) -> Any:
     return value
 
 
+def above(name: str, value: Any, limit: float, *, meaning: str) -> Any:
+    """A finite `number` above a limit; `meaning` says what it is, for the message."""
+    value = number(name, value)
+    if is_concrete(value) and not (math.isfinite(value) and value > limit):
+        raise InputError(f"{name}={value!r} must be above {limit}: {meaning}")
+    return value
+
+
 def fraction(name: str, value: Any, *, below_one: bool = False) -> Any:
     """A `number` from 0 to 1; with `below_one`, 1 itself is refused."""
     value = number(name, value)
@@ -238,6 +246,94 @@ def _range(least: int, most: int) -> str:
     return f"from {least} to {most}"
 
 
+def seed(name: str, value: Any) -> int:
+    """What random numbers are made from: a `whole` number below 2**32."""
+    return whole(name, value, most=LARGEST_SEED)
+
+
+def norm(name: str, value: Any) -> Any:
+    """A norm as it was computed, returned as it is: one number, not negative.
+
+    What is not finite passes, so that it shows in what is computed of it.
+    """
+    refused = isinstance(value, bool | np.bool_ | str | bytes)
+    try:
+        refused = refused or np.shape(value) != ()
+        refused = refused or (is_concrete(value) and float(value) < 0)
+    except (TypeError, ValueError):
+        refused = True
+    if refused:
+        raise InputError(f"{name}={shown(value)} must be one number, 0 or more")
+    return value
+
+
+def numbers(name: str, value: Any, *, axes: int | None = None) -> Any:
+    """Real numbers as an array: a JAX array stays what it is, others become NumPy's.
+
+    Args:
+        name: what the message calls them.
+        value: anything; values that are being traced will do.
+        axes: how many axes the array must have; None is any number.
+
+    Raises:
+        InputError: no array, one of other than whole and floating-point numbers, or
+            one of another number of axes.
+
+    Example:
+        >>> numbers('scales', [0, 1], axes=1)
+        array([0, 1])
+    """
+    array = value
+    if not isinstance(value, jax.Array):
+        try:
+            traced = not all(map(is_concrete, jax.tree.leaves(value)))
+            array = jnp.asarray(value) if traced else np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise InputError(f"{name}={shown(value)} is no array: {error}") from error
+    real = jnp.issubdtype(array.dtype, jnp.integer)
+    real = real or jnp.issubdtype(array.dtype, jnp.floating)
+    if not real or (axes is not None and array.ndim != axes):
+        what = "numbers" if axes is None else f"numbers, with {axes} axis"
+        what += "es" if axes and axes > 1 else ""
+        raise InputError(
+            f"{name}={shown(value)} must be an array of {what}; it has shape "
+            f"{array.shape} and dtype {array.dtype}"
+        )
+    return array
+
+
+def positions(name: str, value: Any, size: int) -> np.ndarray:
+    """Positions in something of a given size, (n,); counted from 0, none from the end.
+
+    Example:
+        >>> positions('indices', [0, 2], size=3)
+        array([0, 2])
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name}={shown(value)} is no array: {error}") from error
+    if not array.size and array.ndim == 1:
+        return array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InputError(f"{name}={shown(value)} must be whole numbers, of shape (n,)")
+    if array.min() < 0 or array.max() >= size:
+        wrong = array[(array < 0) | (array >= size)][0]
+        raise InputError(
+            f"{name}: {wrong} is no position; they lie from 0 to {size - 1}"
+        )
+    return array
+
+
+def instance(name: str, value: Any, kind: Any, *, way_out: str) -> Any:
+    """An object of a class, or of one of several; `way_out` says how to make one."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        called = " or ".join(one.__name__ for one in kinds)
+        raise InputError(f"{name}={shown(value)} must be a {called}: {way_out}")
+    return value
+
+
 def flag(name: str, value: Any) -> bool:
     """True or False; a text or a number is refused."""
     if not isinstance(value, bool | np.bool_):
@@ -314,8 +410,8 @@ def linen_module(name: str, value: Any) -> Any:
                 "lrscape.landscape.mean_objective"
             )
         raise InputError(
-            f"{name} is a {type(value).__name__} and must be an instance of a "
-            f"flax.linen.Module; {way_out}"
+            f"{name}={shown(value)} must be an instance of a flax.linen.Module; "
+            f"{way_out}"
         )
     return value
 

@@ -85,7 +85,7 @@ class Records:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
+        self.path = checks.path("run_dir", path)
         # While it is locked: what notices that it was removed or moved.
         self._held: HeldDirectory | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import checks, transforms
 from lrscape import data as data_
-from lrscape import transforms
 from lrscape.errors import InputError, unknown_name
 from lrscape.reading import Reader
 from lrscape.records import NAME, Records
 from lrscape.run_fields import RunFields
 from lrscape.training.checkpoint import load_tree, save_tree
-from lrscape.training.config import Config, TextConfig, check_whole
+from lrscape.training.config import Config, TextConfig
 from lrscape.training.device_data import DeviceData
 from lrscape.training.state import TrainState, make_initial_state
 from lrscape.training.stored import leaves_of
@@ -127,10 +126,10 @@ class TextRunConfig(RunFields, TextConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("eval_streams", self.eval_streams)
+        checks.count("eval_streams", self.eval_streams)
         for field in ("train_tokens", "test_tokens"):
             if (value := getattr(self, field)) is not None:
-                check_whole(field, value, least=2)
+                checks.whole(field, value, least=2)
 
     def load_data(self) -> data_.Text:
         """Reads the text."""
@@ -160,10 +159,7 @@ class TextRunConfig(RunFields, TextConfig):
                 )
             before.append(transforms.runge_kutta(self.runge_kutta, schedule))
         if self.clip_norm is not None:
-            if not 0 < self.clip_norm < math.inf:
-                raise InputError(
-                    f"clip_norm={self.clip_norm!r} must be positive and finite"
-                )
+            checks.positive("clip_norm", self.clip_norm)
             before.append(optax.clip_by_global_norm(self.clip_norm))
         return optax.chain(*before, super().make_optimizer(schedule))
 
@@ -180,6 +176,8 @@ def peak_step(schedule: optax.Schedule, total_steps: int) -> int:
         >>> peak_step(schedules.step(0.3, 100, milestones=(0.5,)), 100)
         49
     """
+    checks.function("schedule", schedule, takes="the update count")
+    total_steps = checks.steps("total_steps", total_steps)
     rates = np.asarray(schedule(jnp.arange(total_steps)))
     rates = np.broadcast_to(rates, (total_steps,))
     return total_steps - 1 - int(np.argmax(rates[::-1]))
@@ -273,8 +271,8 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
         self.records = Records(path)
+        self.path = self.records.path
         fields = self.records.config()
         if seeds := fields.get("seeds"):
             raise InputError(
@@ -447,6 +445,7 @@ def config_of(fields: Mapping[str, Any]) -> RunConfig | TextRunConfig:
     Raises:
         InputError: a field that is lacking, or a value that cannot work.
     """
+    checks.instance("fields", fields, Mapping, way_out="what config.json holds")
     return (TextRunConfig if _is_of_text(fields) else RunConfig).from_dict(fields)
 
 

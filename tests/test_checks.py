@@ -100,3 +100,33 @@ def test_a_message_stays_short_whatever_the_value():
         text = checks.shown(value)
         assert len(text) < 80 and "\n" not in text
         text.encode()
+
+
+def test_norms_and_arrays_of_numbers():
+    assert checks.norm("norm", jnp.float32(2)) == 2 and np.isnan(
+        checks.norm("n", np.nan)
+    )
+    for value in (-1.0, [1.0], "x", None, True, 1j):
+        with pytest.raises(InputError, match="^norm="):
+            checks.norm("norm", value)
+    assert checks.numbers("x", [1, 2], axes=1).tolist() == [1, 2]
+    for value in (1.0, [[1.0]], ["a"], [1j], [None], None, [True], [[1.0], [2.0, 3.0]]):
+        with pytest.raises(InputError, match="^x="):
+            checks.numbers("x", value, axes=1)
+    traced = jax.jit(lambda x: checks.numbers("x", [x, checks.norm("x", x)]))
+    assert traced(-1.0).shape == (2,)
+
+
+def test_positions():
+    assert checks.positions("at", np.array([0, 2]), 3).tolist() == [0, 2]
+    assert checks.positions("at", [], 3).tolist() == []
+    for value in ([-1], [3], [1.0], [[0]], "x", None, [True], [[0], [1, 2]]):
+        with pytest.raises(InputError, match="^at"):
+            checks.positions("at", value, 3)
+
+
+def test_above():
+    assert checks.above("c", 2, 1, meaning="a ratio") == 2.0
+    for value in (1, 0.5, np.nan, np.inf, "2", None):
+        with pytest.raises(InputError, match="^c="):
+            checks.above("c", value, 1, meaning="a ratio")

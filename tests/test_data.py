@@ -52,7 +52,7 @@ def test_splits_follow_their_seed(digits):
 
 @pytest.mark.parametrize("validation", [1437, 5000, -1])
 def test_validation_must_leave_examples(validation):
-    with pytest.raises(InputError, match=f"validation={validation} must leave"):
+    with pytest.raises(InputError, match=f"validation={validation} must"):
         data.load("digits", validation=validation)
 
 

@@ -248,7 +248,7 @@ BAD = {
     "both": (lambda: perturbation_losses(bowl, jnp.ones(2), [1.0]), "either key"),
     "no directions": (
         lambda: perturbation_losses(bowl, jnp.ones(2), [1.0], directions=[]),
-        "directions=0",
+        r"directions=\[\] holds no direction",
     ),
     "neighbours": (
         lambda: neighbor_moves(jax.random.key(0), X, X, num_neighbors=11), "10"

@@ -146,8 +146,8 @@ def test_windows_cover_the_text():
 @pytest.mark.parametrize(
     ("batch_size", "steps", "words"),
     [
-        (0, 4, "batch_size=0 must be 1"),
-        (2, 0, "steps=0 must be 1"),
+        (0, 4, "batch_size=0 must be a whole number, 1"),
+        (2, 0, "steps=0 must be a whole number, 1"),
         (3, 4, "12 tokens are too few for batch_size=3 .* that takes 13"),
     ],
 )
@@ -355,7 +355,7 @@ def test_learns_what_takes_a_memory():
     [
         ({}, jnp.zeros((1, 8, 8, 3)), {}, r"tokens of shape \(1, 8, 8, 3\) and type f"),
         ({}, jnp.zeros((2, 3)), {}, "type float32 must be integers"),
-        ({"layers": 0}, None, {}, "layers=0 must be 1 or more"),
+        ({"layers": 0}, None, {}, "layers=0 must be a whole number, 1 or more"),
         ({"tie_weights": True, "embedding": 3}, None, {}, "needs embedding=3 to be as"),
         (
             {},

@@ -53,6 +53,22 @@ def test_rates_that_nothing_tells_apart():
 
 
 @pytest.mark.parametrize(
+    "tx",
+    [
+        transforms.scale_by_rate(optax.constant_schedule(0.3)),
+        optax.chain(
+            optax.trace(0.9), transforms.scale_by_rate(optax.constant_schedule(0.3))
+        ),
+    ],
+)
+def test_of_the_state_of_an_nnx_optimizer(tx):
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    state = nnx.state(nnx.Optimizer(model, tx, wrt=nnx.Param))
+    for one in (state, state["opt_state"]):
+        assert float(training.learning_rate(one)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
     ("tx", "expected"), [(RATE, 0.25), (INJECTED, 0.5), (optax.adam(0.1), None)]
 )
 def test_of_an_nnx_optimizer(tx, expected):

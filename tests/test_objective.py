@@ -19,6 +19,7 @@ from lrscape.landscape import (
     evaluate,
     flax_objective,
     gradient,
+    hvp,
     line,
     mean_objective,
 )
@@ -461,3 +462,41 @@ def test_half_precision_sums_do_not_overflow():
     data = np.full(3001, 2.5, np.float16)
     objective = mean_objective(lambda w, x: jnp.mean(w * x), data, batch_size=1000)
     np.testing.assert_allclose(objective(jnp.float16(1)), 2.5, rtol=1e-3)
+
+
+def test_counts_beside_a_loss_are_means():
+    def loss_fn(w, batch):
+        right = batch > w
+        return {
+            "loss": jnp.mean((w - batch) ** 2),
+            "correct": jnp.sum(right),
+            "any": jnp.any(right),
+        }
+
+    objective = mean_objective(loss_fn, jnp.arange(5.0), batch_size=2)
+    w = jnp.float32(2.0)
+    for found in (objective(w), jax.jit(objective)(w)):
+        assert {name: float(value) for name, value in found.items()} == pytest.approx(
+            {"loss": 2.0, "correct": 0.6, "any": 0.6}
+        )
+    surface = evaluate(objective, line(w, w + 1), [0.0, 1.0])
+    np.testing.assert_allclose(surface["correct"], [0.6, 0.2], rtol=1e-6)
+    assert float(gradient(objective, w + 1)) == pytest.approx(2.0)
+    assert float(hvp(objective, w, w)) == pytest.approx(4.0)
+
+
+def test_a_loss_that_is_counted_has_no_gradient():
+    with pytest.raises(InputError, match="int32"):
+        gradient(lambda w: jnp.sum(w > 0), jnp.ones(3))
+
+
+@pytest.mark.parametrize("at", [linear_point, dict])
+def test_a_point_of_another_model(at):
+    model = models.create("mlp", num_classes=10, features=(4,))
+    inputs = jnp.zeros((6, 8))
+    objective = flax_objective(
+        model, (inputs, np.arange(6)), norm="train", batch_size=3
+    )
+    for ask in (objective, lambda point: gradient(objective, point)):
+        with pytest.raises(InputError, match=r"^point"):
+            ask(at())

@@ -306,11 +306,11 @@ def test_a_corrupt_record_is_named(folders, digits, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 0}, "image_size=0 must be a whole number between"),
+        ({"image_size": 0}, "image_size=0 must be a whole number, from 1 to 4096"),
         ({"crop": "randm_resized"}, "did you mean 'random_resized'"),
         ({"min_area": 0.0}, r"min_area=0.0 must lie in \(0, 1\]"),
         ({"examples": 97}, "examples=97 must lie between 1 and the 96"),
-        ({"test_examples": 0}, "test_examples=0 must lie between 1 and the 30"),
+        ({"test_examples": 0}, "test_examples=0 must be a whole number, 1 or more"),
         ({"validation": 96}, "validation=96 must leave examples"),
     ],
 )

@@ -243,6 +243,23 @@ def test_a_direction_is_one_however_the_point_is_held():
     np.testing.assert_allclose(norms(d.kernel, 0), np.sqrt(3), rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-22, 1.0, 1e25])
+@pytest.mark.parametrize("normalize", ["filter", "layer"])
+def test_norms_of_any_size_are_taken_over(size, normalize):
+    kernel = size * jax.random.normal(jax.random.key(1), (4, 3))
+    d = gaussian_direction(
+        jax.random.key(0), {"kernel": kernel}, normalize=normalize
+    )["kernel"]  # fmt: skip
+    axis = 0 if normalize == "filter" else None
+    expected, found = (
+        np.linalg.norm(np.asarray(x, np.float64), axis=axis) for x in (kernel, d)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # As the length of what is rescaled, too.
+    d = normalized({"kernel": kernel}, {"kernel": jnp.ones((4, 3))}, "filter")["kernel"]
+    np.testing.assert_allclose(jnp.linalg.norm(d, axis=0), 2.0, rtol=1e-6)
+
+
 def test_difference_and_normalized():
     same(difference(A, B), jax.tree.map(lambda a, b: b - a, A, B))
     d = difference(A, B, mask=lambda path: path == "bias")
@@ -301,6 +318,8 @@ BAD = {
     "infinite": (lambda: ray(jnp.ones(2), jnp.array([jnp.inf, 1])), "not finite"),
     "zero plane": (lambda: plane(A, B, jax.tree.map(jnp.zeros_like, A)), "v has norm"),
     "parallel": (lambda: plane(A, B, jax.tree.map(lambda x: -2 * x, B)), "parallel"),
+    "span": (lambda: span(A, B, jax.tree.map(lambda x: 2 * x, B)), "parallel"),
+    "one point": (lambda: barycentric(A, A, A), "all lie on one line"),
     "equal points": (lambda: difference(A, A), "nothing to move along"),
     "slope": (lambda: fooling_direction(lambda w: 0.0 * w, jnp.float32(1)), "norm 0"),
     "mask": (

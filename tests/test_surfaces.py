@@ -374,7 +374,7 @@ BAD = {
     "plane, 1": (lambda: evaluate(jnp.sum, PLANE, [0.0, 1.0, 2.0]), "last axis must"),
     "plane, 0": (lambda: evaluate(jnp.sum, PLANE, 1.0), "last axis must be 2"),
     "ragged": (lambda: evaluate(jnp.sum, WAY, [[1.0], [1.0, 2.0]]), "no array"),
-    "words": (lambda: evaluate(jnp.sum, WAY, ["a"]), "pass numbers"),
+    "words": (lambda: evaluate(jnp.sum, WAY, ["a"]), "must be an array of numbers"),
     "no point": (lambda: evaluate(jnp.sum, WAY, []), "hold no point"),
     "chunk": (lambda: evaluate(jnp.sum, WAY, [0.0], chunk_size=0), "chunk_size=0"),
     "vector": (lambda: evaluate(lambda w: w, WAY, [0.0]), r"shape \(2,\)"),
@@ -398,3 +398,14 @@ def test_progress_shows_the_time_left(capsys):
     assert "5/5" in err and "point" in err
     evaluate(jnp.sum, WAY, [0.0])
     assert capsys.readouterr().err == ""
+
+
+def test_labels_are_those_that_were_measured_at():
+    surface = measure(lambda w: w**2, line(0.0, 1.0), [0.0, 1.0, 2.0])
+    assert surface.to_dataset({"alpha": [0, 1, 2]})["alpha"].values.tolist() == [
+        0,
+        1,
+        2,
+    ]
+    with pytest.raises(InputError, match=r"alpha has the values \[10"):
+        surface.to_dataset({"alpha": [10, 20, 30]})

@@ -196,7 +196,7 @@ def test_the_test_loss_takes_training_statistics(lab):
     found = lab.objective(network, "test")
     np.testing.assert_allclose(found(params)["loss"], expected(params), rtol=1e-5)
     assert found.settings["calibration_examples"] == 64
-    with pytest.raises(InputError, match="calibration is what norm='recalibrate'"):
+    with pytest.raises(InputError, match="calibration=.* is what norm='recalibrate'"):
         landscape.flax_objective(
             network.model, network.examples("test", 64), norm="train", batch_size=64,
             calibration=network.examples("train", 64)[0],

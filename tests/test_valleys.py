@@ -441,7 +441,7 @@ BAD = {
     "neighbours": (
         lambda: nearby_asymmetry(KEY, *AT.values(), **INTERVAL, radius=0.0), "radius=0"
     ),
-    "distances": (lambda: slope_profile(*AT.values(), [[0.0]]), r"must be \(k,\)"),
+    "distances": (lambda: slope_profile(*AT.values(), [[0.0]]), "with 1 axis"),
     "others": (
         lambda: as_many_others(None, jnp.ones(3), key=KEY), "selects 3 of 3 entries"
     ),

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks
+from lrscape.errors import InputError
 
 CROP_PADDING = 4  # pixels on each side
 SHIFT = 0.1  # of height and width, at the most
@@ -169,9 +170,8 @@ def augment(
 
 def check_names(names: Sequence[str], normalize: str | None = None) -> None:
     """Raises for a name that is not in `AUGMENTATIONS`, or not for whitened images."""
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise unknown_name("augment", name, AUGMENTATIONS)
+    for name in checks.sequence("augment", names):
+        checks.one_of("augment", name, AUGMENTATIONS)
         if normalize == "whiten" and name in UNWHITENED:
             raise InputError(
                 f"augment={name!r} needs pixels between 0 and their largest value, but "
@@ -214,6 +214,16 @@ def augment_batch(
         True
     """
     check_names(names)
+    key = checks.key("key", key)
+    if checks.is_concrete(epoch):
+        checks.whole("epoch", epoch)
+    images = jnp.asarray(checks.numbers("images", images, axes=4))
+    indices = jnp.asarray(checks.numbers("indices", indices, axes=1))
+    if len(indices) != len(images):
+        raise InputError(
+            f"indices holds {len(indices)} positions, of {len(images)} images"
+        )
+    checks.positive("max_value", max_value)
     if not names:
         return images
     key = jax.random.fold_in(key, epoch)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrscape import checks
 from lrscape.data.whitening import Whitening
-from lrscape.errors import InputError, unknown_name
+from lrscape.errors import InputError
 
 NORMALIZATIONS = ("standardize", "center", "scale", "center_scale", "whiten")
 
@@ -31,6 +32,7 @@ class Examples(NamedTuple):
 
     def take(self, indices: np.ndarray) -> Examples:
         """The examples at `indices`, in that order."""
+        indices = checks.positions("indices", indices, len(self))
         return Examples(self.image[indices], self.label[indices])
 
 
@@ -85,6 +87,7 @@ class Dataset:
         Raises:
             InputError: another kind, or ``'whiten'``.
         """
+        checks.one_of("normalize", kind, NORMALIZATIONS)
         shape = (1, 1, self.image_shape[-1])
         if kind == "standardize":
             mean, deviation = moments([self.train.image])
@@ -95,13 +98,11 @@ class Dataset:
             return mean.astype(np.float32), np.full(shape, divisor, np.float32)
         elif kind == "scale":
             mean, scale = np.zeros(shape), np.full(shape, self.max_value)
-        elif kind == "whiten":
+        else:
             raise InputError(
                 "normalize='whiten' maps whole images, which no mean and scale of "
                 "pixels does; use data.whitening.apply(images)"
             )
-        else:
-            raise unknown_name("normalize", kind, NORMALIZATIONS)
         return (
             np.reshape(mean, shape).astype(np.float32),
             np.broadcast_to(scale, shape).astype(np.float32),
@@ -167,16 +168,17 @@ def choose(
         >>> choose(6, 2, 3, seed=0)
         (array([0, 4, 5]), array([2, 3]))
     """
-    left = count - validation
-    if not 0 <= validation < count:
+    if checks.whole("validation", validation) >= count:
         raise InputError(
             f"validation={validation!r} must leave examples on both sides; there are "
             f"{count}"
         )
-    if examples is not None and not 0 < examples <= left:
+    left = count - validation
+    if examples is not None and checks.count(field, examples) > left:
         raise InputError(
             f"{field}={examples!r} must lie between 1 and the {left} that there are"
         )
+    seed = checks.seed("split_seed", seed)
     order = np.random.default_rng(seed).permutation(count)
     kept = order[validation:][:examples]
     return np.sort(kept), np.sort(order[:validation])

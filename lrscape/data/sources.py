@@ -76,7 +76,12 @@ def load(
         >>> digits.image_shape, digits.num_classes
         ((8, 8, 1), 10)
     """
-    directory = Path(data_dir) if data_dir else None
+    directory = None if data_dir is None else checks.path("data_dir", data_dir)
+    checks.whole("validation", validation)
+    split_seed = checks.seed("split_seed", split_seed)
+    for field, value in (("examples", examples), ("test_examples", test_examples)):
+        if value is not None:
+            checks.count(field, value)
     if name == EMBEDDED:
         dataset = _digits(split_seed)
     elif name == "folder":
@@ -128,7 +133,8 @@ def data_directory(data_dir: Path | None = None) -> Path:
 
 def check_name(name: str) -> None:
     """Raises InputError for what cannot be TFDS's name of a data set."""
-    plain = re.fullmatch(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?", name)
+    pattern = r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.\-]+)?"
+    plain = isinstance(name, str) and re.fullmatch(pattern, name)
     if not plain or ".." in name or len(name) > _LONGEST_NAME:
         raise InputError(
             f"dataset={checks.shown(name)} is not a name of a data set; use 'digits', "

@@ -10,21 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from lrscape import checks
 from lrscape.data.dataset import NORMALIZATIONS, Examples, choose, moments
 from lrscape.data.encoded import Encoded, find
 from lrscape.data.views import MIN_AREA, middle_view, random_view, whole_view
 from lrscape.environment import available_cores
-from lrscape.errors import InputError, unknown_name
+from lrscape.errors import InputError
 
 CROPS = ("random_resized", "none")
 # Whose pixels stand for all where mean and deviation are asked for.
 SAMPLE = 1000
+# Of a view, in pixels.
+LARGEST_SIDE = 4096
 # Of images that are held at once.
 MOST_BYTES = 4 * 2**30
 
@@ -126,6 +128,7 @@ class Stream:
                 names it.
         """
         started = time.perf_counter()
+        index = checks.whole("index", index, most=len(self) - 1)
         where = int(self.at[index])
         name = f"{self.encoded.name_of(where)} in {self.encoded.root}"
         try:
@@ -165,6 +168,7 @@ class Stream:
         Raises:
             InputError: more than a few GB of them.
         """
+        indices = checks.positions("indices", indices, len(self))
         size = len(indices) * self.side**2 * self.channels
         if size > MOST_BYTES:
             raise InputError(
@@ -311,13 +315,12 @@ class StreamedDataset:
         Raises:
             InputError: another kind.
         """
+        checks.one_of("normalize", kind, NORMALIZATIONS)
         if kind == "whiten":
             raise InputError(
                 "normalize='whiten' is fitted to a whole data set in memory, and "
                 f"dataset={self.name!r} is streamed; use 'standardize'"
             )
-        if kind not in NORMALIZATIONS:
-            raise unknown_name("normalize", kind, NORMALIZATIONS)
         zeros = np.zeros(self.train.channels)
         mean = zeros if kind == "scale" else self._moments[0]
         if kind == "standardize":
@@ -381,18 +384,19 @@ def open_stream(
         >>> digits.train.take(np.arange(5)).image.shape
         (5, 32, 32, 1)
     """
-    whole = isinstance(image_size, int) and not isinstance(image_size, bool)
-    if not whole or not 1 <= image_size <= 4096:
-        raise InputError(
-            f"image_size={image_size!r} must be a whole number between 1 and 4096"
-        )
-    if crop not in CROPS:
-        raise unknown_name("crop", crop, CROPS)
-    if threads is not None and threads < 1:
-        raise InputError(f"threads={threads!r} must be 1 or more")
-    if not 0 < min_area <= 1:
+    image_size = checks.count("image_size", image_size, most=LARGEST_SIDE)
+    checks.one_of("crop", crop, CROPS)
+    if threads is not None:
+        threads = checks.count("threads", threads)
+    if not checks.fraction("min_area", min_area) > 0:
         raise InputError(f"min_area={min_area!r} must lie in (0, 1]")
-    parts = find(name, Path(data_dir) if data_dir else None)
+    checks.whole("validation", validation)
+    checks.seed("split_seed", split_seed)
+    for field, value in (("examples", examples), ("test_examples", test_examples)):
+        if value is not None:
+            checks.count(field, value)
+    directory = None if data_dir is None else checks.path("data_dir", data_dir)
+    parts = find(name, directory)
     stay, held = choose(len(parts.train), validation, examples, split_seed)
     tested, _ = choose(
         len(parts.test), 0, test_examples, split_seed, field="test_examples"

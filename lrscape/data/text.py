@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lrscape import checks
 from lrscape.data.sources import data_directory, prepared_builder, quiet_absl
-from lrscape.errors import InputError, MissingDatasetError, unknown_name
+from lrscape.errors import InputError, MissingDatasetError
 
 LEVELS = ("characters", "words")
 UNKNOWN = "<unk>"
@@ -122,20 +123,27 @@ def load_text(
         >>> song.vocabulary, song.train
         (('row', 'your', '<unk>'), array([0, 0, 0, 1], dtype=int32))
     """
-    if level not in LEVELS:
-        raise unknown_name("level", level, LEVELS)
-    if max_words is not None and (level != "words" or max_words < 2):
+    checks.one_of("level", level, LEVELS)
+    if max_words is not None:
+        max_words = checks.count("max_words", max_words)
+        if level != "words" or max_words < 2:
+            raise InputError(
+                f"max_words={max_words!r} with level={level!r}: it is the size of a "
+                "vocabulary of words, 2 or more"
+            )
+    if not 0 < checks.number("held_out", held_out) < 0.5:
         raise InputError(
-            f"max_words={max_words!r} with level={level!r}: it is the size of a "
-            "vocabulary of words, 2 or more"
+            f"held_out={held_out!r} must lie between 0 and 0.5: a share of the file "
+            "for validation, and as much for testing"
         )
-    directory = None if data_dir is None else Path(data_dir)
+    directory = None if data_dir is None else checks.path("data_dir", data_dir)
+    name = name if isinstance(name, str) else checks.path("text", name)
     if name == PTB:
         texts = _penn_treebank(data_directory(directory))
     elif re.fullmatch(r"[a-z][a-z0-9_]*", str(name)):
         texts = _tfds_text(str(name), directory)
     else:
-        texts = {"train": _file(Path(name))}
+        texts = {"train": _file(checks.path("text", name))}
     parts = {part: _split(text, level) for part, text in texts.items()}
     if "test" not in parts:
         parts = _cut(parts["train"], held_out)
@@ -160,11 +168,6 @@ def _split(text: str, level: str) -> list[str]:
 
 def _cut(tokens: list[str], held_out: float) -> dict[str, list[str]]:
     """A file's parts, in its order."""
-    if not 0 < held_out < 0.5:
-        raise InputError(
-            f"held_out={held_out!r} must lie between 0 and 0.5: a share of the file "
-            "for validation, and as much for testing"
-        )
     size = max(1, round(held_out * len(tokens)))
     return {
         "train": tokens[: -2 * size],

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 
 
@@ -46,6 +47,7 @@ def token_streams(tokens: np.ndarray, batch_size: int, steps: int) -> Windows:
         >>> targets[0].tolist()
         [[1, 2], [5, 6]]
     """
+    tokens = _tokens("tokens", tokens)
     starts = stream_starts(len(tokens), batch_size, steps)
     index = starts[..., None] + np.arange(steps)
     return Windows(tokens[index], tokens[index + 1])
@@ -69,9 +71,9 @@ def stream_starts(num_tokens: int, batch_size: int, steps: int) -> np.ndarray:
         >>> stream_starts(9, batch_size=2, steps=2).tolist()
         [[0, 4], [2, 6]]
     """
-    for field, value in (("batch_size", batch_size), ("steps", steps)):
-        if isinstance(value, bool) or value < 1:
-            raise InputError(f"{field}={value!r} must be 1 or more")
+    checks.whole("num_tokens", num_tokens)
+    checks.count("batch_size", batch_size)
+    checks.count("steps", steps)
     length = (num_tokens - 1) // batch_size  # the last one has no target
     if length < steps:
         raise InputError(
@@ -110,7 +112,7 @@ def perplexity(loss: float | np.ndarray) -> np.ndarray:
         >>> print(perplexity(np.log(50)).round(6))
         50.0
     """
-    return np.exp(np.asarray(loss, np.float64))
+    return np.exp(np.asarray(checks.numbers("loss", loss), np.float64))
 
 
 def unigram_perplexity(
@@ -130,6 +132,20 @@ def unigram_perplexity(
         >>> round(unigram_perplexity(np.array([0, 0, 0, 1]), np.array([1]), 2), 6)
         3.0
     """
+    checks.count("vocabulary_size", vocabulary_size)
+    train, test = _tokens("train", train), _tokens("test", test)
+    checks.positions("train", train, vocabulary_size)
+    checks.positions("test", test, vocabulary_size)
     counts = np.bincount(train, minlength=vocabulary_size) + 1
     log_frequency = np.log(counts / counts.sum())
     return float(perplexity(-log_frequency[test].mean()))
+
+
+def _tokens(name: str, value: np.ndarray) -> np.ndarray:
+    """Tokens as an array; raises InputError for what is no text in numbers."""
+    array = np.asarray(checks.numbers(name, value, axes=1))
+    if array.dtype.kind not in "iu" or not array.size:
+        raise InputError(
+            f"{name}={checks.shown(value)} must be whole numbers, of shape (n,)"
+        )
+    return array

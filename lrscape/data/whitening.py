@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lrscape import checks
 from lrscape.data.cache import digest, load_or_make
 from lrscape.errors import InputError
 
@@ -50,10 +51,11 @@ def global_contrast_normalize(
         Goodfellow et al., `Maxout Networks <https://arxiv.org/abs/1302.4389>`_, 2013,
         and the function of this name in pylearn2
     """
-    if not scale > 0:
-        raise InputError(f"scale={scale!r} must be positive, such as {CONTRAST}")
-    if not sqrt_bias >= 0:
-        raise InputError(f"sqrt_bias={sqrt_bias!r} must be 0 or more")
+    checks.positive("scale", scale)
+    checks.not_negative("sqrt_bias", sqrt_bias)
+    images = np.asarray(checks.numbers("images", images))
+    if not images.ndim:
+        raise InputError(f"images={checks.shown(images)} must be (n, ...)")
     flat = images.reshape(len(images), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
     norm = np.sqrt(sqrt_bias + np.square(flat).sum(axis=1, keepdims=True))

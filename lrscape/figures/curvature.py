@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lrscape import checks
 from lrscape.errors import InputError
-from lrscape.figures.style import CYCLE, DARK, tidy
+from lrscape.figures.style import CYCLE, DARK, check_result, tidy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,6 +48,14 @@ def density_figure(
         1
     """
     named = densities if isinstance(densities, Mapping) else {"": densities}
+    for found in named.values():
+        if not hasattr(found, "density") or not hasattr(found, "grid"):
+            raise InputError(
+                f"densities={checks.shown(found)} must be a SpectralDensity, or "
+                "several by name"
+            )
+    if not named:
+        raise InputError(f"densities={densities!r} holds no density")
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     top = 0.0
@@ -163,6 +172,7 @@ def layer_shares_figure(
         >>> len(layer_shares_figure(shares).axes)
         2
     """
+    check_result("result", result)
     values = result.transpose("layer", "eigenvector").values
     names = [str(name) for name in result["layer"].values]
     if len(names) > max_layers:

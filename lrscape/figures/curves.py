@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lrscape.errors import InputError
-from lrscape.figures.style import CYCLE, DARK, FLOOR, hatch_spans, label, tidy
+from lrscape.figures.style import (
+    CYCLE,
+    DARK,
+    FLOOR,
+    check_result,
+    hatch_spans,
+    label,
+    tidy,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,6 +58,10 @@ def line_figure(
     several = isinstance(results, Mapping) and not hasattr(results, "data_vars")
     given: Any = results
     named: dict[str, Any] = dict(given) if several else {"": given}
+    if not named:
+        raise InputError(f"results={results!r} holds no result")
+    for result in named.values():
+        check_result("results", result)
     first = next(iter(named.values()))
     if len(first.dims) != 1:
         raise InputError(
@@ -144,6 +156,7 @@ def walk_figure(
     References:
         Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018, Fig. 1
     """
+    check_result("result", result)
     part = result.isel(step=slice(0, max_steps))
     steps, alphas = part["step"].values, part["alpha"].values
     figure = Figure(figsize=(9, 7), layout="constrained")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrscape.errors import InputError
-from lrscape.figures.style import COLORS, CYCLE, label
+from lrscape.figures.style import COLORS, CYCLE, check_result, label
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -137,6 +137,7 @@ def interactive_line(
     """
     import plotly.graph_objects as go
 
+    check_result("result", result)
     if len(result.dims) != 1:
         raise InputError(
             f"the result lies over {', '.join(map(str, result.dims))}; "

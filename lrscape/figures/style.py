@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from lrscape import checks
+from lrscape.errors import InputError
 
 # Of Okabe and Ito, which colour-blind readers can tell apart; then grey and brown.
 COLORS = {"train": "#0072b2", "test": "#d55e00", "validation": "#009e73"}
@@ -18,6 +22,21 @@ PATH = "#d55e00"
 SURFACE = "viridis"
 
 UNITS = {"nat": "nats", "fraction": "fraction"}
+
+
+def check_result(name: str, value: Any) -> None:
+    """Raises InputError for what are no labelled arrays."""
+    if not hasattr(value, "dims") or not hasattr(value, "coords"):
+        raise InputError(
+            f"{name}={checks.shown(value)} must be labelled arrays of xarray, such as "
+            "to_dataset gives"
+        )
+
+
+def check_lines(name: str, value: Any) -> None:
+    """Raises InputError for what are no logged lines."""
+    for line in checks.sequence(name, value):
+        checks.instance(name, line, Mapping, way_out="a line of metrics.jsonl")
 
 
 def tidy(axes: Any) -> None:

@@ -9,9 +9,17 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lrscape.errors import InputError
+from lrscape.errors import InputError, unknown_name
 from lrscape.figures.interactive import as_text
-from lrscape.figures.style import DARK, PATH, SURFACE, cells, label, log_levels
+from lrscape.figures.style import (
+    DARK,
+    PATH,
+    SURFACE,
+    cells,
+    check_result,
+    label,
+    log_levels,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -242,6 +250,9 @@ def interactive_surface(
 def _surface(
     result: xr.Dataset, variable: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    check_result("result", result)
+    if variable not in result:
+        raise unknown_name("variable", variable, map(str, result))
     array = result[variable]
     if array.ndim != 2:
         raise InputError(

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
+from lrscape import checks
+from lrscape.figures.style import COLORS, CYCLE, DARK, check_lines, tidy
 
 
 def learning_curves(
@@ -38,6 +39,7 @@ def learning_curves(
     Returns:
         The figure, which belongs to no window.
     """
+    check_lines("metrics", metrics)
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     loss, error, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     of_text = any("test_perplexity" in line for line in metrics)
@@ -109,6 +111,9 @@ def compared_curves(
     Returns:
         The figure, a colour for each run.
     """
+    checks.instance("runs", runs, Mapping, way_out="a name for each run's lines")
+    for lines in runs.values():
+        check_lines("runs", lines)
     figure = Figure(figsize=(6.4, 6.4), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     shown = (

@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.loops import loops_slowly
 from lrscape.landscape.objective import (
@@ -31,7 +32,7 @@ from lrscape.landscape.objective import (
     member,
 )
 from lrscape.landscape.programs import jit_objectives
-from lrscape.landscape.tree import is_concrete, wide_dtype
+from lrscape.landscape.tree import check_point, is_concrete, wide_dtype
 
 AXIS = "batches"
 
@@ -57,6 +58,7 @@ def batch_losses(objective: Any, point: Any) -> Any:
         [1. 5.]
     """
     objective = as_objective(objective)
+    check_point("point", point)
     if is_compilable(objective):
         return _compiled_losses(objective, point)
     _check_concrete(objective, point)
@@ -119,7 +121,11 @@ def accumulate(
         >>> print(accumulate(gradient, objective, jnp.float32(0.0)))
         -3.0
     """
+    checks.function("function", function, takes="(objective, point, batch, ...)")
     objective = as_objective(objective)
+    if compiled is not None:
+        checks.flag("compiled", compiled)
+    devices = checks.devices("devices", devices)
     if not is_traceable(objective):
         _check_concrete(objective, (point, args))
         return _one_plain_call_each(function, objective, point, args)
@@ -185,6 +191,7 @@ def gradient(objective: Any, point: Any, **options: Any) -> Any:
         >>> print(gradient(lambda w: jnp.sum(w ** 2), jnp.array([1.0, 2.0])))
         [2. 4.]
     """
+    check_point("point", point)
     return accumulate(batch_gradient, objective, point, **options)
 
 
@@ -193,7 +200,16 @@ def batch_gradient(objective: Any, point: Any, batch: Any) -> Any:
     if (own := member(objective, "batch_gradient")) is not None:
         return own(point, batch)
     check_traceable(objective, "gradient")
-    return jax.grad(lambda p: scalar_loss(objective.batch_loss(p, batch)))(point)
+
+    def loss_at(p: Any) -> jax.Array:
+        loss = objective.batch_loss(p, batch)
+        value = scalar_loss(loss)
+        dtype = jnp.result_type(loss["loss"] if isinstance(loss, dict) else loss)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise InputError(f"the loss has dtype {dtype}, and so no gradient")
+        return value
+
+    return jax.grad(loss_at)(point)
 
 
 # What a loss is.
@@ -220,7 +236,19 @@ def checked_loss(loss: Any) -> Any:
                 f"the loss of a batch must be a scalar, the mean over its examples, or "
                 f"a dict of scalars; {name!r} {what}"
             )
-    return jax.tree.map(jnp.asarray, loss)
+        if jnp.iscomplexobj(value):
+            raise InputError(
+                f"the loss of a batch must be real; {name!r} has dtype {value.dtype}"
+            )
+    return jax.tree.map(_as_float, loss)
+
+
+def _as_float(value: Any) -> jax.Array:
+    """A scalar as a float, so that counts have means too."""
+    array = jnp.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    return array.astype(jnp.result_type(float))
 
 
 def _check_concrete(objective: Any, values: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.slopes import (
     SlopeProfile,
@@ -25,6 +26,8 @@ from lrscape.landscape.slopes import (
 from lrscape.landscape.tree import check_count
 
 NUM_POINTS = 20
+# What c is.
+STEEPER = "how many times steeper the sharp side is"
 
 # The interval is open. Its first and last distance lie by this share of it inside, so
 # that a kink at an end, such as that of a V-shaped valley at 0, is not looked at.
@@ -99,7 +102,7 @@ class Asymmetry(NamedTuple):
             >>> found.admissible_p(2.0), found.holds(p=2.0, c=2.0)
             (2.0, True)
         """
-        if not c > 0 or not c < self.c:
+        if not checks.number("c", c) > 0 or not c < self.c:
             raise InputError(
                 f"c={c!r} must be positive and below {self.c:g}, the largest that this "
                 "direction has"
@@ -208,9 +211,8 @@ def is_asymmetric(
         He et al., `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019,
         Definition 1
     """
-    if not (p > 0 and math.isfinite(p)):
-        raise InputError(f"p={p!r} must be positive and finite: a slope")
-    check_c(c)
+    checks.positive("p", p)
+    checks.above("c", c, 1, meaning=STEEPER)
     found = asymmetry(
         objective, point, direction, r=r, zeta=zeta, num_points=num_points
     )
@@ -219,9 +221,8 @@ def is_asymmetric(
 
 def both_sides(r: float, zeta: float, num_points: int) -> np.ndarray:
     """Distances within (zeta, r), and their opposites before them."""
-    if not (r > 0 and math.isfinite(r)):
-        raise InputError(f"r={r!r} must be positive and finite: a distance")
-    if not 0 <= zeta < r:
+    r, zeta = checks.positive("r", r), checks.not_negative("zeta", zeta)
+    if not zeta < r:
         raise InputError(f"zeta={zeta!r} must be 0 or more and below r={r!r}")
     if check_count("num_points", num_points) < 2:
         raise InputError(f"num_points={num_points!r} must be 2 or more on each side")
@@ -245,11 +246,3 @@ def largest_c(flat: float, sharp: float) -> tuple[float, float]:
     if sharp <= 0:
         return 0.0, p
     return (sharp / flat if flat > 0 else math.inf), p
-
-
-def check_c(c: float) -> None:
-    """Raises InputError unless c is above 1."""
-    if not (c > 1 and math.isfinite(c)):
-        raise InputError(
-            f"c={c!r} must be above 1: how many times steeper the sharp side is"
-        )

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape import layers
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks, layers
+from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.lanczos import Tridiagonal, tridiagonalize
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.missed import CHANCE, chance_missed
 from lrscape.landscape.operator import Operator
 from lrscape.landscape.rounds import largest_pairs
+from lrscape.landscape.subspace import check_not_zero
 from lrscape.landscape.tree import check_count
 
 ENDS = ("largest", "smallest")
@@ -97,13 +98,17 @@ def spectral_norm(
     """
     if (key is None) == (start is None):
         raise InputError("pass either key, for a random start, or start")
-    check_tolerance(tolerance)
+    if start is None:
+        key = checks.key("key", key)
+    else:
+        tree.check_alike({"point": point, "start": start})
+        check_not_zero("start", start)
+    checks.positive("tolerance", tolerance)
     check_count("max_products", max_products)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     if key is not None:
         vector = jax.random.normal(key, (operator.size,)).astype(operator.dtype)
     else:
-        tree.check_alike({"point": point, "start": start})
         vector = operator.to_vector(start)
     largest = float(jnp.abs(vector).max())
     if not np.isfinite(largest):
@@ -172,12 +177,6 @@ def dominant_pair(
         products=operator.count,
         converged=converged,
     )
-
-
-def check_tolerance(tolerance: Any) -> None:
-    """Raises InputError unless a tolerance is a positive number."""
-    if isinstance(tolerance, str) or not tolerance > 0:
-        raise InputError(f"tolerance={tolerance!r} must be positive")
 
 
 class _Triple(NamedTuple):
@@ -279,13 +278,13 @@ def top_eigenpairs(
         of Symmetric Matrices with the Lanczos Method
         <https://doi.org/10.1137/S0895479800366859>`_, 2000
     """
-    if which not in ENDS:
-        raise unknown_name("which", which, ENDS)
+    key = checks.key("key", key)
+    checks.one_of("which", which, ENDS)
     check_count("k", k)
     if max_products is not None:
         check_count("max_products", max_products)
     if tolerance is not None:
-        check_tolerance(tolerance)
+        checks.positive("tolerance", tolerance)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     if k > operator.size:
         raise InputError(f"k={k} is more than the matrix has rows: {operator.size}")
@@ -319,6 +318,7 @@ def layer_shares(vector: Any, *, axes: Any = None) -> dict[str, float]:
         >>> layer_shares({'a': jnp.array([3.0]), 'b': jnp.array([4.0])})
         {'a': 0.36, 'b': 0.64}
     """
+    tree.check_point("vector", vector)
     squares = {
         name: float(np.sum(np.square(np.asarray(array, np.float64))))
         for name, array in layers.by_layer(vector, axes).items()

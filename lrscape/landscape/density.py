@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lrscape.errors import InputError
+from lrscape import checks
 from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.operator import Operator, product
@@ -90,6 +90,9 @@ def spectral_quadrature(
         Ghorbani et al., `An Investigation into Neural Net Optimization via Hessian
         Eigenvalue Density <https://arxiv.org/abs/1901.10159>`_, 2019, Sec. 2
     """
+    key = checks.key("key", key)
+    if reuse is not None:
+        checks.flag("reuse", reuse)
     check_count("num_matvecs", num_matvecs)
     count = check_count("num_samples", num_samples)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=False)
@@ -209,8 +212,8 @@ def spectral_density(
 
 
 def _check_broadening(broadening: float | None, grid_size: int | None) -> None:
-    if broadening is not None and not 0 < broadening < np.inf:
-        raise InputError(f"broadening={broadening!r} must be positive and finite")
+    if broadening is not None:
+        checks.positive("broadening", broadening)
     if grid_size is not None:
         check_count("grid_size", grid_size)
 
@@ -244,6 +247,7 @@ def broadened(
         >>> print(f'{np.trapezoid(grid * density, grid):.3f}')
         0.500
     """
+    checks.instance("quadrature", quadrature, Quadrature, way_out="spectral_quadrature")
     _check_broadening(broadening, grid_size)
     sigma = default_broadening(quadrature) if broadening is None else broadening
     nodes = quadrature.nodes[quadrature.weights > _NEGLIGIBLE]

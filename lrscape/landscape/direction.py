@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape import layers
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks, layers
+from lrscape.errors import InputError
 from lrscape.landscape.accumulate import gradient
 from lrscape.landscape.mask import Mask, apply_mask, as_mask
 from lrscape.landscape.subspace import check_not_zero
@@ -21,10 +21,10 @@ from lrscape.landscape.tree import (
     check_point,
     is_concrete,
     leaf_dtype,
+    lengths,
     norm,
     scale,
     subtract,
-    wide_dtype,
 )
 
 NORMALIZATIONS = (None, "filter", "layer", "global")
@@ -75,6 +75,7 @@ def gaussian_direction(
         Li et al., `Visualizing the Loss Landscape of Neural Nets
         <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
     """
+    _check_options(normalize, keep_vectors)
     drawn = _drawn(key, point, jax.random.normal, axes, names)
     return _finished(drawn, point, normalize, mask, keep_vectors, axes)
 
@@ -123,7 +124,9 @@ def uniform_direction(
         He et al., `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019,
         Sec. 3
     """
-    if not low < high:
+    _check_options(normalize, keep_vectors)
+    low, high = checks.finite("low", low), checks.finite("high", high)
+    if is_concrete((low, high)) and not low < high:
         raise InputError(f"low={low!r} must be below high={high!r}")
 
     def draw(key, shape, dtype):
@@ -180,6 +183,7 @@ def flipped_direction(key: jax.Array, direction: Point) -> Point:
         >>> print(jnp.abs(flipped_direction(jax.random.key(0), jnp.arange(1.0, 4.0))))
         [1. 2. 3.]
     """
+    key = checks.key("key", key)
     check_point("direction", direction)
     leaves, structure = jax.tree.flatten(direction)
     keys = jax.random.split(key, len(leaves))
@@ -261,9 +265,11 @@ def fooling_direction(
         Surface via Nonmonotonic Learning Rate Scheduling
         <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Fig. 4c
     """
-    if method not in FOOLING:
-        raise unknown_name("method", method, FOOLING)
+    checks.one_of("method", method, FOOLING)
+    _check_options(normalize)
+    checks.flag("towards", towards)
     check_point("point", point)
+    mask = as_mask(mask, point, axes=axes)
     slope = gradient(objective, point)
     if towards:
         slope = scale(-1, slope)
@@ -322,9 +328,7 @@ def normalized(
         Li et al., `Visualizing the Loss Landscape of Neural Nets
         <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 4
     """
-    if normalize not in NORMALIZATIONS:
-        known = [str(n) for n in NORMALIZATIONS]
-        raise unknown_name("normalize", normalize, known)
+    _check_options(normalize, keep_vectors)
     check_alike({"point": point, "direction": direction})
     if normalize is None:
         return direction
@@ -346,22 +350,24 @@ def normalized(
             summed = leaf.layer_axes
         else:
             return jnp.zeros_like(d)
-        length = _length(d, summed)
-        factor = jnp.where(length > 0, _length(w, summed) / length, 0)
+        length = lengths(d, summed)
+        factor = jnp.where(length > 0, lengths(w, summed) / length, 0)
         return (d * factor.astype(d.dtype)).astype(d.dtype)
 
     return jax.tree.map(one, found, direction, point)
 
 
-def _length(array, axes):
-    wide = array.astype(wide_dtype(array.dtype))
-    length = jnp.sqrt(jnp.sum(wide**2, axis=axes, keepdims=True))
-    return length.astype(array.dtype)
+def _check_options(normalize, keep_vectors=False):
+    checks.one_of("normalize", normalize, NORMALIZATIONS)
+    checks.flag("keep_vectors", keep_vectors)
 
 
 def _drawn(key, point, draw, axes, names):
     """A tree like the point whose entries are drawn."""
+    key = checks.key("key", key)
     check_point("point", point)
+    if names is not None:
+        checks.function("names", names, takes="a leaf's path")
     leaves, structure = jax.tree.flatten(point)
     if names is None:
         keys = jax.random.split(key, len(leaves))
@@ -394,9 +400,9 @@ def _finished(direction, point, normalize, mask, keep_vectors, axes):
         direction, point, normalize, keep_vectors=keep_vectors, axes=axes
     )
     length = norm(direction)
-    if is_concrete(length) and not float(length) > 0:
+    if is_concrete(length) and not 0 < float(length) < np.inf:
         raise InputError(
-            f"the direction has norm {float(length):g}: there is nothing to move along"
+            f"direction has norm {float(length):g}: there is nothing to move along"
             + (
                 "; 'filter' and 'layer' set biases and norm scales to 0 unless "
                 "keep_vectors=True, and take over the point's own norms"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import mean_loss
@@ -234,6 +235,8 @@ def distance_objective(
         >>> print(found['loss'])
         [0. 8.]
     """
+    checks.function("apply_fn", apply_fn, takes="(point, inputs)")
+    checks.flag("softmax", softmax)
 
     def loss_fn(pair, batch):
         a, b = apply_fn(pair[0], batch), apply_fn(pair[1], batch)

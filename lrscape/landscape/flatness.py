@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import mean_loss, scalar_loss
 from lrscape.landscape.direction import gaussian_direction
 from lrscape.landscape.objective import as_objective
-from lrscape.landscape.subspace import ray
+from lrscape.landscape.subspace import check_not_zero, ray
 from lrscape.landscape.surface import measure
 from lrscape.landscape.tree import check_count
 
@@ -135,11 +136,13 @@ def perturbation_losses(
     """
     objective = as_objective(objective)
     scales = check_scales(scales)
+    checks.flag("progress", progress)
     if (key is None) == (directions is None):
         raise InputError("pass either key, for random directions, or directions")
     draw: Callable[[int], Any]
     if key is not None:
-        keys = jax.random.split(key, check_count("num_directions", num_directions))
+        num_directions = check_count("num_directions", num_directions)
+        keys = jax.random.split(checks.key("key", key), num_directions)
 
         def draw(i):
             return gaussian_direction(
@@ -149,7 +152,13 @@ def perturbation_losses(
         count = len(keys)
     else:
         assert directions is not None
-        given, count = list(directions), check_count("directions", len(directions))
+        given = checks.sequence("directions", directions)
+        count = len(given)
+        if not given:
+            raise InputError("directions=[] holds no direction")
+        for i, direction in enumerate(given):
+            tree.check_alike({"point": point, f"directions[{i}]": direction})
+            check_not_zero(f"directions[{i}]", direction)
 
         def draw(i):
             return given[i]
@@ -176,7 +185,7 @@ def curves_of(scales: np.ndarray, surfaces: list[Any]) -> Curves:
 
 def check_scales(scales: Any) -> np.ndarray:
     """Scales as (k,); raises InputError for another shape."""
-    array = np.asarray(scales, np.float64)
-    if array.ndim != 1 or not array.size:
-        raise InputError(f"scales have shape {array.shape}; they must be (k,), k >= 1")
+    array = np.asarray(checks.numbers("scales", scales, axes=1), np.float64)
+    if not array.size:
+        raise InputError(f"scales={checks.shown(scales)} holds none: pass (k,), k >= 1")
     return array

@@ -185,8 +185,9 @@ def flax_objective(
     elif norm == "eval":
         if not jax.tree.leaves(batch_stats):
             raise InputError(
-                "norm='eval' normalises by running averages: pass them as "
-                "batch_stats=..., or choose norm='recalibrate' or 'train'"
+                f"batch_stats={checks.shown(batch_stats)}: norm='eval' normalises by "
+                "running averages; pass the model's, or choose norm='recalibrate' or "
+                "'train'"
             )
         tree.check_alike({"the model's batch_stats": stats, "batch_stats": batch_stats})
         batch_stats = jax.tree.map(tree.own, batch_stats)

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.flatness import Curves, check_scales, curves_of
 from lrscape.landscape.objective import SampleObjective, as_batches, member
 from lrscape.landscape.surface import measure
-from lrscape.landscape.tree import check_count
+from lrscape.landscape.tree import check_count, check_point
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ def input_losses(
     """
     scales = check_scales(scales)
     inputs, labels = _examples(objective)
-    moves = jnp.asarray(moves)
+    moves = jnp.asarray(checks.numbers("moves", moves))
     if moves.shape == inputs.shape:
         moves = moves[None]
     if moves.shape[1:] != inputs.shape:
@@ -98,6 +99,7 @@ def input_losses(
             f"moves have shape {moves.shape}; the inputs have {inputs.shape}, and "
             "moves need that shape, or one axis of directions before it"
         )
+    check_point("point", point)
     surfaces = []
     for one in moves:
         whole, tail, counts = as_batches((inputs, labels, one), objective.counts[1])
@@ -142,7 +144,10 @@ def noise_moves(key: jax.Array, inputs: Any, *, num_directions: int = 1) -> jax.
     References:
         Seong et al., 2018, Sec. 6.2
     """
-    inputs = jnp.asarray(inputs)
+    key = checks.key("key", key)
+    inputs = jnp.asarray(checks.numbers("inputs", inputs))
+    if not inputs.ndim:
+        raise InputError(f"inputs={checks.shown(inputs)} must be (n, ...)")
     count = check_count("num_directions", num_directions)
     noise = jax.random.normal(key, (count, *inputs.shape), inputs.dtype)
     axes = tuple(range(2, noise.ndim))
@@ -184,13 +189,15 @@ def neighbor_moves(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    inputs, candidates = np.asarray(inputs), np.asarray(candidates)
+    key = checks.key("key", key)
+    inputs = np.asarray(checks.numbers("inputs", inputs))
+    candidates = np.asarray(checks.numbers("candidates", candidates))
     if inputs.shape[1:] != candidates.shape[1:]:
         raise InputError(
             f"candidates have shape {candidates.shape}; each needs the shape of an "
             f"input, {inputs.shape[1:]}"
         )
-    if not 1 <= num_neighbors <= len(candidates):
+    if check_count("num_neighbors", num_neighbors) > len(candidates):
         raise InputError(
             f"num_neighbors={num_neighbors!r} must lie between 1 and the number of "
             f"candidates, {len(candidates)}"
@@ -263,7 +270,9 @@ def equivalent_weight_perturbation(
         Scheduling <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018,
         Lemma 1, Eq. 2
     """
-    kernel, inputs, moves = map(jnp.asarray, (kernel, inputs, moves))
+    kernel = jnp.asarray(checks.numbers("kernel", kernel))
+    inputs = jnp.asarray(checks.numbers("inputs", inputs))
+    moves = jnp.asarray(checks.numbers("moves", moves))
     if inputs.shape != moves.shape:
         raise InputError(
             f"moves have shape {moves.shape}; they need that of the inputs, "
@@ -315,8 +324,8 @@ def _examples(objective: Any) -> tuple[jax.Array, jax.Array]:
     whole = member(objective, "whole")
     if not (isinstance(whole, tuple | list) and len(tuple(whole)) == 2):
         raise InputError(
-            "objective must hold (inputs, labels): make it by flax_objective, or by "
-            "mean_objective over such a pair"
+            f"objective={checks.shown(objective)} must hold (inputs, labels): make it "
+            "by flax_objective, or by mean_objective over such a pair"
         )
     parts = []
     for i in range(2):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape import layers
+from lrscape import checks, layers
 from lrscape.checks import shown
 from lrscape.errors import InputError
 from lrscape.landscape.tree import Point, is_concrete, leaf_names, map_named
@@ -49,6 +49,8 @@ def as_mask(mask: Mask, point: Point, *, axes: Any = None) -> Any:
         InputError: a mask of another structure, not boolean, or one that selects
             nothing.
     """
+    if not jax.tree.leaves(point) or isinstance(point, str):
+        raise InputError(f"point={shown(point)} holds no arrays to be masked")
     if mask is None:
         if not _has_batch_stats(point):
             return None
@@ -59,8 +61,8 @@ def as_mask(mask: Mask, point: Point, *, axes: Any = None) -> Any:
         tree = mask
         if leaf_names(tree) != leaf_names(point):
             raise InputError(
-                f"mask has another structure than the point: its leaves are "
-                f"{', '.join(leaf_names(tree))}; the point's are "
+                f"mask={shown(tree)} has another structure than the point: its leaves "
+                f"are {', '.join(leaf_names(tree))}; the point's are "
                 f"{', '.join(leaf_names(point))}"
             )
 
@@ -155,6 +157,7 @@ def as_many_others(mask: Mask, point: Point, *, key: jax.Array) -> Any:
         >>> print(chosen['bn']['scale'], chosen['kernel'].sum())
         [False False False] 3
     """
+    key = checks.key("key", key)
     selected = as_mask(mask, point)
     leaves, structure = jax.tree.flatten(point if selected is None else selected)
     sizes = [np.size(leaf) for leaf in leaves]
@@ -186,6 +189,7 @@ def all_but(mask: Callable[[str], bool]) -> Callable[[str], bool]:
         >>> all_but(batch_norm_only)('Conv_0/kernel')
         True
     """
+    checks.function("mask", mask, takes="a leaf's path")
     return lambda path: not mask(path)
 
 
@@ -198,6 +202,8 @@ def layer_only(name: str) -> Callable[[str], bool]:
         >>> layer_only('layer1.0')('layer1.0.conv1.weight')
         True
     """
+    if not checks.instance("name", name, str, way_out="a layer's path"):
+        raise InputError("name='' is no layer's path; name one, such as 'Dense_0'")
     wanted = parts_of(name)
 
     def select(path: str) -> bool:
@@ -247,6 +253,11 @@ def first_layer(model: nn.Module, inputs: Any) -> Callable[[str], bool]:
         }:
             found.append("/".join(module.path))
         return result
+
+    if not isinstance(inputs, jax.ShapeDtypeStruct):
+        inputs = checks.numbers("inputs", inputs)
+    if not inputs.shape:
+        raise InputError(f"inputs={shown(inputs)} must be a batch, (n, ...)")
 
     def run(inputs):
         with nn.intercept_methods(note):

@@ -110,6 +110,7 @@ class ModelObjective(SampleObjective):
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
         """What the model makes of a batch's inputs, (n, outputs), float32 at least."""
+        check_weights(point, self.leaves, self.norm)
         if self.norm == "recalibrate":
             # Right for a single call; `at` does it once for all batches.
             return self.at(point).outputs(point, batch)
@@ -193,6 +194,7 @@ class ModelObjective(SampleObjective):
         )
 
     def _statistics(self, point: Any) -> Any:
+        check_weights(point, self.leaves, "train")
         source = self.calibration
         if source is None:
             source = dataclasses.replace(self, norm="train")
@@ -204,6 +206,7 @@ class ModelObjective(SampleObjective):
         Going down it, as ``fooling_direction(..., towards=True)`` does, leads towards
         wrong classes.
         """
+        key = checks.key("key", key)
         full, size, rest = self.counts
         labels = self.whole[1].reshape(full * size)
         if self.tail is not None:
@@ -287,6 +290,18 @@ def model_objective(
     )
     check_labels(loss, labels, outputs.shape[1], error)
     source = None
+    if calibration is not None:
+        calibration = checks.numbers("calibration", calibration)
+        if calibration.shape[1:] != inputs.shape[1:] or not len(calibration):
+            raise InputError(
+                f"calibration={checks.shown(calibration)} must be inputs such as those "
+                f"of data, (n, {', '.join(map(str, inputs.shape[1:]))})"
+            )
+        if not jnp.issubdtype(calibration.dtype, jnp.floating):
+            raise InputError(
+                f"calibration={checks.shown(calibration)} must be floating-point, as "
+                "the model is called: normalise them first"
+            )
     if calibration is not None and norm == "recalibrate":
         any_labels = np.zeros(len(calibration), np.int32)  # no loss is taken
         source = ModelObjective(
@@ -334,6 +349,38 @@ def total_loss(
     return {"loss": loss, "error": jnp.mean(wrong)}
 
 
+def check_weights(
+    point: Any, leaves: Sequence[layers.Leaf], norm: str, name: str = "point"
+) -> None:
+    """Raises InputError for a point that is not of an objective's model.
+
+    Args:
+        point: as the objective takes it.
+        leaves: what each of the model's trained arrays is.
+        norm: the batch-norm policy.
+        name: what the message calls the point.
+    """
+    if norm == "interpolate":
+        if not isinstance(point, Mapping) or set(point) != {"params", "batch_stats"}:
+            raise InputError(
+                f"{name}={checks.shown(point)}: by norm='interpolate' it is "
+                "{'params': ..., 'batch_stats': ...}"
+            )
+        point = point["params"]
+    found = dict(zip(tree.leaf_names(point), jax.tree.leaves(point), strict=True))
+    for leaf in leaves:
+        if leaf.path not in found:
+            raise InputError(
+                f"{name}={checks.shown(point)} lacks {leaf.path} of the model; it "
+                f"holds {', '.join(found) or 'nothing'}"
+            )
+        if jnp.shape(found[leaf.path]) != leaf.shape:
+            raise InputError(
+                f"{name}: {leaf.path} has shape {jnp.shape(found[leaf.path])}; the "
+                f"model's has {leaf.shape}"
+            )
+
+
 def own_point(params: Any, batch_stats: Any, norm: str) -> Any:
     """A model's weights as a policy's point: with its averages by ``'interpolate'``."""
     if norm == "interpolate":
@@ -350,7 +397,8 @@ def check_settings(norm: Any, loss: Any, l2: Any, error: Any, calibration: Any) 
     checks.flag("error", error)
     if calibration is not None and norm != "recalibrate":
         raise InputError(
-            f"calibration is what norm='recalibrate' estimates statistics on; "
+            f"calibration={checks.shown(calibration)} is what norm='recalibrate' "
+            "estimates statistics on; "
             f"norm={norm!r} estimates none: leave it out"
         )
 
@@ -391,7 +439,7 @@ def labelled(data: Any) -> tuple[Any, Any]:
         inputs, labels = data[0], data[1]
     else:
         raise InputError(
-            f"data is a {type(data).__name__}; pass (inputs, labels), or a mapping "
+            f"data={checks.shown(data)}: pass (inputs, labels), or a mapping "
             "with 'image' and 'label'"
         )
     for name, values in (("inputs", inputs), ("labels", labels)):
@@ -408,6 +456,11 @@ def labelled(data: Any) -> tuple[Any, Any]:
             f"data: inputs have dtype {inputs.dtype}; a model is measured on what it "
             "is called with, so normalise them first (of a run on disk: "
             "run.sample('train'))"
+        )
+    if not inputs.ndim or not len(inputs):
+        raise InputError(
+            f"data: inputs have shape {inputs.shape}; a sample needs one example or "
+            "more, (n, ...)"
         )
     return inputs, labels
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.operator import Operator
 from lrscape.landscape.tree import check_count
@@ -160,6 +161,7 @@ def spectral_moments(
         >>> print(f'{found.trace.mean:.3f} {found.frobenius_norm.mean:.3f}')
         8.000 4.000
     """
+    key = checks.key("key", key)
     count = check_count("num_samples", num_samples)
     operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     found = []

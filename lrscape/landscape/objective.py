@@ -295,7 +295,9 @@ def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, in
     batch_size = checks.count("batch_size", batch_size)
     leaves = jax.tree.leaves(data)
     if not leaves:
-        raise InputError("data holds no arrays, so there is no sample")
+        raise InputError(
+            f"data={checks.shown(data)} holds no arrays, so there is no sample"
+        )
     for path, leaf in zip(leaf_names(data), leaves, strict=True):
         kind = getattr(leaf, "dtype", None)
         if not isinstance(leaf, jax.Array) and getattr(kind, "kind", "O") in "OSUMmV":

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks
+from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import (
     accumulate,
@@ -80,15 +81,16 @@ class Operator:
         Raises:
             InputError: an unknown kind, or a mask that selects nothing.
         """
-        if kind not in KINDS:
-            raise unknown_name("kind", kind, KINDS)
+        checks.one_of("kind", kind, KINDS)
+        if reuse is not None:
+            checks.flag("reuse", reuse)
         tree.check_point("point", point)
         self._point = jax.tree.map(tree.own, point)
+        with jax.ensure_compile_time_eval():  # a mask has values under `jit` too
+            selected = as_mask(mask, self._point)
         # Once for all products: batch statistics may be estimated at the point.
         self._objective = _fill_in(KINDS[kind][1](as_objective(objective)), self._point)
         self._function = KINDS[kind][0]
-        with jax.ensure_compile_time_eval():  # a mask has values under `jit` too
-            selected = as_mask(mask, self._point)
         leaves = jax.tree.leaves(self._point)
         self.dtype = _dtype_of(leaves)
         self.size = sum(leaf.size for leaf in leaves)

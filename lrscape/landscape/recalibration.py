@@ -7,7 +7,10 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from lrscape import checks
+from lrscape.errors import InputError
 from lrscape.landscape.flax_objective import flax_objective
+from lrscape.landscape.model_objective import check_weights
 
 
 def recalibrate(model: nn.Module, params: Any, inputs: Any, *, batch_size: int) -> Any:
@@ -49,10 +52,15 @@ def recalibrate(model: nn.Module, params: Any, inputs: Any, *, batch_size: int) 
         Izmailov et al., `Averaging Weights Leads to Wider Optima and Better
         Generalization <https://arxiv.org/abs/1803.05407>`_, 2018, Sec. 3.2
     """
+    checks.linen_module("model", model)
+    inputs = checks.numbers("inputs", inputs)
+    if not inputs.ndim or not len(inputs):
+        raise InputError(f"inputs={checks.shown(inputs)} must be examples, (n, ...)")
     # Any labels do: no loss is taken.
     labels = np.zeros(len(inputs), np.int32)
     objective = flax_objective(
         model, (inputs, labels), norm="recalibrate", batch_size=batch_size
     )
+    check_weights(params, objective.leaves, "train", name="params")
     stats = objective.at(params).batch_stats
     return {} if stats is None else stats

@@ -53,6 +53,7 @@ def segment_losses(
         Xing et al., `A Walk with SGD <https://arxiv.org/abs/1802.08770>`_, 2018, Sec. 3
     """
     checks.count("num_points", num_points)
+    tree.check_alike({"point": point, "next_point": next_point})
     objective, segment = as_objective(objective), line(point, next_point)
     alphas = jnp.asarray(alphas_of(num_points), jnp.result_type(float))
     if not tree.is_concrete((objective, point, next_point)):
@@ -169,7 +170,7 @@ def alphas_of(num_points: int) -> np.ndarray:
 
 
 def _segment(losses: Any) -> jax.Array:
-    losses = jnp.asarray(losses)
+    losses = jnp.asarray(checks.numbers("losses", losses))
     if losses.ndim < 1 or losses.shape[-1] < 3:
         raise InputError(
             f"losses have shape {losses.shape}; the last axis needs both ends and at "

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import gradient, mean_loss, scalar_loss
@@ -148,7 +149,11 @@ def shift_gap_search(
         2.0
     """
     tree.check_alike({"point": point, "shift": shift})
-    _check_radius(radius)
+    key = checks.key("key", key)
+    radius = checks.positive("radius", radius)
+    for name, value in (("train_min", train_min), ("test_min", test_min)):
+        if value is not None:
+            checks.finite(name, value)
     tree.check_count("num_draws", num_draws)
     tree.check_count("num_steps", num_steps)
     train, test = as_objective(train_objective), as_objective(test_objective)
@@ -297,10 +302,12 @@ def best_shift(
         He et al., `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019,
         Sec. 4.2, Fig. 3
     """
-    _check_radius(radius)
+    checks.flag("progress", progress)
+    radius = checks.positive("radius", radius)
+    max_shift = checks.positive("max_shift", max_shift)
     tree.check_count("num_points", num_points)
     spacing = radius / num_points
-    if not (math.isfinite(max_shift) and max_shift * (1 + 1e-9) >= spacing):
+    if not max_shift * (1 + 1e-9) >= spacing:
         raise InputError(
             f"max_shift={max_shift!r} must be at least the spacing of the points, "
             f"radius / num_points = {spacing:g}"
@@ -333,8 +340,3 @@ def best_shift(
 @jax.jit
 def _moved(point: Any, *by: Any) -> Any:
     return tree.combine([1] * (1 + len(by)), [point, *by])
-
-
-def _check_radius(radius: float) -> None:
-    if not (radius > 0 and math.isfinite(radius)):
-        raise InputError(f"radius={radius!r} must be positive and finite: a distance")

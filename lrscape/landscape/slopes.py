@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import batch_gradient, is_compilable, scalar_loss
@@ -128,8 +129,9 @@ def profile_of(
     progress: bool = False,
 ) -> SlopeProfile:
     """`slope_profile` of what `slope_objective` made, for several directions."""
-    distances = np.asarray(distances, np.float64)
-    if distances.ndim != 1 or not distances.size:
+    given = checks.numbers("distances", distances, axes=1)
+    distances = np.asarray(given, np.float64)
+    if not distances.size:
         raise InputError(
             f"distances have shape {distances.shape}; they must be (k,), k >= 1"
         )

@@ -48,7 +48,7 @@ class Subspace:
 
     def __call__(self, coordinates: Any) -> Point:
         """The point at coordinates: a scalar for one of them, else a vector."""
-        coordinates = jnp.asarray(coordinates)
+        coordinates = jnp.asarray(checks.numbers("coordinates", coordinates))
         shape = () if self.num_coordinates == 1 else (self.num_coordinates,)
         if coordinates.shape != shape:
             raise InputError(
@@ -143,6 +143,7 @@ def ray(origin: Point, direction: Point, *, absolute: bool = False) -> Subspace:
         Im et al., `An empirical analysis of deep network loss surfaces
         <https://arxiv.org/abs/1612.04010>`_, 2016, Eq. 1
     """
+    checks.flag("absolute", absolute)
     check_alike({"origin": origin, "direction": direction})
     length = check_not_zero("direction", direction)
     if absolute:
@@ -288,10 +289,10 @@ def grid(*axes: Any) -> np.ndarray:
         raise InputError("axes: a grid needs at least one")
     values = []
     for i, axis in enumerate(axes):
-        array = np.asarray(axis)
-        if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
+        array = np.asarray(checks.numbers(f"axes[{i}]", axis, axes=1))
+        if not array.size or not np.isfinite(array).all():
             raise InputError(
-                f"axes[{i}]={checks.shown(axis)} must be numbers, of shape (n,)"
+                f"axes[{i}]={checks.shown(axis)} must be finite numbers, one or more"
             )
         values.append(array)
     if len(values) == 1:

@@ -82,6 +82,8 @@ class Surface:
         import xarray as xr
 
         axes = self._checked(axes)
+        if units is not None:
+            checks.instance("units", units, Mapping, way_out="a unit for each name")
         units = {"loss": "nat", "error": "fraction", **(units or {})}
         losses, errors = self.losses, self.standard_errors
         if not isinstance(losses, dict):
@@ -229,6 +231,12 @@ def measure(
     """
     started = time.monotonic()
     objective = as_objective(objective)
+    if chunk_size is not None:
+        chunk_size = checks.count("chunk_size", chunk_size)
+    checks.flag("progress", progress)
+    devices = checks.devices("devices", devices)
+    if store is not None:
+        store = checks.path("store", store)
     coordinates, grid_shape, flat = _flat(subspace, coordinates)
     names, is_dict = _loss_names(objective, subspace, flat[0])
     taken = [n for n in names if n.endswith(ERROR) and n.removesuffix(ERROR) in names]
@@ -237,12 +245,6 @@ def measure(
             f"the objective's metric {taken[0]!r} would take the place of the standard "
             f"error of {taken[0].removesuffix('_standard_error')!r}; call it otherwise"
         )
-    if chunk_size is not None:
-        checks.count("chunk_size", chunk_size)
-    checks.flag("progress", progress)
-    devices = checks.devices("devices", devices)
-    if store is not None:
-        store = checks.path("store", store)
     engine = PointLosses(objective, subspace, devices=devices)
     value_names = [f"{n}{suffix}" for n in names for suffix in ("", "_standard_error")]
     values = np.zeros((len(flat), len(value_names)))
@@ -304,12 +306,7 @@ def measure(
 
 def _flat(subspace: Any, coordinates: Any) -> tuple[np.ndarray, tuple, np.ndarray]:
     """Coordinates as an array, the shape of their grid, and as rows."""
-    try:
-        array = np.asarray(coordinates)
-    except ValueError as error:
-        raise InputError(f"coordinates are no array: {error}") from error
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"coordinates have dtype {array.dtype}; pass numbers")
+    array = checks.numbers("coordinates", coordinates)
     array = np.asarray(jnp.asarray(array, jnp.result_type(float)))
     count = getattr(subspace, "num_coordinates", None)
     if count is None:

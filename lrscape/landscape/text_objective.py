@@ -14,7 +14,11 @@ import optax
 from lrscape import checks, layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.model_objective import squared_weights, total_loss
+from lrscape.landscape.model_objective import (
+    check_weights,
+    squared_weights,
+    total_loss,
+)
 from lrscape.landscape.objective import SampleObjective, as_batches
 
 
@@ -58,6 +62,7 @@ class TextObjective(SampleObjective):
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
         """The logits that follow each token of a batch, (n * window, vocabulary)."""
+        check_weights(point, self.leaves, "eval")
         logits = self.model.apply({"params": point}, batch[0], train=False)
         logits = logits.reshape(-1, logits.shape[-1])
         return logits.astype(tree.wide_dtype(logits.dtype))
@@ -148,11 +153,11 @@ def text_objective(
         >>> print(f'{loss:.4f}')
         1.6094
     """
+    checks.linen_module("model", model)
     l2 = checks.not_negative("l2", l2)
     checks.flag("error", error)
     inputs, targets = _pair(windows)
     whole, tail, counts = as_batches((inputs, targets), batch_size)
-    checks.linen_module("model", model)
     model_axes, params = layers.trace(model, whole[0][0, :1])
     leaves = layers.settled(
         params, axes, model_axes, needed_by="the L2 term" if l2 else None
@@ -181,7 +186,7 @@ def text_objective(
 def _pair(windows: Any) -> tuple[Any, Any]:
     if not isinstance(windows, tuple | list) or len(tuple(windows)) != 2:
         raise InputError(
-            f"windows is a {type(windows).__name__}; pass (inputs, targets), as "
+            f"windows={checks.shown(windows)}: pass (inputs, targets), as "
             "lrscape.data.token_windows cuts them"
         )
     inputs, targets = (

@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.curvature import (
     SpectralNorm,
-    check_tolerance,
     dominant_pair,
 )
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.operator import Operator
+from lrscape.landscape.products import KINDS
 from lrscape.landscape.tree import check_count
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ class CurvatureTrack:
             kind: which matrix.
             reuse: whether linearisations are kept.
         """
-        check_tolerance(tolerance)
+        key = checks.key("key", key)
+        checks.positive("tolerance", tolerance)
+        checks.one_of("kind", kind, KINDS)
+        if reuse is not None:
+            checks.flag("reuse", reuse)
         check_count("max_products", max_products)
         self._objective = as_objective(objective)
         self._key = key
@@ -99,7 +104,9 @@ class CurvatureTrack:
             InputError: a step that does not come later, or another structure.
             NonFiniteProductError: a product is not finite; names the batch.
         """
-        step = int(step)
+        step = checks.whole("step", step)
+        if learning_rate is not None:
+            checks.not_negative("learning_rate", learning_rate)
         if self._rows and step <= self._rows[-1]["step"]:
             raise InputError(
                 f"step={step} was recorded after step {self._rows[-1]['step']}; record "

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks
+from lrscape.errors import InputError
 from lrscape.landscape.subspace import Subspace
 from lrscape.landscape.tree import Point, as_vectors, check_alike
 
@@ -77,8 +78,8 @@ def pca_plane(points: Sequence[Point], *, origin: str = "mean") -> PCAPlane:
         Li et al., `Visualizing the Loss Landscape of Neural Nets
         <https://arxiv.org/abs/1712.09913>`_, 2018, Sec. 7.2
     """
-    if origin not in ORIGINS:
-        raise unknown_name("origin", origin, ORIGINS)
+    checks.one_of("origin", origin, ORIGINS)
+    points = checks.sequence("points", points)
     if len(points) < 3:
         raise InputError(f"points: a plane needs three or more, not {len(points)}")
     check_alike({f"point {i}": point for i, point in enumerate(points)})

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrscape.checks import count as check_count  # noqa: F401
+from lrscape.checks import shown
 from lrscape.errors import InputError
 
 Point = Any  # any pytree of floating-point arrays
@@ -39,11 +40,14 @@ def check_point(name: str, point: Point) -> None:
     """
     leaves = jax.tree.leaves(point)
     if not leaves:
-        raise InputError(f"{name} holds no arrays; a point needs at least one")
+        raise InputError(
+            f"{name}={shown(point)} holds no arrays; a point needs at least one"
+        )
     for path, leaf in zip(leaf_names(point), leaves, strict=True):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and not isinstance(leaf, float | int | complex | bool):
-            raise InputError(f"{name}: {path} is a {type(leaf).__name__}, not an array")
+            what = f"a {type(leaf).__name__}, {shown(leaf)}"
+            raise InputError(f"{name}: {path} is {what}, and not an array")
         if not jnp.issubdtype(leaf_dtype(leaf), jnp.floating):
             raise InputError(
                 f"{name}: {path} has dtype {dtype or type(leaf).__name__}; a point "
@@ -204,6 +208,22 @@ def norm(tree: Any) -> jax.Array:
     exponent = jax.lax.stop_gradient(jnp.where(ordinary, 0, exponent))
     shrunk = [jnp.ldexp(x.astype(wide_dtype(x.dtype)), -exponent) for x in leaves]
     return jnp.ldexp(jnp.sqrt(dot(shrunk, shrunk)), exponent)
+
+
+def lengths(array: jax.Array, axes: Any) -> jax.Array:
+    """The Euclidean norms of an array along axes, which are kept, of length 1.
+
+    Entries are divided by a power of two, which rounds nothing, so that no square
+    under- or overflows.
+    """
+    wide = array.astype(wide_dtype(array.dtype))
+    largest = jnp.max(jnp.abs(wide), axis=axes, keepdims=True, initial=0)
+    ordinary = jnp.isfinite(largest) & (largest > 0)
+    _, exponent = jnp.frexp(jnp.where(ordinary, largest, jnp.ones_like(largest)))
+    exponent = jax.lax.stop_gradient(exponent)
+    squares = jnp.ldexp(wide, -exponent) ** 2
+    found = jnp.sqrt(jnp.sum(squares, axis=axes, keepdims=True))
+    return jnp.ldexp(found, exponent).astype(array.dtype)
 
 
 def cosine(a: Any, b: Any) -> jax.Array:

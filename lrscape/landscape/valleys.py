@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lrscape.errors import InputError
+from lrscape import checks
 from lrscape.landscape.asymmetry import (
     NUM_POINTS,
+    STEEPER,
     Asymmetry,
     both_sides,
-    check_c,
     largest_c,
     read_profile,
 )
 from lrscape.landscape.direction import gaussian_direction, uniform_direction
 from lrscape.landscape.mask import Mask
 from lrscape.landscape.slopes import profile_of, slope_objective, unit_ray
-from lrscape.landscape.tree import check_count, combine, dot, scale
+from lrscape.landscape.tree import check_count, check_point, combine, dot, scale
 
 
 class DirectionSearch(NamedTuple):
@@ -109,13 +109,13 @@ def find_asymmetric_direction(
     """
     from tqdm import tqdm
 
-    check_c(c)
+    key = checks.key("key", key)
+    checks.above("c", c, 1, meaning=STEEPER)
     check_count("num_tries", num_tries)
-    if not callable(sampler):
-        raise InputError(
-            f"sampler={sampler!r} must be a function of (key, point) that gives a "
-            "direction, such as lrscape.landscape.uniform_direction"
-        )
+    checks.function("sampler", sampler, takes="(key, point) that gives a direction")
+    checks.flag("stop_early", stop_early)
+    checks.flag("progress", progress)
+    check_point("point", point)
     distances = both_sides(r, zeta, num_points)
     slopes = slope_objective(objective)
     best: tuple[Any, Asymmetry] | None = None
@@ -225,8 +225,8 @@ def nearby_asymmetry(
         He et al., `Asymmetric Valleys <https://arxiv.org/abs/1902.00744>`_, 2019,
         Assumption 2, Fig. 4
     """
-    if not (radius > 0 and math.isfinite(radius)):
-        raise InputError(f"radius={radius!r} must be positive and finite: a distance")
+    key = checks.key("key", key)
+    radius = checks.positive("radius", radius)
     check_count("num_neighbors", num_neighbors)
     distances = both_sides(r, zeta, num_points)
     slopes = slope_objective(objective)

@@ -76,8 +76,12 @@ class Walk:
             InputError: windows that are empty or overlap, or no interior points.
         """
         checks.count("num_points", num_points)
-        self._windows = sorted((int(a), int(b)) for a, b in windows)
-        _check_windows(self._windows)
+        self._windows = _checked_windows(windows)
+        if chunk_size is not None:
+            chunk_size = checks.count("chunk_size", chunk_size)
+        devices = checks.devices("devices", devices)
+        if reference is not None:
+            tree.check_point("reference", reference)
         self._objectives = {"loss": as_objective(objective)}
         if second is not None:
             self._objectives["second_loss"] = as_objective(second)
@@ -86,6 +90,7 @@ class Walk:
         self._engines: dict[str, PointLosses] = {}
         self._point: Any = None
         self._step: int | None = None
+        self._last: int | None = None
         self._end: dict[str, np.ndarray] = {}
         self._move: Any = None
         self._gradient: Any = None
@@ -112,15 +117,22 @@ class Walk:
                 moves, which is the same for plain gradient descent.
 
         Raises:
-            InputError: a point of another structure than the one before, or gradients
-                at some steps and none at others.
+            InputError: a point of another structure than the one before, gradients
+                at some steps and none at others, or a step that does not come later.
         """
-        step = int(step)
+        step = checks.whole("step", step)
+        if self._last is not None and step <= self._last:
+            raise InputError(
+                f"step={step} was recorded after step {self._last}; record iterates in "
+                "their order, each once"
+            )
         if not self.wants(step):
             self._point = self._step = None
             self._move = self._gradient = None
             return
         tree.check_point("point", point)
+        if gradient is not None:
+            tree.check_alike({"point": point, "gradient": gradient})
         if self._reference is None:
             self._reference = _copy(point)
         elif self._step is None:
@@ -134,6 +146,7 @@ class Walk:
             self._gradient = None if gradient is None else _copy(gradient)
         # A copy: what the caller hands over may be changed in place, or donated.
         self._point, self._step = _copy(point), step
+        self._last = step
 
     def _segment(self, step: int, point: Any, gradient: Any) -> None:
         tree.check_alike({"the point before": self._point, "point": point})
@@ -247,18 +260,28 @@ class Walk:
         return {"windows": self._windows, "num_points": self._num_points, **settings}
 
 
-def _check_windows(windows: list[tuple[int, int]]) -> None:
+def _checked_windows(given: Any) -> list[tuple[int, int]]:
+    windows = []
+    for pair in checks.sequence("windows", given):
+        ends = checks.sequence("windows", pair)
+        if len(ends) != 2:
+            raise InputError(
+                f"windows: {checks.shown(pair)} must be a pair of steps, (first, last)"
+            )
+        first, last = (checks.whole("windows", step) for step in ends)
+        windows.append((first, last))
+    windows = sorted(windows)
     if not windows:
         raise InputError("windows: a walk needs at least one (first, last) of steps")
     for first, last in windows:
-        if not 0 <= first < last:
+        if not first < last:
             raise InputError(
-                f"windows: ({first}, {last}) holds no segment; it needs 0 <= first < "
-                "last"
+                f"windows: ({first}, {last}) holds no segment; it needs first < last"
             )
     for (_, last), (first, _) in itertools.pairwise(windows):
         if first < last:
             raise InputError(f"windows={windows} overlap; join them")
+    return windows
 
 
 def _on_host(function: Any, losses: np.ndarray) -> Any:

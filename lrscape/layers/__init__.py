@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.layers import modules, names, rules
 from lrscape.layers.leaf import ROLES as ROLES
@@ -238,7 +239,8 @@ def of_role(role: str | Sequence[str]) -> Callable[[Any], Any]:
         >>> of_role('bias')({'kernel': np.ones((2, 3)), 'bias': np.ones(3)})
         {'bias': True, 'kernel': False}
     """
-    wanted = (role,) if isinstance(role, str) else tuple(role)
+    given = [role] if isinstance(role, str) else checks.sequence("role", role)
+    wanted = [checks.one_of("role", one, ROLES) for one in given]
     return lambda params: jax.tree.map(lambda leaf: leaf.role in wanted, roles(params))
 
 

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks
+from lrscape.errors import InputError
 
 ROLES = ("kernel", "bias", "scale", "embedding", "other", "unknown")
 # Leaves of these roles are weights: they are decayed, and have units with norms.
@@ -116,8 +117,14 @@ class Axes:
     role: str = "kernel"
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES[:-1]:
-            raise unknown_name("role", self.role, ROLES[:-1])
+        checks.one_of("role", self.role, ROLES[:-1])
+        for field in ("outputs", "stacked"):
+            value = getattr(self, field)
+            named = value is None or isinstance(value, str | Axes)
+            if value != () and (named or not is_spec(value)):
+                raise InputError(
+                    f"{field}={checks.shown(value)} must be an axis, or several"
+                )
         if self.role == "kernel" and self.outputs == ():
             raise InputError(
                 "Axes(outputs=()): a kernel has at least one output axis; for the "

@@ -16,13 +16,15 @@ from typing import Any
 
 import flax.linen as nn
 
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks
+from lrscape.errors import InputError
 from lrscape.models import densenet, nin, resnet, wrn
 from lrscape.models.alexnet import AlexNet as AlexNet
 from lrscape.models.all_cnn import AllCNN as AllCNN
 from lrscape.models.bn_inception import BNInception as BNInception
 from lrscape.models.cnn import CNN as CNN
 from lrscape.models.densenet import DenseNet as DenseNet
+from lrscape.models.fields import check_fields, check_together
 from lrscape.models.googlenet import GoogLeNet as GoogLeNet
 from lrscape.models.lstm import LSTM as LSTM
 from lrscape.models.mlp import MLP as MLP
@@ -68,8 +70,8 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
         The Linen module; ``model.init(key, x, train=False)`` gives its variables.
 
     Raises:
-        InputError: an unknown name, a field that the model does not have, or no
-            classes.
+        InputError: an unknown name, a field that the model does not have, or a value
+            that no network can have.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -78,12 +80,7 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
         >>> jnp.asarray(model.apply(variables, jnp.ones((5, 64)), train=False)).shape
         (5, 10)
     """
-    if name not in _FACTORIES:
-        raise unknown_name("model", name, NAMES)
-    if isinstance(num_classes, bool) or num_classes < 1:
-        raise InputError(
-            f"model={name!r}: num_classes={num_classes!r} must be positive"
-        )
+    checks.one_of("model", name, NAMES)
     factory = _FACTORIES[name]
     fields = [
         field
@@ -96,7 +93,10 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
                 f"{field}={value!r} is not a field of model={name!r}, which has "
                 f"{', '.join(fields)}"
             )
-    return factory(num_classes=num_classes, **kwargs)
+    check_fields(factory, {"num_classes": num_classes, **kwargs})
+    model = factory(num_classes=num_classes, **kwargs)
+    check_together(model)
+    return model
 
 
 __all__ = [

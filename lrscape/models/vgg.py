@@ -102,11 +102,7 @@ class DropoutVGG(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images (n, height, width, channels) to logits (n, num_classes)."""
-        if len(self.dropout) != len(self.stages):
-            raise InputError(
-                f"dropout={tuple(self.dropout)} must have a rate for each of the "
-                f"{len(self.stages)} stages"
-            )
+        check_rates(self.dropout, self.stages)
         conv_init, dense_init, _ = initializers(self.weight_init)
 
         def dropout(x: jax.Array, rate: float) -> jax.Array:
@@ -139,3 +135,12 @@ class DropoutVGG(nn.Module):
         self.sow("intermediates", "penultimate", x)
         x = dropout(x, 0.5)
         return nn.Dense(self.num_classes, kernel_init=dense_init)(x)
+
+
+def check_rates(dropout: Sequence[float], stages: Sequence[Sequence[int]]) -> None:
+    """Raises InputError unless there is a rate of dropout for each stage."""
+    if len(dropout) != len(stages):
+        raise InputError(
+            f"dropout={tuple(dropout)} must have a rate for each of the {len(stages)} "
+            "stages"
+        )

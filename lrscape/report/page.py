@@ -78,8 +78,7 @@ def write_report(
         InputError: a path that is no run, or a file that cannot be written.
     """
     seconds = checks.positive("seconds", seconds)
-    if not paths:
-        raise InputError("runs: name at least one run directory")
+    paths = _checked(paths)
     file = Path(paths[0]) / "report.html" if out is None else checks.path("out", out)
     # Before anything is drawn.
     checks.path_to_write("out", file)
@@ -100,9 +99,8 @@ def render(
     paths: Sequence[str | Path], *, seconds: float = SECONDS
 ) -> tuple[str, list[str]]:
     """The page that `write_report` writes, and what it warns of."""
-    if not paths:
-        raise InputError("runs: name at least one run directory")
-    runs = [read_run(Path(path), seconds=seconds) for path in paths]
+    checks.positive("seconds", seconds)
+    runs = [read_run(path, seconds=seconds) for path in _checked(paths)]
     _name_apart(runs)
     page = _Page(seconds)
     for run in runs:
@@ -113,6 +111,14 @@ def render(
     sections += [page.run(run, alone=len(runs) == 1) for run in runs]
     body += [page.warnings_section(), *sections]
     return page.document(runs, "\n".join(filter(None, body))), page.warnings
+
+
+def _checked(paths: Any) -> list[Path]:
+    """Run directories as paths, one or more."""
+    found = [checks.path("paths", path) for path in checks.sequence("paths", paths)]
+    if not found:
+        raise InputError(f"paths={paths!r}: name at least one run directory")
+    return found
 
 
 def _name_apart(runs: list[RunOnDisk]) -> None:

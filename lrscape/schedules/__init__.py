@@ -25,7 +25,8 @@ from typing import Any
 
 import optax
 
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks
+from lrscape.errors import InputError
 from lrscape.schedules.baselines import per_epoch as per_epoch
 from lrscape.schedules.baselines import rational as rational
 from lrscape.schedules.baselines import step as step
@@ -61,8 +62,7 @@ def create(name: str, **kwargs: Any) -> optax.Schedule:
         >>> round(float(create('step', init_value=0.1, total_steps=10)(9)), 4)
         0.001
     """
-    if name not in FACTORIES:
-        raise unknown_name("schedule", name, NAMES)
+    checks.one_of("schedule", name, NAMES)
     parameters = inspect.signature(FACTORIES[name]).parameters
     for argument, value in kwargs.items():
         if argument not in parameters:

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from jax import lax
 
+from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
-from lrscape.errors import InputError, unknown_name
+from lrscape.errors import InputError
 from lrscape.training.config import Config
 from lrscape.training.device_data import DeviceData, Passing
 from lrscape.training.devices import (
@@ -21,8 +22,9 @@ from lrscape.training.devices import (
     replicate,
 )
 from lrscape.training.feed import make_feed
+from lrscape.training.labels import check_images, check_model
 from lrscape.training.mapping import map_over_devices
-from lrscape.training.state import DROPOUT, TrainState
+from lrscape.training.state import DROPOUT, TrainState, check_state
 from lrscape.training.step import batches_of, penultimate, synchronized
 from lrscape.transforms.lipschitz import activation_norms
 
@@ -79,10 +81,12 @@ def make_largest_activations(
         Yedida and Saha, `A novel adaptive learning rate scheduler for deep neural
         networks <https://arxiv.org/abs/1902.07399>`_, 2019, Sec. 7.2
     """
-    if mode not in MODES:
-        raise unknown_name("mode", mode, MODES)
-    if num_batches is not None and num_batches < 1:
-        raise InputError(f"num_batches={num_batches!r} must be 1 or more")
+    check_model(model)
+    check_images(data)
+    Config.check(config)
+    checks.one_of("mode", mode, MODES)
+    if num_batches is not None:
+        num_batches = checks.count("num_batches", num_batches)
     devices = choose_devices(config.num_devices, config.batch_size)
     batches = batches_of(len(data.train), config.batch_size)
     batches = batches[: config.steps_per_epoch(data)][:num_batches]
@@ -113,6 +117,7 @@ def make_largest_activations(
     mapped = map_over_devices(step, devices, config.mapping)
 
     def measure(state: TrainState) -> dict[str, float]:
+        check_state(state)
         of_state = replicate((state.variables, state.key), devices)
         largest: dict[str, float] = {}
         for batch in feed.batches(batches.__getitem__, range(len(batches))):

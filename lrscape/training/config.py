@@ -18,7 +18,7 @@ from lrscape.data import (
     stream_starts,
 )
 from lrscape.data.augment import check_names
-from lrscape.errors import InputError, unknown_name
+from lrscape.errors import InputError
 from lrscape.training.mapping import MAPPINGS
 
 
@@ -46,15 +46,22 @@ class LoopConfig(abc.ABC):
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size"):
-            check_whole(field, getattr(self, field))
+            self._set(field, checks.count(field, getattr(self, field)))
         for field in ("log_every", "num_devices", "scan_steps"):
             if (value := getattr(self, field)) is not None:
-                check_whole(field, value)
+                self._set(field, checks.count(field, value))
         checks.one_of("mapping", self.mapping, MAPPINGS)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise InputError(f"seed={self.seed!r} must be a whole number")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed={self.seed!r} must lie between 0 and 2**32 - 1")
+        self._set("seed", checks.seed("seed", self.seed))
+
+    def _set(self, field: str, value: Any) -> None:
+        """Keeps a field in the form in which JSON holds it."""
+        object.__setattr__(self, field, value)
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Raises InputError for what is no configuration of this kind."""
+        way_out = f"lrscape.training.{cls.__name__}(epochs=...)"
+        checks.instance("config", config, cls, way_out=way_out)
 
     @abc.abstractmethod
     def steps_per_epoch(self, data: Any) -> int:
@@ -63,12 +70,6 @@ class LoopConfig(abc.ABC):
     def total_steps(self, data: Any) -> int:
         """Updates in the whole run."""
         return self.epochs * self.steps_per_epoch(data)
-
-
-def check_whole(field: str, value: Any, least: int = 1) -> None:
-    """Raises InputError unless `value` is a whole number, `least` or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{field}={value!r} must be a whole number, {least} or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,9 +108,11 @@ class Config(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.normalize not in NORMALIZATIONS:
-            raise unknown_name("normalize", self.normalize, NORMALIZATIONS)
+        checks.one_of("normalize", self.normalize, NORMALIZATIONS)
         check_names(self.augment, self.normalize)
+        self._set(
+            "sync_batch_norm", checks.flag("sync_batch_norm", self.sync_batch_norm)
+        )
 
     def steps_per_epoch(self, data: Dataset | StreamedDataset) -> int:
         """Updates an epoch: the whole batches in the training examples.
@@ -153,8 +156,8 @@ class TextConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("window", self.window)
-        check_whole("offset", self.offset, least=0)
+        self._set("window", checks.count("window", self.window))
+        self._set("offset", checks.whole("offset", self.offset))
 
     def starts(self, text: Text) -> np.ndarray:
         """Where the piece of each update and stream begins, (updates, batch_size).

@@ -16,9 +16,9 @@ from lrscape.training.devices import (
     replicate,
 )
 from lrscape.training.feed import Resident, Streamed, make_feed
-from lrscape.training.labels import check_labels
+from lrscape.training.labels import check_images, check_labels
 from lrscape.training.mapping import map_over_devices
-from lrscape.training.state import TrainState
+from lrscape.training.state import TrainState, variables_of
 from lrscape.training.step import batches_of, make_evaluation_step
 
 
@@ -63,7 +63,9 @@ def make_evaluate(
         >>> round(measured['error'] * len(digits.test)) <= 360
         True
     """
-    if top5 and data.num_classes <= 5:
+    check_images(data)
+    Config.check(config)
+    if checks.flag("top5", top5) and data.num_classes <= 5:
         raise InputError(
             f"top5=True says nothing of {data.num_classes} classes; leave it out"
         )
@@ -77,13 +79,14 @@ def make_evaluate(
     feeds: dict[str, Resident | Streamed] = {}
 
     def evaluate(state: TrainState, part: str = "test") -> dict[str, float]:
+        variables = variables_of(state)
         checks.one_of("part", part, ("train", "validation", "test"))
         if getattr(data, part, None) is None:
             raise InputError(f"part={part!r}: dataset={data.name!r} has none")
         count = len(getattr(data, part))
         if part not in feeds:
             feeds[part] = make_feed(data, part, config.normalize, devices)
-        variables = replicate(state.variables, devices)
+        variables = replicate(variables, devices)
         indices = batches_of(count, batch_size)
         sums = []
         for batch in feeds[part].batches(indices.__getitem__, range(len(indices))):

@@ -17,7 +17,7 @@ from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.training import origin
-from lrscape.training.config import Config
+from lrscape.training.config import Config, LoopConfig
 from lrscape.training.devices import (
     choose_devices,
     device_count,
@@ -25,9 +25,9 @@ from lrscape.training.devices import (
     split_many,
 )
 from lrscape.training.feed import epoch_order, make_feed
-from lrscape.training.labels import check_labels
+from lrscape.training.labels import check_images, check_labels, check_params
 from lrscape.training.mapping import map_over_devices
-from lrscape.training.state import VIEW, TrainState, initial_state
+from lrscape.training.state import VIEW, TrainState, check_state, initial_state
 from lrscape.training.step import State, make_loop, make_step, synchronized
 
 
@@ -155,12 +155,15 @@ def pass_through(
         raised once there is no network left whose loss and gradient are finite.
     """
     check_arguments(Config, config, tx, yield_every, yield_at, donate)
+    check_images(data)
     steps_per_epoch = config.steps_per_epoch(data)
     total_steps = config.total_steps(data)
-    check_labels(model, data, "train")
+    variables = check_labels(model, data, "train")
     devices = choose_devices(config.num_devices, config.batch_size)
     state = make_state()
     start = check_start(state, tx, total_steps)
+    several = np.ndim(state.step) > 0
+    check_params(variables, state.params, stacked=several)
     settings = origin.settings_of(
         tx,
         state.params,
@@ -168,7 +171,6 @@ def pass_through(
         steps_per_epoch=steps_per_epoch,
     )
     origin.check_same(state, settings)
-    several = np.ndim(state.step) > 0
     if jax.tree.leaves(state.batch_stats):
         model = synchronized(model, config, device_count(devices))
     step = make_step(model, tx, config, steps_per_epoch)
@@ -286,14 +288,15 @@ def stretches_of(
 
 
 def check_arguments(
-    kind: type, config: Any, tx: Any, yield_every: Any, yield_at: Any, donate: Any
+    kind: type[LoopConfig],
+    config: Any,
+    tx: Any,
+    yield_every: Any,
+    yield_at: Any,
+    donate: Any,
 ) -> None:
     """Raises InputError for settings of a loop that are of another kind."""
-    if not isinstance(config, kind):
-        raise InputError(
-            f"config={checks.shown(config)} must be a {kind.__name__}: "
-            f"lrscape.training.{kind.__name__}(epochs=...)"
-        )
+    kind.check(config)
     checks.transformation("tx", tx)
     checks.count("yield_every", yield_every)
     checks.function("yield_at", yield_at, takes="a step")
@@ -308,11 +311,7 @@ def check_start(
     Raises:
         InputError: the state of another optimizer, or one beyond the end of the run.
     """
-    if not isinstance(state, TrainState):
-        raise InputError(
-            f"state={checks.shown(state)} must be a TrainState, made by initial_state "
-            "or restored"
-        )
+    check_state(state)
     checks.count("config: the number of updates", total_steps)
     try:
         expected = jax.eval_shape(tx.init, state.params)

@@ -12,10 +12,11 @@ import numpy as np
 import optax
 from jax import lax
 
+from lrscape import checks
 from lrscape.data import Text, perplexity
-from lrscape.errors import InputError, unknown_name
+from lrscape.errors import InputError
 from lrscape.training import origin
-from lrscape.training.config import TextConfig, check_whole, pad_to_multiple
+from lrscape.training.config import TextConfig, pad_to_multiple
 from lrscape.training.devices import (
     AXIS,
     choose_devices,
@@ -29,9 +30,9 @@ from lrscape.training.fit import (
     check_start,
     stretches_of,
 )
-from lrscape.training.labels import check_labels
+from lrscape.training.labels import check_labels, check_model, check_params, check_text
 from lrscape.training.mapping import map_over_devices
-from lrscape.training.state import TextState, initial_state
+from lrscape.training.state import TextState, initial_state, variables_of
 from lrscape.training.step import descend, dropout_key, make_loop, penultimate
 
 # Updates in one compiled loop where nothing else is said, on every backend.
@@ -82,6 +83,8 @@ def initial_text_state(
             variables other than parameters.
     """
     _check_reads_text(model)
+    check_text(text)
+    TextConfig.check(config)
     state = initial_state(model, text, tx, config.seed)
     if jax.tree.leaves(state.batch_stats):
         raise InputError(
@@ -153,13 +156,16 @@ def fit_text(
         <https://arxiv.org/abs/1409.2329>`_, 2014
     """
     check_arguments(TextConfig, config, tx, yield_every, yield_at, donate)
+    check_text(text)
+    _check_reads_text(model)
+    variables = check_labels(model, text, "train")
     starts = config.starts(text)
     total_steps = config.total_steps(text)
     devices = choose_devices(config.num_devices, config.batch_size)
     if state is None:
         state = initial_text_state(model, text, tx, config)
     first = check_start(state, tx, total_steps)
-    check_labels(model, text, "train")
+    check_params(variables, state.params, stacked=False)
     _check_carry(state, model, config)
     settings = origin.settings_of(
         tx,
@@ -267,6 +273,7 @@ def _with_own_streams(loop):
 
 
 def _check_reads_text(model: Any) -> None:
+    check_model(model)
     if not hasattr(model, "initial_carry"):
         raise InputError(
             f"model={type(model).__name__} has no initial_carry(batch_size), where it "
@@ -337,7 +344,9 @@ def make_evaluate_text(
         >>> print(f"{measured['perplexity']:.4f}")
         5.0000
     """
-    check_whole("streams", streams)
+    check_text(text)
+    TextConfig.check(config)
+    checks.count("streams", streams)
     _check_reads_text(model)
     check_labels(model, text, "train", "validation", "test")
     devices = choose_devices(config.num_devices, config.batch_size)
@@ -372,8 +381,8 @@ def make_evaluate_text(
     datasets: dict[str, DeviceText] = {}
 
     def evaluate(state: Any, part: str = "test") -> dict[str, float]:
-        if part not in PARTS:
-            raise unknown_name("part", part, PARTS)
+        variables = variables_of(state)
+        checks.one_of("part", part, PARTS)
         tokens = getattr(text, part)
         count = len(tokens) - 1
         if count < streams:
@@ -387,7 +396,7 @@ def make_evaluate_text(
         pieces = np.arange(0, length, window, dtype=np.int32)
         starts = pieces[:, None] + np.arange(rows, dtype=np.int32) * length
         sums, _ = mapped(
-            replicate(state.variables, devices),
+            replicate(variables, devices),
             datasets[part],
             split_many(list(starts), devices, len(starts)),
         )

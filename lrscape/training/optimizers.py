@@ -8,8 +8,8 @@ from typing import Any
 
 import optax
 
-from lrscape import layers
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks, layers
+from lrscape.errors import InputError
 from lrscape.transforms import scale_by_rate
 
 # Each is linear in its learning rate, so that a rate of 1 and `scale_by_rate` after it
@@ -122,12 +122,12 @@ def create_optimizer(
         >>> print(f"{training.learning_rate(state):.1f}")
         0.1
     """
-    if name not in NAMES:
-        raise unknown_name("optimizer", name, NAMES)
-    if momentum is not None and not 0 <= momentum < 1:
-        raise InputError(f"momentum={momentum!r} must lie in [0, 1)")
-    if not weight_decay >= 0:
-        raise InputError(f"weight_decay={weight_decay!r} must not be negative")
+    checks.one_of("optimizer", name, NAMES)
+    if momentum is not None:
+        checks.fraction("momentum", momentum, below_one=True)
+    checks.not_negative("weight_decay", weight_decay)
+    checks.flag("nesterov", nesterov)
+    checks.flag("decay_all", decay_all)
     factory = sgdm if name == "sgdm" else getattr(optax, name)
     taken = inspect.signature(factory).parameters
     # None of it is Optax's default, and not that of `sgdm`.

@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.landscape.loops import convolutions
 from lrscape.training.config import Config
 from lrscape.training.devices import choose_devices
 from lrscape.training.fit import NonFiniteLossError, fit, pass_through, scan_steps
-from lrscape.training.state import TrainState, make_initial_state
+from lrscape.training.labels import check_images
+from lrscape.training.state import TrainState, check_state, make_initial_state
 
 # Timed calls of each program, after two that are not.
 REPEATS = 5
@@ -80,9 +82,12 @@ def fit_seeds(
         ...     print(state.step.tolist(), state.first_bad_step.tolist())
         [5, 5, 5] [-1, -1, -1]
     """
-    seeds = _checked(config, seeds)
+    seeds = _checked(seeds)
+    checks.linen_module("model", model)
+    check_images(data)
     check_together(model, data)
     if state is not None:
+        check_state(state)
         steps = np.asarray(state.step)
         if steps.shape != (len(seeds),) or (steps != steps[0]).any():
             raise InputError(
@@ -122,17 +127,36 @@ def initial_states(
     seeds: Sequence[int],
 ) -> TrainState:
     """The states of `lrscape.training.initial_state` for each seed, stacked."""
+    seeds = _checked(seeds)
     state_of = make_initial_state(model, data, tx)
     return stacked([state_of(seed) for seed in seeds])
 
 
 def stacked(states: Sequence[TrainState]) -> TrainState:
     """States as one, each leaf with a leading axis of their number."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    given = checks.sequence("states", states)
+    if not given:
+        raise InputError("states=[] holds no state")
+    for n, state in enumerate(given):
+        check_state(state, f"states[{n}]")
+    shapes = [jax.tree.map(lambda leaf: np.shape(leaf), state) for state in given]
+    for n, other in enumerate(shapes):
+        if other != shapes[0]:
+            raise InputError(
+                f"states[{n}] has another structure or other shapes than states[0]; "
+                "states of one network are stacked"
+            )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *given)
 
 
 def unstacked(state: TrainState) -> list[TrainState]:
     """The states that were `stacked`."""
+    check_state(state)
+    if np.ndim(state.step) != 1:
+        raise InputError(
+            f"state.step={checks.shown(state.step)}: this is the state of one network, "
+            "and not of several that were stacked"
+        )
     return [_row(state, n) for n in range(len(state.step))]
 
 
@@ -182,7 +206,7 @@ def choose_together(
     Raises:
         InputError: see `fit_seeds`.
     """
-    seeds = _checked(config, seeds)
+    seeds = _checked(seeds)
     for apart, why in (
         (len(seeds) == 1, "there is one seed"),
         (isinstance(data, StreamedDataset), "the data are streamed"),
@@ -225,9 +249,9 @@ def _timed(*runs: Generator[TrainState, TrainState | None]) -> list[float]:
     return [float(np.median(found[2:])) for found in seconds]
 
 
-def _checked(config: Config, seeds: Sequence[int]) -> list[int]:
+def _checked(seeds: Sequence[int]) -> list[int]:
     """The seeds as a list; raises InputError where they cannot be used."""
-    seeds = [dataclasses.replace(config, seed=seed).seed for seed in seeds]
+    seeds = [checks.seed("seed", seed) for seed in checks.sequence("seeds", seeds)]
     if not seeds:
         raise InputError("seeds=[] names no network to train; give one seed or more")
     if len(set(seeds)) < len(seeds):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset, Text
 from lrscape.errors import InputError
 from lrscape.training.programs import reusing
@@ -96,6 +97,22 @@ def initial_state(
     return make_initial_state(model, data, tx, example)(seed)
 
 
+def variables_of(state: Any) -> dict[str, Any]:
+    """What ``model.apply`` takes, of a state or of a snapshot."""
+    if not hasattr(state, "variables"):
+        raise InputError(
+            f"state={checks.shown(state)} has no variables: pass a state of training, "
+            "or a snapshot"
+        )
+    return state.variables
+
+
+def check_state(state: Any, name: str = "state") -> None:
+    """Raises InputError for what is no state of training."""
+    way_out = "made by initial_state, yielded by fit, or restored"
+    checks.instance(name, state, TrainState, way_out=way_out)
+
+
 def make_initial_state(
     model: nn.Module,
     data: Dataset | StreamedDataset | Text,
@@ -103,7 +120,17 @@ def make_initial_state(
     example: jax.Array | None = None,
 ) -> Callable[[int], TrainState]:
     """Makes ``seed -> state``, see `initial_state`, compiled once for all seeds."""
-    if example is None:
+    checks.linen_module("model", model)
+    checks.transformation("tx", tx)
+    if example is not None:
+        example = jnp.asarray(checks.numbers("example", example))
+        if not example.ndim:
+            raise InputError(
+                f"example={checks.shown(example)} needs a leading axis of examples"
+            )
+    else:
+        way_out = "lrscape.data.load('digits'), say"
+        checks.instance("data", data, (Dataset, StreamedDataset, Text), way_out=way_out)
         example = (
             jnp.zeros((1, 1), jnp.int32)
             if isinstance(data, Text)
@@ -113,7 +140,7 @@ def make_initial_state(
     init = reusing(lambda key, x: model.init(key, x, train=False), jax.jit)
 
     def state_of(seed: int) -> TrainState:
-        key = jax.random.key(seed)
+        key = jax.random.key(checks.seed("seed", seed))
         variables = dict(init(jax.random.fold_in(key, _INIT), example))
         params = variables.pop("params")
         batch_stats = variables.pop("batch_stats", {})
@@ -141,6 +168,7 @@ def averages(state: TrainState) -> dict[str, float]:
     Returns:
         ``loss``, ``error`` (a fraction) and ``gradient_norm``; NaN before any update.
     """
+    check_state(state)
     sums = {name: float(value) for name, value in state.metrics.items()}
     count = sums.pop("count")
     return {name: value / count if count else np.nan for name, value in sums.items()}
@@ -202,6 +230,9 @@ def without_variables(tree: Any) -> Any:
     """A tree in which each NNX variable is replaced by the array that it holds."""
     from flax import nnx
 
+    if isinstance(tree, nnx.State):
+        return nnx.to_pure_dict(tree)
+
     def is_variable(node: Any) -> bool:
         return isinstance(node, nnx.Variable)
 
@@ -216,6 +247,8 @@ def _label(path: Any) -> str | None:
     labels = [
         str(after.key)
         for before, after in itertools.pairwise(path)
-        if getattr(before, "name", None) == "inner_states" and hasattr(after, "key")
+        if "inner_states"
+        in (getattr(before, "name", None), getattr(before, "key", None))
+        and hasattr(after, "key")
     ]
     return "/".join(labels) or None

@@ -201,6 +201,13 @@ def averaged(opt_state: Any, params: optax.Params, *, which: int | None = None) 
             f"{kinds[0]} and {kinds[1]}"
         )
 
+    shapes = [list(map(jnp.shape, jax.tree.leaves(t))) for t in (params, state.total)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"params has other shapes than the weights that were averaged: "
+            f"{shapes[0]} and {shapes[1]}"
+        )
+
     def mean(raw: Any, total: jax.Array, lost: jax.Array) -> jax.Array:
         found = (total + lost) / state.num_averaged.astype(total.dtype)
         return found.astype(jnp.result_type(raw))
@@ -235,8 +242,8 @@ def _the_state(opt_state: Any, which: int | None) -> AverageWeightsState:
     found = averages_in(opt_state)
     if not found:
         raise InputError(
-            "opt_state holds no averaged weights: chain average_weights last, "
-            "optax.chain(..., average_weights(start))"
+            f"opt_state={checks.shown(opt_state)} holds no averaged weights: chain "
+            "average_weights last, optax.chain(..., average_weights(start))"
         )
     if which is None and len(found) > 1:
         raise InputError(

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lrscape import layers
-from lrscape.errors import InputError, unknown_name
+from lrscape import checks, layers
+from lrscape.errors import InputError
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 FORMS = ("paper", "bound")
@@ -98,11 +98,29 @@ def lipschitz_constant(
         networks <https://arxiv.org/abs/1902.07399>`_, 2019, Eq. 9, 15 and 20, Sec. 7.2
     """
     _check_settings(num_classes, batch_size, weight_decay, loss, form, norm)
-    if loss == "squared_error" and (output_norm is None or target_norm is None):
-        raise InputError(
-            f"output_norm={output_norm!r}, target_norm={target_norm!r}: "
-            "loss='squared_error' needs the 2-norms of a batch's outputs and targets"
-        )
+    checks.norm("activation_norm", activation_norm)
+    checks.norm("weight_norm", weight_norm)
+    return _constant(
+        activation_norm,
+        loss=loss, num_classes=num_classes, batch_size=batch_size,
+        weight_decay=weight_decay, weight_norm=weight_norm, form=form, norm=norm,
+        output_norm=output_norm, target_norm=target_norm,
+    )  # fmt: skip
+
+
+def _constant(
+    activation_norm, *, loss, num_classes, batch_size, weight_decay, weight_norm, form,
+    norm, output_norm, target_norm,
+) -> jax.Array:  # fmt: skip
+    """`lipschitz_constant` of settings that were looked at."""
+    if loss == "squared_error":
+        for name, value in (("output_norm", output_norm), ("target_norm", target_norm)):
+            if value is None:
+                raise InputError(
+                    f"{name}=None: loss='squared_error' needs the 2-norms of a batch's "
+                    "outputs and targets"
+                )
+            checks.norm(name, value)
     dtype = jnp.result_type(float)
     activation_norm = jnp.asarray(activation_norm, dtype)
     # The bound's factor for K_z as the largest of all entries.
@@ -124,26 +142,19 @@ def lipschitz_constant(
 
 
 def _check_settings(num_classes, batch_size, weight_decay, loss, form, norm) -> None:
-    for field, value, known in (
-        ("loss", loss, LOSSES), ("form", form, FORMS), ("norm", norm, NORMS)
-    ):  # fmt: skip
-        if value not in known:
-            raise unknown_name(field, value, known)
+    checks.one_of("loss", loss, LOSSES)
+    checks.one_of("form", form, FORMS)
+    checks.one_of("norm", norm, NORMS)
     if num_classes is None:
         if loss == "cross_entropy" and form == "paper":
             raise InputError(
                 "num_classes=None: the paper's form of loss='cross_entropy' needs the "
                 "number of classes"
             )
-    elif isinstance(num_classes, bool) or num_classes < 2:
-        raise InputError(f"num_classes={num_classes!r} must be 2 or more")
-    if isinstance(batch_size, bool) or batch_size < 1:
-        raise InputError(
-            f"batch_size={batch_size!r} must be 1 or more: the examples an update, "
-            "over all devices"
-        )
-    if not (weight_decay >= 0 and math.isfinite(weight_decay)):
-        raise InputError(f"weight_decay={weight_decay!r} must be 0 or more")
+    else:
+        checks.whole("num_classes", num_classes, least=2)
+    checks.count("batch_size", batch_size)
+    checks.not_negative("weight_decay", weight_decay)
 
 
 class ScaleByLipschitzState(NamedTuple):
@@ -247,13 +258,11 @@ def scale_by_lipschitz(
         networks <https://arxiv.org/abs/1902.07399>`_, 2019
     """
     _check_settings(num_classes, batch_size, weight_decay, loss, form, norm)
-    if isinstance(window, bool) or window != int(window) or window < 1:
-        raise InputError(f"window={window!r} must be a whole number, 1 or more")
-    if not (max_rate > 0 and math.isfinite(max_rate)):
-        raise InputError(f"max_rate={max_rate!r} must be positive and finite")
-    check_decay("b1", b1)
+    window = checks.count("window", window)
+    checks.positive("max_rate", max_rate)
+    checks.fraction("b1", b1, below_one=True)
     if b2 is not None:
-        check_decay("b2", b2)
+        checks.fraction("b2", b2, below_one=True)
     _check_norms(activation_norm, weight_norm)
     if activation_norm is None and weight_norm is not None:
         raise InputError(
@@ -273,7 +282,7 @@ def scale_by_lipschitz(
             weight_norm=jnp.asarray(
                 -1.0 if weight_norm is None else weight_norm, dtype
             ),
-            recent=jnp.zeros(int(window), dtype),
+            recent=jnp.zeros(window, dtype),
             held=jnp.asarray(held),
             moments=jnp.zeros(2, dtype),
             count=jnp.zeros([], jnp.int32),
@@ -292,8 +301,9 @@ def scale_by_lipschitz(
                 + ("jnp.linalg.norm(activations))" if norm == "frobenius"
                    else "jnp.abs(activations).max())")
             )  # fmt: skip
-        given = jnp.asarray(extra_args[wanted], state.recent.dtype)
-        place = jnp.arange(int(window)) == state.count % int(window)
+        given = checks.norm(wanted, extra_args[wanted])
+        given = jnp.asarray(given, state.recent.dtype)
+        place = jnp.arange(window) == state.count % window
         recent = jnp.where(place, given, state.recent)
         return recent, recent.max()
 
@@ -301,12 +311,13 @@ def scale_by_lipschitz(
         recent, activations = handed(state, extra_args)
         weights = state.weight_norm
         if extra_args.get("weight_norm") is not None:
-            given = jnp.asarray(extra_args["weight_norm"], weights.dtype)
+            given = checks.norm("weight_norm", extra_args["weight_norm"])
+            given = jnp.asarray(given, weights.dtype)
             weights = jnp.where(weights < 0, given, weights)
         elif weight_decay:
             own = _largest_norm(params).astype(weights.dtype)
             weights = jnp.where(weights < 0, own, weights)
-        constant = lipschitz_constant(
+        constant = _constant(
             activations,
             loss=loss, num_classes=num_classes, batch_size=batch_size,
             weight_decay=weight_decay, weight_norm=weights, form=form, norm=norm,
@@ -351,18 +362,12 @@ def _averaged(constant, moments, count, b1: float, b2: float | None):
     return moments, mean / jnp.where(root > 0, root, 1.0)
 
 
-def check_decay(field: str, value: float) -> None:
-    """Raises InputError unless a running average can decay so."""
-    if not 0 <= value < 1:
-        raise InputError(f"{field}={value!r} must lie in [0, 1)")
-
-
 def _check_norms(activation_norm: float | None, weight_norm: float | None) -> None:
     for field, value in (
         ("activation_norm", activation_norm), ("weight_norm", weight_norm)
     ):  # fmt: skip
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise InputError(f"{field}={value!r} must be a finite number, 0 or more")
+        if value is not None:
+            checks.not_negative(field, value)
 
 
 def hold_norms(
@@ -393,11 +398,12 @@ def hold_norms(
         >>> print(updates)
         [-1. -1.]
     """
-    _check_norms(activation_norm, weight_norm)
+    checks.not_negative("activation_norm", activation_norm)
+    _check_norms(None, weight_norm)
     if not any(held for _, held in optax.tree.get_all_with_path(opt_state, "held")):
         raise InputError(
-            "opt_state holds no activation_norm; make the optimizer by "
-            "lipschitz_sgd(..., activation_norm=...)"
+            f"opt_state={checks.shown(opt_state)} holds no activation_norm; make the "
+            "optimizer by lipschitz_sgd(..., activation_norm=...)"
         )
     dtype = optax.tree.get(opt_state, "activation_norm").dtype
     return optax.tree.set(
@@ -477,7 +483,7 @@ def activation_norms(activations: Any, axis_name: str | None = None) -> dict[str
         >>> print(found['activation_norm'], found['activation_max'])
         5.0 4.0
     """
-    activations = jnp.asarray(activations)
+    activations = jnp.asarray(checks.numbers("activations", activations))
     activations = activations.astype(jnp.promote_types(activations.dtype, np.float32))
     squares, largest = jnp.sum(activations**2), jnp.max(jnp.abs(activations))
     if axis_name is not None:

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import optax
 
-from lrscape.transforms.lipschitz import check_decay, scale_by_lipschitz
+from lrscape import checks
+from lrscape.transforms.lipschitz import scale_by_lipschitz
 
 
 def lipschitz_momentum(
@@ -50,7 +51,7 @@ def lipschitz_momentum(
         Yedida, Saha and Prashanth, `LipschitzLR: Using theoretically computed adaptive
         learning rates for fast convergence <https://arxiv.org/abs/1902.07399>`_, 2020
     """
-    check_decay("momentum", momentum)
+    checks.fraction("momentum", momentum, below_one=True)
     return _chained(optax.ema(momentum), weight_decay, b1=momentum, **options)
 
 
@@ -91,7 +92,8 @@ def lipschitz_rmsprop(
         Yedida, Saha and Prashanth, `LipschitzLR: Using theoretically computed adaptive
         learning rates for fast convergence <https://arxiv.org/abs/1902.07399>`_, 2020
     """
-    check_decay("decay", decay)
+    checks.fraction("decay", decay, below_one=True)
+    checks.not_negative("eps", eps)
     scale = optax.scale_by_rms(decay=decay, eps=eps, bias_correction=True)
     return _chained(scale, weight_decay, b2=decay, **options)
 
@@ -134,6 +136,9 @@ def lipschitz_adam(
         Yedida, Saha and Prashanth, `LipschitzLR: Using theoretically computed adaptive
         learning rates for fast convergence <https://arxiv.org/abs/1902.07399>`_, 2020
     """
+    checks.fraction("b1", b1, below_one=True)
+    checks.fraction("b2", b2, below_one=True)
+    checks.not_negative("eps", eps)
     scale = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
     return _chained(scale, weight_decay, b1=b1, b2=b2, **options)
 

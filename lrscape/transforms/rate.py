@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lrscape import schedules
-from lrscape.errors import InputError
+from lrscape import checks, schedules
 
 
 class ScaleByRateState(NamedTuple):
@@ -55,11 +54,8 @@ def scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtra
         >>> float(updates), float(optax.tree.get(state, 'learning_rate'))
         (-1.0, 0.5)
     """
-    if not callable(schedule):
-        raise InputError(
-            f"scale_by_rate: schedule={schedule!r} must be a function of the update "
-            "count; for a constant rate pass lambda count: rate"
-        )
+    takes = "the update count; for a constant rate pass lambda count: rate"
+    checks.function("scale_by_rate: schedule", schedule, takes=takes)
 
     def rate_at(count):
         return jnp.asarray(schedule(count), jnp.result_type(float))
