@@ -454,8 +454,8 @@ def lipschitz_sgd(
         ...     window=config.steps_per_epoch(digits))
         >>> model = models.create('mlp', num_classes=10, features=(32,))
         >>> *_, state = training.fit(model, digits, tx, config)
-        >>> rate = training.learning_rate(state.opt_state)
-        >>> rate is not None and 0 < float(rate) <= 10
+        >>> rate = optax.tree.get(state.opt_state, 'lipschitz_rate')
+        >>> print(0 < float(rate) <= 10)
         True
     """
     scale = scale_by_lipschitz(
