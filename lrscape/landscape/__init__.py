@@ -12,18 +12,17 @@ from lrscape.landscape.accumulate import gradient as gradient
 from lrscape.landscape.asymmetry import Asymmetry as Asymmetry
 from lrscape.landscape.asymmetry import asymmetry as asymmetry
 from lrscape.landscape.asymmetry import is_asymmetric as is_asymmetric
-from lrscape.landscape.curvature import Eigenpairs as Eigenpairs
-from lrscape.landscape.curvature import SpectralNorm as SpectralNorm
+from lrscape.landscape.curvature import frobenius_norm as frobenius_norm
 from lrscape.landscape.curvature import layer_shares as layer_shares
+from lrscape.landscape.curvature import spectral_density as spectral_density
 from lrscape.landscape.curvature import spectral_norm as spectral_norm
 from lrscape.landscape.curvature import subspace_overlap as subspace_overlap
 from lrscape.landscape.curvature import top_eigenpairs as top_eigenpairs
+from lrscape.landscape.curvature import trace as trace
 from lrscape.landscape.density import Quadrature as Quadrature
 from lrscape.landscape.density import SpectralDensity as SpectralDensity
 from lrscape.landscape.density import broadened as broadened
 from lrscape.landscape.density import default_broadening as default_broadening
-from lrscape.landscape.density import spectral_density as spectral_density
-from lrscape.landscape.density import spectral_quadrature as spectral_quadrature
 from lrscape.landscape.direction import difference as difference
 from lrscape.landscape.direction import flipped_direction as flipped_direction
 from lrscape.landscape.direction import fooling_direction as fooling_direction
@@ -40,6 +39,8 @@ from lrscape.landscape.distance import (
     functional_distance_estimate as functional_distance_estimate,
 )
 from lrscape.landscape.distance import parameter_distance as parameter_distance
+from lrscape.landscape.eigenpairs import Eigenpairs as Eigenpairs
+from lrscape.landscape.eigenpairs import SpectralNorm as SpectralNorm
 from lrscape.landscape.equinox_objective import (
     equinox_objective as equinox_objective,
 )
@@ -64,9 +65,6 @@ from lrscape.landscape.mask import layer_only as layer_only
 from lrscape.landscape.model_objective import ModelObjective as ModelObjective
 from lrscape.landscape.moments import Estimated as Estimated
 from lrscape.landscape.moments import Moments as Moments
-from lrscape.landscape.moments import frobenius_norm as frobenius_norm
-from lrscape.landscape.moments import spectral_moments as spectral_moments
-from lrscape.landscape.moments import trace as trace
 from lrscape.landscape.nnx_objective import nnx_objective as nnx_objective
 from lrscape.landscape.noise import gradient_variance as gradient_variance
 from lrscape.landscape.objective import Objective as Objective

@@ -10,9 +10,9 @@ import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import mean_loss, scalar_loss
+from lrscape.landscape.accumulate import mean_loss
 from lrscape.landscape.direction import gaussian_direction
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.protocol import as_objective, scalar_loss
 from lrscape.landscape.subspace import ray
 from lrscape.landscape.surface import measure
 from lrscape.landscape.tree import check_count

@@ -12,7 +12,8 @@ from jax import lax
 
 from lrscape.errors import InputError
 from lrscape.landscape.flatness import Curves, check_scales, curves_of
-from lrscape.landscape.objective import SampleObjective, as_batches, member
+from lrscape.landscape.objective import SampleObjective, as_batches
+from lrscape.landscape.protocol import member
 from lrscape.landscape.surface import measure
 from lrscape.landscape.tree import check_count
 

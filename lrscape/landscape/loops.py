@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from lrscape.landscape.programs import once_a_shape
+from lrscape.landscape.protocol import filled_in
 
 
 def loops_slowly(function, objective, point, args) -> bool:
@@ -34,7 +35,7 @@ def sums_over_examples(function, objective, point, args) -> bool:
 @once_a_shape
 def _has_such_a_convolution(function, objective, point, args) -> bool:
     jaxpr = jax.make_jaxpr(
-        lambda o, p, a: function(o.at(p), p, o.batch(0), *a),
+        lambda o, p, a: function(filled_in(o, p), p, o.batch(0), *a),
     )(objective, point, args)
     return any(
         equation.params["dimension_numbers"].lhs_spec[0] != 0

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import accumulate, batch_gradient, scalar_loss
+from lrscape.landscape.accumulate import accumulate, batch_gradient
 from lrscape.landscape.mask import Mask, apply_mask, as_mask
-from lrscape.landscape.objective import (
+from lrscape.landscape.protocol import (
     as_objective,
     check_traceable,
     is_traceable,
     member,
+    scalar_loss,
 )
 
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import gradient, mean_loss, scalar_loss
+from lrscape.landscape.accumulate import gradient, mean_loss
 from lrscape.landscape.direction import gaussian_direction
 from lrscape.landscape.mask import apply_mask, as_mask
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.protocol import as_objective, scalar_loss
 from lrscape.landscape.slopes import unit_ray
 from lrscape.landscape.surface import evaluate
 

@@ -14,14 +14,15 @@ import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import batch_gradient, is_compilable, scalar_loss
-from lrscape.landscape.objective import (
-    Objective,
-    SampleObjective,
+from lrscape.landscape.accumulate import batch_gradient
+from lrscape.landscape.objective import Objective, SampleObjective
+from lrscape.landscape.protocol import (
     as_objective,
     filled_in,
+    is_compilable,
     is_traceable,
     member,
+    scalar_loss,
     settings_of,
 )
 from lrscape.landscape.subspace import Subspace, check_not_zero, ray

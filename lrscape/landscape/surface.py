@@ -16,13 +16,15 @@ import numpy as np
 
 from lrscape import checks
 from lrscape.errors import InputError
-from lrscape.landscape.accumulate import (
-    checked_loss,
-    is_compilable,
-)
-from lrscape.landscape.objective import as_objective, is_traceable, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.programs import once_a_shape
+from lrscape.landscape.protocol import (
+    as_objective,
+    checked_loss,
+    is_compilable,
+    is_traceable,
+    settings_of,
+)
 from lrscape.landscape.store import Store, identity_of
 from lrscape.processes import from_first, is_first
 

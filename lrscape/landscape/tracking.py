@@ -10,14 +10,14 @@ import numpy as np
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.curvature import (
+from lrscape.landscape.eigenpairs import (
     SpectralNorm,
     check_tolerance,
     dominant_pair,
 )
 from lrscape.landscape.mask import Mask
-from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.operator import Operator
+from lrscape.landscape.protocol import as_objective, settings_of
 from lrscape.landscape.tree import check_count
 
 if TYPE_CHECKING:
