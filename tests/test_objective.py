@@ -15,13 +15,13 @@ from lrscape.errors import InputError
 from lrscape.landscape import (
     Objective,
     accumulate,
-    batch_losses,
     evaluate,
     flax_objective,
-    gradient,
     line,
+    loss_gradient,
     mean_objective,
 )
+from lrscape.landscape.accumulate import batch_losses
 from lrscape.landscape.loops import loops_slowly
 from tests.points import Weights, linear_point, regression
 
@@ -48,7 +48,7 @@ def test_no_digits_are_lost_over_60_000_examples():
     assert abs(naive - exact) > 1e-4 * exact
     one = jnp.float32(1)
     np.testing.assert_allclose(objective(one), exact, rtol=1.3e-7)
-    np.testing.assert_allclose(gradient(objective, one), exact, rtol=1.3e-7)
+    np.testing.assert_allclose(loss_gradient(objective, one), exact, rtol=1.3e-7)
 
 
 def test_a_dict_of_losses_takes_one_pass():
@@ -66,7 +66,7 @@ def test_a_dict_of_losses_takes_one_pass():
 
 def test_a_bare_function_is_an_objective_of_one_batch():
     assert float(batch_losses(jnp.sum, jnp.ones(3))[0]) == 3.0
-    np.testing.assert_allclose(gradient(jnp.sum, jnp.ones(3)), 1)
+    np.testing.assert_allclose(loss_gradient(jnp.sum, jnp.ones(3)), 1)
 
 
 class Foreign:
@@ -87,10 +87,10 @@ class Foreign:
 def test_an_object_with_its_own_batches():
     objective = Foreign()
     np.testing.assert_allclose(batch_losses(objective, jnp.float32(2)), [3, 5, 7])
-    np.testing.assert_allclose(gradient(objective, jnp.float32(2)), 2.25)
+    np.testing.assert_allclose(loss_gradient(objective, jnp.float32(2)), 2.25)
     objective.broken = 1
     with pytest.raises(OSError, match="no such file") as caught:
-        gradient(objective, jnp.float32(2))
+        loss_gradient(objective, jnp.float32(2))
     assert "in batch 1 of 3" in caught.value.__notes__[0]
 
 
@@ -119,7 +119,7 @@ def test_under_jit_grad_and_vmap():
     residual = x @ np.asarray(point["w"]) + np.asarray(point["b"]) - y
     exact = 2 * residual @ x / 10
     np.testing.assert_allclose(jax.grad(objective)(point)["w"], exact, rtol=1e-5)
-    np.testing.assert_allclose(gradient(objective, point)["w"], exact, rtol=1e-5)
+    np.testing.assert_allclose(loss_gradient(objective, point)["w"], exact, rtol=1e-5)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), point)
     twice = jax.tree.map(lambda leaf: 2 * leaf, point)
     both = jax.vmap(lambda p: objective(p))(many)
@@ -166,8 +166,8 @@ def test_a_convolutions_weight_gradient_is_kept_out_of_loops_on_cpu():
     assert not loops_slowly(lambda o, p, b: o.batch_loss(p, b), objective, params, ())
     dense, _, _ = regression()
     assert not loops_slowly(weights_gradient, dense, linear_point(), ())
-    chosen = gradient(objective, params)
-    looped = gradient(objective, params, compiled=True)
+    chosen = loss_gradient(objective, params)
+    looped = loss_gradient(objective, params, compiled=True)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7),
         chosen,
@@ -350,7 +350,7 @@ def test_any_tree_is_a_point():
         midway = evaluate(objective, line(point, far), [0.5])
         residual = x @ np.asarray(kernel + 0.5) + 1.5 - y
         np.testing.assert_allclose(midway, [np.mean(residual**2)], rtol=1e-5)
-        slope = gradient(objective, point)
+        slope = loss_gradient(objective, point)
         assert jax.tree.structure(slope) == jax.tree.structure(point)
 
 
@@ -373,7 +373,7 @@ BAD = {
         "batch_size=0",
     ),
     "fraction": (lambda: mean_objective(jnp.sum, np.zeros(3), batch_size=1.5), "1.5"),
-    "no function": (lambda: gradient(3, jnp.ones(2)), "objective=3"),
+    "no function": (lambda: loss_gradient(3, jnp.ones(2)), "objective=3"),
     "a vector": (lambda: batch_losses(lambda w: w, jnp.ones(2)), r"shape \(2,\)"),
     "no loss": (lambda: batch_losses(lambda w: {"cost": w}, jnp.float32(1)), "'loss'"),
 }

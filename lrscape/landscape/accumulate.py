@@ -152,7 +152,7 @@ def each_batch(
         yield value
 
 
-def gradient(objective: Any, point: Any, **options: Any) -> Any:
+def loss_gradient(objective: Any, point: Any, **options: Any) -> Any:
     """The gradient of the mean loss over the whole sample.
 
     Args:
@@ -164,7 +164,7 @@ def gradient(objective: Any, point: Any, **options: Any) -> Any:
         A tree like the point.
 
     Example:
-        >>> print(gradient(lambda w: jnp.sum(w ** 2), jnp.array([1.0, 2.0])))
+        >>> print(loss_gradient(lambda w: jnp.sum(w ** 2), jnp.array([1.0, 2.0])))
         [2. 4.]
     """
     return accumulate(batch_gradient, objective, point, **options)
@@ -183,7 +183,7 @@ def _check_concrete(objective: Any, values: Any) -> None:
         raise InputError(
             f"objective={type(objective).__name__} is computed outside JAX and cannot "
             "be traced by jit, grad or vmap; call it with arrays, and take gradients "
-            "and products by lrscape.landscape.gradient, hvp and ggnvp"
+            "and products by lrscape.landscape.loss_gradient, hvp and ggnvp"
         )
 
 

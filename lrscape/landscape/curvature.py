@@ -16,7 +16,7 @@ from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.density import SpectralDensity
 from lrscape.landscape.eigenpairs import Eigenpairs, SpectralNorm
-from lrscape.landscape.mask import Mask
+from lrscape.landscape.masks import Mask
 from lrscape.landscape.moments import Estimated
 from lrscape.landscape.operator import Operator
 

@@ -210,7 +210,7 @@ def mean_objective(
     Returns:
         The objective: ``objective(point)`` is the mean loss, under ``jit``, ``grad``
         and ``vmap`` too. For the gradient over a whole sample
-        `lrscape.landscape.gradient` chooses the faster loop.
+        `lrscape.landscape.loss_gradient` chooses the faster loop.
 
     Raises:
         InputError: no examples, leaves of different lengths, or no batch size.

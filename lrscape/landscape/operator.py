@@ -36,7 +36,7 @@ from lrscape.landscape.eigenpairs import (
     extreme_pairs,
 )
 from lrscape.landscape.loops import sums_over_examples
-from lrscape.landscape.mask import Mask, as_mask
+from lrscape.landscape.masks import Mask, as_mask
 from lrscape.landscape.moments import Estimated, Moments, hutchinson
 from lrscape.landscape.products import KINDS
 from lrscape.landscape.protocol import as_objective, is_compilable
@@ -397,7 +397,7 @@ class Operator:
         count = check_count("num_samples", num_samples)
         m = min(int(num_matvecs), self.size)
         if compiled is None:
-            compiled = not self._products_run_apart()
+            compiled = not self.products_run_apart()
         in_one_program = None
         if compiled:
             in_one_program = functools.partial(
@@ -462,7 +462,7 @@ class Operator:
                 self._linear = linearized(self._objective, self._point)
         return accumulate_linear(self._linear, self._objective.weights, direction)
 
-    def _products_run_apart(self) -> bool:
+    def products_run_apart(self) -> bool:
         """Whether products are faster one by one than within a compiled loop."""
         if not is_compilable(self._objective):
             return True

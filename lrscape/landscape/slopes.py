@@ -26,7 +26,7 @@ from lrscape.landscape.protocol import (
     settings_of,
 )
 from lrscape.landscape.subspace import Subspace, check_not_zero, ray
-from lrscape.landscape.surface import measure
+from lrscape.landscape.surface import measure_surface
 
 
 class SlopeProfile(NamedTuple):
@@ -134,7 +134,7 @@ def profile_of(
         raise InputError(
             f"distances have shape {distances.shape}; they must be (k,), k >= 1"
         )
-    surface = measure(
+    surface = measure_surface(
         slopes, TangentRay(unit_ray(point, direction)), distances, progress=progress
     )
     return SlopeProfile(
