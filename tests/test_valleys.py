@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lrscape import models
 from lrscape.errors import InputError
+from lrscape.jaxprs import convolutions
 from lrscape.landscape import (
     asymmetry,
     find_asymmetric_direction,
@@ -21,7 +22,6 @@ from lrscape.landscape import (
 )
 from lrscape.landscape.accumulate import sample_losses
 from lrscape.landscape.direction import flipped_direction, ones_direction
-from lrscape.landscape.loops import convolutions
 from lrscape.landscape.masks import as_many_others, batch_norm_only, batch_norm_scales
 from lrscape.landscape.shift import best_shift, shift_gap_search
 from lrscape.landscape.slopes import slope_objective

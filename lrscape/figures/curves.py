@@ -27,9 +27,9 @@ def line_figure(
 
     Args:
         results: a result over one coordinate, as `Surface.to_dataset` of
-            `lrscape.landscape.surface` gives it, or several of them by the name that the legend gives. Each variable that is
-            no standard error gets its panel; the band is two standard errors wide on
-            each side.
+            `lrscape.landscape.surface` gives it, or several of them by the name that
+            the legend gives. Each variable that is no standard error gets its panel;
+            the band is two standard errors wide on each side.
         ends: coordinate -> name of the point there, such as ``{0: 'initial'}``.
         title: over the figure.
 

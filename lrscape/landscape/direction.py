@@ -48,8 +48,8 @@ def gaussian_direction(
         point: what the direction starts from: gives structure, shapes, and the norms
             that ``'filter'`` and ``'layer'`` take over.
         normalize: see `normalized`.
-        mask: what may move, as `lrscape.landscape.masks.as_mask` takes it. What may not is
-            0, and is left out of every norm.
+        mask: what may move, as `lrscape.landscape.masks.as_mask` takes it. What may not
+            is 0, and is left out of every norm.
         keep_vectors: see `normalized`.
         axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
         names: gives a leaf's path a name that it has in every layout of the same

@@ -107,8 +107,8 @@ def perturbation_losses(
         num_directions: how many of them.
         directions: trees like the point, instead of random ones: such as
             `lrscape.landscape.fooling_direction`.
-        normalize: of the random ones, None, ``'filter'``, ``'layer'`` or ``'global'``. By
-            default the whole direction has norm 1, so that t is a distance.
+        normalize: of the random ones, None, ``'filter'``, ``'layer'`` or ``'global'``.
+            By default the whole direction has norm 1, so that t is a distance.
         mask: which entries the random ones move; such as
             `lrscape.landscape.masks.first_layer`.
         axes: what leaves are where names do not tell; see `lrscape.layers.roles`.

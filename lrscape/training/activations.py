@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from lrscape.activations import activation_norms
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError, unknown_name
 from lrscape.training.config import Config
@@ -24,7 +25,6 @@ from lrscape.training.feed import make_feed
 from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import DROPOUT, TrainState
 from lrscape.training.step import batches_of, penultimate, synchronized
-from lrscape.transforms.lipschitz import activation_norms
 
 MODES = ("train", "inference")
 
