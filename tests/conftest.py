@@ -32,15 +32,26 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("lrscape")
 
 
-@pytest.fixture(scope="module", autouse=True)
+# Bytes of memory from which on a test process lets go of compiled programs.
+MEMORY = 1_200_000_000
+_PAGES = Path("/proc/self/statm")
+
+
+@pytest.fixture(autouse=True)
 def memory_goes():
-    """Lets go of compiled programs, and of freed memory, after a file's tests."""
+    """Lets go of compiled programs and freed memory where they are large."""
     yield
-    forget_programs()
-    jax.clear_caches()
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if _PAGES.exists() and _resident() > MEMORY:
+        forget_programs()
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(_PAGES.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture

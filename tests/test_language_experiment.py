@@ -50,6 +50,20 @@ def run_dir(story, tmp_path_factory):
     return path
 
 
+def test_a_run_is_made_longer(story, tmp_path):
+    """Bit for bit the longer run where the rate does not depend on the length."""
+    flags = [*FLAGS, f"--dataset={story}", "--schedule=triangular", "--cycle-steps=7"]
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    assert command(*flags, f"--run-dir={longer}") == 0
+    assert command("--resume", "--epochs=3", f"--run-dir={longer}") == 0
+    assert (
+        command(*flags[:-1], "--cycle-steps=7", "--epochs=3", f"--run-dir={whole}") == 0
+    )
+    assert_same_run(whole, longer)
+    (seam,) = Records(longer).config()["extended"]
+    assert seam["epochs"] == 2 and seam["how"] == "exact"
+
+
 def test_a_run_leaves_its_directory_whole(run_dir, story, capsys):
     run = open_run(run_dir)
     assert isinstance(run, TextRun) and isinstance(run.config, TextRunConfig)

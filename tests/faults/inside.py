@@ -67,6 +67,13 @@ def digits(*flags):
     return run("digits", {"quick": small}, *flags)
 
 
+def paper(name, run_dir):
+    """Makes an item of a paper."""
+    from tests.faults import papers
+
+    return papers.make(name, run_dir)
+
+
 def survey(*flags):
     """Surveys a run."""
     return experiments.survey.main(list(flags))

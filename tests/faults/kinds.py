@@ -21,6 +21,7 @@ from tests.faults.losses import (
     part_way,
     short_metrics,
 )
+from tests.faults.papers import kill_paper
 from tests.faults.several import dead_launcher, dead_process, error_of_one, race
 from tests.faults.suite import (
     DIGITS,
@@ -347,6 +348,7 @@ KINDS = {
     "kill -9, a launcher": Kind(1, dead_launcher, 4),
     "an error of one process of two": Kind(2, error_of_one, 8),
     "two new runs in one directory": Kind(3, race, 9),
+    "kill -9, a paper's command": Kind(3, kill_paper, 15),
     "kill -9, training": Kind(8, kill_training, 24),
     "kill -9, writing": Kind(10, kill_saving, 30),
     "kill -9, a surface": Kind(6, kill_surface, 16),

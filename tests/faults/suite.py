@@ -95,21 +95,21 @@ class Suite:
         process.start()
         return process
 
-    def child(self, work, *arguments, armed=()):
+    def child(self, work, *arguments, armed=(), seconds=SECONDS):
         """Does something in a process; its exit status, and all that it printed."""
         handle, log = tempfile.mkstemp(suffix=".log", dir=self.root)
         os.close(handle)
         log = Path(log)
         process = self.start(log, work, *arguments, armed=armed)
-        process.join(SECONDS)
+        process.join(seconds)
         if process.exitcode is None:
             process.kill()
-            raise LostError(f"still running after {SECONDS} s\n{log.read_text()}")
+            raise LostError(f"still running after {seconds} s\n{log.read_text()}")
         return process.exitcode, log.read_text()
 
-    def must(self, *arguments, armed=()):
+    def must(self, *arguments, armed=(), seconds=SECONDS):
         """Does something that has to go well."""
-        status, text = self.child(*arguments, armed=armed)
+        status, text = self.child(*arguments, armed=armed, seconds=seconds)
         check(status == 0, f"status {status} of {' '.join(map(str, arguments))}", text)
         return text
 
