@@ -193,10 +193,11 @@ class _Reference(weakref.ref):
     keys: set[Any]
 
 
-def _let_go(reference: _Reference) -> None:
+# The programs as a default: at the interpreter's end a module's names go first.
+def _let_go(reference: _Reference, programs: _Programs = _programs) -> None:
     """Drops the programs of a function that has just become garbage."""
     while reference.keys:
-        _programs.discard(reference.keys.pop())
+        programs.discard(reference.keys.pop())
 
 
 class _WeakFunction:
