@@ -72,7 +72,7 @@ print(objective(final))
 
 # %%
 alphas = np.linspace(-0.25, 1.25, 31)
-surface = landscape.measure(objective, landscape.line(initial, final), alphas)
+surface = landscape.measure_surface(objective, landscape.line(initial, final), alphas)
 line = surface.to_dataset({"alpha": alphas})
 figures.line_figure(line, ends={0.0: "initial", 1.0: "final"})
 
@@ -87,8 +87,8 @@ u, v = (
     for key in jax.random.split(jax.random.key(0))
 )
 axis = np.linspace(-1, 1, 21)
-surface = landscape.measure(
-    objective, landscape.plane(final, u, v), landscape.grid(axis, axis)
+surface = landscape.measure_surface(
+    objective, landscape.plane(final, u, v), landscape.grid_coordinates(axis, axis)
 )
 plane = surface.to_dataset({"x": axis, "y": axis})
 figures.contour_figure(plane, points={"final": (0.0, 0.0)})
@@ -105,7 +105,7 @@ fitted = landscape.pca_plane(points)
 low, high = fitted.coordinates.min(axis=0), fitted.coordinates.max(axis=0)
 margin = 0.2 * (high - low)
 x, y = (np.linspace(a, b, 15) for a, b in zip(low - margin, high + margin, strict=True))
-path = landscape.measure(objective, fitted, landscape.grid(x, y))
+path = landscape.measure_surface(objective, fitted, landscape.grid_coordinates(x, y))
 print("share of the variance:", fitted.explained_variance_ratio)
 print("off the plane:", np.round(fitted.off_plane, 2))
 figures.contour_figure(path.to_dataset({"x": x, "y": y}), path=fitted.coordinates)

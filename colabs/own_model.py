@@ -171,7 +171,7 @@ figures.walk_figure(trained["linen"][1])
 # %%
 alphas = np.linspace(-0.25, 1.25, 25)
 lines = {
-    name: landscape.measure(
+    name: landscape.measure_surface(
         objectives[name], landscape.line(networks[name][0], final), alphas
     ).to_dataset({"alpha": alphas})
     for name, (final, _, _) in trained.items()
@@ -189,8 +189,10 @@ for name, (final, _, _) in trained.items():
         landscape.gaussian_direction(key, final, normalize="layer")
         for key in jax.random.split(jax.random.key(2))
     )
-    planes[name] = landscape.measure(
-        objectives[name], landscape.plane(final, u, v), landscape.grid(axis, axis)
+    planes[name] = landscape.measure_surface(
+        objectives[name],
+        landscape.plane(final, u, v),
+        landscape.grid_coordinates(axis, axis),
     ).to_dataset({"x": axis, "y": axis})
 figures.interactive_surface(planes["nnx"])
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape.landscape import evaluate, grid, plane
+from lrscape.landscape import evaluate, grid_coordinates, plane
 
 AXIS = np.linspace(-1, 1, 25)
 
@@ -41,8 +41,8 @@ def main() -> None:
     store, counter, result = map(Path, sys.argv[1:])
     u, v = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
     losses = evaluate(
-        Slow(counter), plane(jnp.zeros(2), u, v), grid(AXIS, AXIS), store=store,
-        devices=jax.local_devices()[:1],
+        Slow(counter), plane(jnp.zeros(2), u, v), grid_coordinates(AXIS, AXIS),
+        store=store, devices=jax.local_devices()[:1],
     )  # fmt: skip
     np.save(result, losses)
 

@@ -8,13 +8,8 @@ import pytest
 
 from lrscape import data, models
 from lrscape.errors import InputError
-from lrscape.landscape import (
-    as_many_others,
-    as_mask,
-    batch_norm_only,
-    flax_objective,
-    recalibrate,
-)
+from lrscape.landscape import flax_objective, recalibrate
+from lrscape.landscape.masks import as_many_others, as_mask, batch_norm_only
 from lrscape.training import Config, fit, initial_state
 from lrscape.training.checkpoint import Checkpoints
 from lrscape.transforms import average_weights, averaged

@@ -30,6 +30,8 @@ from lrscape import (
     transforms,
 )
 from lrscape.errors import InputError
+from lrscape.landscape import inputs, noise
+from lrscape.landscape.accumulate import batch_losses
 from tests.mapped import compilations
 
 NAN, INF = float("nan"), float("inf")
@@ -337,8 +339,12 @@ bad(
     d=[None, LARGER],
 )  # fmt: skip
 for value in ("ab", ["a", "b"], np.ones((2, 2)), None, 3, [], [1j], [True], [NAN]):
-    once(f"grid({_short(value)})", lambda value=value: landscape.grid(value), "axes")
-once("grid()", landscape.grid, "axes")
+    once(
+        f"grid({_short(value)})",
+        lambda value=value: landscape.grid_coordinates(value),
+        "axes",
+    )
+once("grid()", landscape.grid_coordinates, "axes")
 bad(
     landscape.pca_plane, {"points": [ZERO, E1, POINT]}, origin=NEEDED_NAME,
     points=(["point"], [
@@ -350,7 +356,7 @@ LINE = landscape.line(ZERO, POINT)
 for value in ("x", None, [0.1], 1j):
     once(f"line({_short(value)})", lambda value=value: LINE(value), "coordinates")
 SURFACE = {"objective": loss, "subspace": LINE, "coordinates": [0.0, 1.0]}
-for function in (landscape.evaluate, landscape.measure):
+for function in (landscape.evaluate, landscape.measure_surface):
     bad(
         function, SURFACE, objective=FUNCTION, subspace=[None, 3, "line", POINT],
         coordinates=["x", None, ["a"], [], [1j], [[0.1], [0.2, 0.3]], [None], [True]],
@@ -375,10 +381,10 @@ for name, wrong in {
     )
     once(
         f"gradient({name} loss)",
-        lambda wrong=wrong: landscape.gradient(wrong, POINT),
+        lambda wrong=wrong: landscape.loss_gradient(wrong, POINT),
         "loss",
     )
-MEASURED = landscape.Surface(
+MEASURED = landscape.surface.Surface(
     np.array([0.0, 1.0]), np.zeros(2), np.zeros(2), 0, 1, 1, 2, 0.1, {}
 )
 bad(
@@ -449,15 +455,15 @@ bad(
     high=["x", None, NAN, INF, 0.0, -1.0, HOST],
 )  # fmt: skip
 bad(
-    landscape.ones_direction, {"point": POINT}, point=NO_POINT, normalize=NAME,
-    mask=MASK,
+    landscape.direction.ones_direction, {"point": POINT}, point=NO_POINT,
+    normalize=NAME, mask=MASK,
 )  # fmt: skip
 bad(
-    landscape.flipped_direction, {"key": jax.random.key(0), "direction": POINT},
-    key=KEY, direction=NO_POINT,
+    landscape.direction.flipped_direction,
+    {"key": jax.random.key(0), "direction": POINT}, key=KEY, direction=NO_POINT,
 )  # fmt: skip
 bad(
-    landscape.difference, {"a": ZERO, "b": POINT}, a=NO_POINT, b=NO_TREE,
+    landscape.direction_between, {"a": ZERO, "b": POINT}, a=NO_POINT, b=NO_TREE,
     normalize=NAME, mask=MASK,
 )  # fmt: skip
 bad(
@@ -466,36 +472,39 @@ bad(
     towards=FLAG,
 )  # fmt: skip
 bad(
-    landscape.normalized, {"direction": E1, "point": POINT, "normalize": "filter"},
+    landscape.direction.normalized,
+    {"direction": E1, "point": POINT, "normalize": "filter"},
     direction=NO_TREE, point=NO_TREE, normalize=NAME, keep_vectors=FLAG,
 )  # fmt: skip
 once(
-    "normalized(zero)", lambda: landscape.normalized(ZERO, POINT, "global"), "direction"
+    "normalized(zero)",
+    lambda: landscape.direction.normalized(ZERO, POINT, "global"),
+    "direction",
 )
-bad(landscape.as_mask, {"point": POINT}, mask=MASK)
-bad(landscape.as_mask, {"mask": lambda path: True}, point=NO_POINT[:3])
+bad(landscape.masks.as_mask, {"point": POINT}, mask=MASK)
+bad(landscape.masks.as_mask, {"mask": lambda path: True}, point=NO_POINT[:3])
 bad(
-    landscape.as_many_others, {"mask": lambda p: p == "b", "point": POINT,
+    landscape.masks.as_many_others, {"mask": lambda p: p == "b", "point": POINT,
                                "key": jax.random.key(0)},
     key=KEY, mask=[*MASK, lambda p: True],
 )  # fmt: skip
-bad(landscape.all_but, {}, mask=FUNCTION)
-bad(landscape.layer_only, {}, name=[None, 3, ""])
+bad(landscape.masks.all_but, {}, mask=FUNCTION)
+bad(landscape.masks.layer_only, {}, name=[None, 3, ""])
 MODEL = models.create("mlp", num_classes=10, features=(4,))
 IMAGES = np.zeros((6, 2, 2, 1), np.float32)
 bad(
-    landscape.first_layer, {"model": MODEL, "inputs": IMAGES},
+    landscape.masks.first_layer, {"model": MODEL, "inputs": IMAGES},
     model=[None, 3, "mlp", nn.Dense], inputs=[None, "x", 3],
 )  # fmt: skip
-bad(landscape.layer_shares, {}, vector=[None, {}, "x", ZERO, {"w": "x"}])
+bad(landscape.curvature.layer_shares, {}, vector=[None, {}, "x", ZERO, {"w": "x"}])
 
 # Curvature and sampled quantities.
 
 AT = {"objective": loss, "point": POINT}
 VECTOR = {**AT, "vector": POINT}
 for function in (
-    landscape.hvp, landscape.ggnvp, landscape.residual_product,
-    landscape.second_moment_product,
+    landscape.hvp, landscape.ggnvp, landscape.products.residual_product,
+    landscape.products.second_moment_product,
 ):  # fmt: skip
     good = VECTOR
     if function is not landscape.hvp:
@@ -519,34 +528,36 @@ bad(
     key=KEY, k=NEEDED_COUNT, tolerance=POSITIVE, max_products=COUNT,
     which=NEEDED_NAME, **MATRIX,
 )  # fmt: skip
-for function in (
-    landscape.trace, landscape.frobenius_norm, landscape.spectral_moments
-):  # fmt: skip
+for function in (landscape.trace, landscape.frobenius_norm):
     bad(
         function, {**SAMPLED, "num_samples": 2}, objective=FUNCTION, point=NO_POINT,
         key=KEY, num_samples=NEEDED_COUNT, **MATRIX,
     )  # fmt: skip
-for function in (landscape.spectral_density, landscape.spectral_quadrature):
-    bad(
-        function, {**SAMPLED, "num_samples": 2, "num_matvecs": 3}, objective=FUNCTION,
-        point=NO_POINT, key=KEY, num_samples=NEEDED_COUNT, num_matvecs=NEEDED_COUNT,
-        **MATRIX,
-    )  # fmt: skip
+bad(
+    landscape.spectral_density, {**SAMPLED, "num_samples": 2, "num_matvecs": 3},
+    objective=FUNCTION, point=NO_POINT, key=KEY, num_samples=NEEDED_COUNT,
+    num_matvecs=NEEDED_COUNT, **MATRIX,
+)  # fmt: skip
+bad(
+    landscape.Operator(**AT).spectral_quadrature,
+    {"key": jax.random.key(0), "num_samples": 2, "num_matvecs": 3},
+    key=KEY, num_samples=NEEDED_COUNT, num_matvecs=NEEDED_COUNT,
+)  # fmt: skip
 bad(
     landscape.spectral_density, {**SAMPLED, "num_samples": 2, "num_matvecs": 3},
     broadening=POSITIVE, grid_size=COUNT,
 )  # fmt: skip
-NODES = landscape.Quadrature(np.zeros((1, 2)), np.full((1, 2), 0.5))
+NODES = landscape.density.Quadrature(np.zeros((1, 2)), np.full((1, 2), 0.5))
 bad(
-    landscape.broadened, {"quadrature": NODES}, quadrature=[None, 3, "x"],
+    landscape.density.broadened, {"quadrature": NODES}, quadrature=[None, 3, "x"],
     broadening=POSITIVE, grid_size=COUNT,
 )  # fmt: skip
 STACKED = {"w": np.ones((2, 3), np.float32)}
 bad(
-    landscape.subspace_overlap, {"first": STACKED, "second": STACKED},
+    landscape.curvature.subspace_overlap, {"first": STACKED, "second": STACKED},
     first=[None, {}, "x"], second=[None, {"w": np.ones((2, 4), np.float32)}, ANOTHER],
 )  # fmt: skip
-bad(landscape.gradient_variance, {"objective": plain_loss, "point": POINT},
+bad(noise.gradient_variance, {"objective": plain_loss, "point": POINT},
     objective=[*FUNCTION, plain_loss])  # fmt: skip
 TRACK = {"objective": loss, "key": jax.random.key(0)}
 bad(
@@ -559,9 +570,9 @@ bad(
     landscape.CurvatureTrack(**TRACK).record, TRACKED, step=["x", None, -1, 1.5, True],
     point=NO_POINT, learning_rate=["x", -1.0, NAN, INF, True],
 )  # fmt: skip
-for function in (landscape.gradient, landscape.batch_losses):
+for function in (landscape.loss_gradient, batch_losses):
     bad(function, AT, objective=FUNCTION, point=NO_POINT)
-bad(landscape.gradient, {"objective": plain_loss, "point": POINT}, devices=DEVICES)
+bad(landscape.loss_gradient, {"objective": plain_loss, "point": POINT}, devices=DEVICES)
 bad(
     landscape.accumulate, {"function": mean_loss, **AT},
     function=FUNCTION, objective=FUNCTION, devices=DEVICES, compiled=[1, "x"],
@@ -590,7 +601,7 @@ bad(
     objective=FUNCTION, point=NO_POINT, direction=[*NO_TREE, ZERO], distances=SCALES,
     progress=FLAG,
 )  # fmt: skip
-bad(landscape.slope_objective, {}, objective=FUNCTION)
+bad(landscape.slopes.slope_objective, {}, objective=FUNCTION)
 INTERVAL = {**AT, "direction": E1, "r": 1.0, "zeta": 0.1}
 ENDS = {
     "r": NEEDED_POSITIVE, "zeta": [*NOT_NEGATIVE, None, 1.0, 2.0],
@@ -612,7 +623,8 @@ bad(
     stop_early=FLAG, progress=FLAG, **ENDS,
 )  # fmt: skip
 bad(
-    landscape.nearby_asymmetry, {**INTERVAL, "key": jax.random.key(0), "radius": 0.5},
+    landscape.valleys.nearby_asymmetry,
+    {**INTERVAL, "key": jax.random.key(0), "radius": 0.5},
     key=KEY, objective=FUNCTION, point=NO_POINT, direction=[*NO_TREE, ZERO],
     radius=NEEDED_POSITIVE, num_neighbors=NEEDED_COUNT, mask=MASK, **ENDS,
 )  # fmt: skip
@@ -620,7 +632,7 @@ GAP = {
     "train_objective": loss, "test_objective": loss, "point": POINT, "shift": ZERO,
     "radius": 0.5, "key": jax.random.key(0),
 }  # fmt: skip
-for function in (landscape.shift_gap, landscape.shift_gap_search):
+for function in (landscape.shift_gap, landscape.shift.shift_gap_search):
     bad(
         function, GAP, train_objective=(["objective"], FUNCTION),
         test_objective=(["objective"], FUNCTION), point=NO_POINT, shift=NO_TREE,
@@ -628,7 +640,7 @@ for function in (landscape.shift_gap, landscape.shift_gap_search):
         num_steps=NEEDED_COUNT, train_min=["x", NAN, True], test_min=["x", INF, True],
     )  # fmt: skip
 bad(
-    landscape.best_shift,
+    landscape.shift.best_shift,
     {"train_objective": loss, "test_objective": loss, "point": POINT, "direction": E1,
      "radius": 1.0, "max_shift": 0.5},
     train_objective=(["objective"], FUNCTION), point=NO_POINT,
@@ -637,8 +649,8 @@ bad(
 )  # fmt: skip
 DISTANCE = {"apply_fn": mean_loss, "a": POINT, "b": E1, "inputs": IMAGES}
 for function in (
-    landscape.functional_distance, landscape.functional_distance_estimate,
-    landscape.disagreement, landscape.disagreement_estimate,
+    landscape.functional_distance, landscape.disagreement,
+    landscape.distance.distances_with_errors,
 ):  # fmt: skip
     bad(
         function, DISTANCE, apply_fn=FUNCTION, a=NO_POINT, b=NO_TREE,
@@ -647,30 +659,30 @@ for function in (
     )  # fmt: skip
 bad(landscape.functional_distance, DISTANCE, softmax=FLAG)
 bad(
-    landscape.distance_objective, {"apply_fn": mean_loss, "inputs": IMAGES},
+    landscape.distance.distance_objective, {"apply_fn": mean_loss, "inputs": IMAGES},
     apply_fn=FUNCTION, softmax=FLAG, batch_size=NEEDED_COUNT,
 )  # fmt: skip
 bad(landscape.parameter_distance, {"a": POINT, "b": POINT}, a=NO_POINT, b=NO_TREE)
 PAIR = landscape.mean_objective(mean_loss, (IMAGES, np.zeros(6)), batch_size=3)
 bad(
-    landscape.input_losses,
+    inputs.input_losses,
     {"objective": PAIR, "point": POINT, "moves": IMAGES, "scales": [0.0, 1.0]},
     objective=[*FUNCTION, loss], moves=[None, "x", np.ones(()), IMAGES[:2]],
     scales=SCALES, point=NO_POINT[:4],
 )  # fmt: skip
 bad(
-    landscape.noise_moves, {"key": jax.random.key(0), "inputs": IMAGES}, key=KEY,
+    inputs.noise_moves, {"key": jax.random.key(0), "inputs": IMAGES}, key=KEY,
     inputs=[None, "x", np.ones(())], num_directions=NEEDED_COUNT,
 )  # fmt: skip
 bad(
-    landscape.neighbor_moves,
+    inputs.neighbor_moves,
     {"key": jax.random.key(0), "inputs": IMAGES, "candidates": IMAGES,
      "num_neighbors": 2},
     key=KEY, inputs=[None, "x"], candidates=[None, "x", IMAGES[:, :1]],
     num_neighbors=[*NEEDED_COUNT, 7], num_directions=NEEDED_COUNT,
 )  # fmt: skip
 bad(
-    landscape.equivalent_weight_perturbation,
+    inputs.equivalent_weight_perturbation,
     {"kernel": np.ones((2, 3), np.float32), "inputs": np.ones(2, np.float32),
      "moves": np.ones(2, np.float32)},
     kernel=[None, "x", HOST], inputs=[None, "x", np.ones(3), np.zeros(2, np.float32)],

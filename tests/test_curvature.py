@@ -11,26 +11,22 @@ import pytest
 from lrscape import models
 from lrscape.errors import InputError
 from lrscape.landscape import (
-    NonFiniteProductError,
     Operator,
-    batch_norm_only,
     flax_objective,
     frobenius_norm,
     ggnvp,
     hvp,
-    layer_only,
-    layer_shares,
     mean_objective,
-    residual_product,
-    second_moment_product,
     spectral_density,
     spectral_norm,
-    spectral_quadrature,
-    subspace_overlap,
     top_eigenpairs,
     trace,
 )
+from lrscape.landscape.curvature import layer_shares, subspace_overlap
 from lrscape.landscape.lanczos import tridiagonalize
+from lrscape.landscape.masks import batch_norm_only, layer_only
+from lrscape.landscape.operator import NonFiniteProductError
+from lrscape.landscape.products import residual_product, second_moment_product
 from tests.points import regression
 
 
@@ -311,7 +307,7 @@ def test_the_density_has_the_spectrums_moments(x64):
     objective, params, H = dense_case(*CASES[0])
     values = np.linalg.eigvalsh(H)
     options = {"key": jax.random.key(0), "num_matvecs": 40, "num_samples": 30}
-    found = spectral_quadrature(objective, params, **options)
+    found = Operator(objective, params).spectral_quadrature(**options)
     np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-9)
     for power in (1, 2, 3):
         per_vector = (found.weights * found.nodes**power).sum(axis=1)
@@ -332,8 +328,8 @@ def test_quadrature_of_all_vectors_is_exact(x64):
     A = jnp.asarray(root + root.T)
     options = {"key": jax.random.key(0), "num_matvecs": 12, "num_samples": 3}
     apart, together = (
-        spectral_quadrature(
-            lambda w: w @ A @ w / 2, jnp.ones(12), compiled=compiled, **options
+        Operator(lambda w: w @ A @ w / 2, jnp.ones(12)).spectral_quadrature(
+            compiled=compiled, **options
         )
         for compiled in (False, True)
     )
@@ -347,10 +343,10 @@ def test_quadrature_of_all_vectors_is_exact(x64):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_space_that_ends_early_has_no_ghosts(compiled):
     """Rank 2 of 50: the space is exhausted after three products."""
-    found = spectral_quadrature(
-        lambda w: w[0] ** 2 + 3 * w[1] ** 2, jnp.ones(50), key=jax.random.key(0),
-        num_matvecs=20, num_samples=3, compiled=compiled,
-    )  # fmt: skip
+    operator = Operator(lambda w: w[0] ** 2 + 3 * w[1] ** 2, jnp.ones(50))
+    found = operator.spectral_quadrature(
+        key=jax.random.key(0), num_matvecs=20, num_samples=3, compiled=compiled
+    )
     heavy = found.nodes[found.weights > 1e-12]
     distance = np.abs(heavy[:, None] - np.array([[0.0, 2.0, 6.0]])).min(axis=1)
     assert distance.max() < 1e-3
@@ -419,8 +415,8 @@ def test_shares_and_overlaps():
 def test_convolutions_are_multiplied_apart_on_cpu(x64):
     conv, params = objective_of("conv")
     dense, dense_params = objective_of("dense")
-    assert Operator(conv, params).runs_apart()
-    assert not Operator(dense, dense_params).runs_apart()
+    assert Operator(conv, params).products_run_apart()
+    assert not Operator(dense, dense_params).products_run_apart()
 
 
 @pytest.mark.slow
@@ -480,8 +476,8 @@ def test_half_precision_points_have_vectors_of_single_precision():
 
     values, _, _ = top_eigenpairs(loss, point, 3, key=jax.random.key(0))
     np.testing.assert_allclose(values, [100, 50, 25], rtol=0.02)
-    found = spectral_quadrature(
-        loss, point, key=jax.random.key(0), num_matvecs=6, num_samples=1
+    found = Operator(loss, point).spectral_quadrature(
+        key=jax.random.key(0), num_matvecs=6, num_samples=1
     )
     np.testing.assert_allclose(found.nodes[0, -3:], [25, 50, 100], rtol=0.02)
 

@@ -11,14 +11,14 @@ from lrscape.errors import InputError
 from lrscape.figures import learning_curves
 from lrscape.landscape import (
     CurvatureTrack,
-    Curves,
-    SpectralDensity,
     Walk,
-    grid,
+    grid_coordinates,
     line,
-    measure,
+    measure_surface,
     plane,
 )
+from lrscape.landscape.density import SpectralDensity
+from lrscape.landscape.flatness import Curves
 from tests.points import double_well
 
 
@@ -59,14 +59,18 @@ def test_gaps_and_short_runs():
 def bowl_surface(shift=1.0, size=9):
     axis = np.linspace(-1, 1, size)
     way = plane(jnp.zeros(2), jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
-    surface = measure(lambda w: jnp.sum(w**2) + shift, way, grid(axis, axis))
+    surface = measure_surface(
+        lambda w: jnp.sum(w**2) + shift, way, grid_coordinates(axis, axis)
+    )
     return surface.to_dataset({"x": axis, "y": axis}, units={"x": "m"})
 
 
 def test_lines_hold_every_point_and_mark_both_ends():
     alphas = np.linspace(0, 1, 5)
     way = line(jnp.float32(1), jnp.float32(0))
-    result = measure(lambda w: jnp.log(w), way, alphas).to_dataset({"alpha": alphas})
+    result = measure_surface(lambda w: jnp.log(w), way, alphas).to_dataset(
+        {"alpha": alphas}
+    )
     figure = figures.line_figure({"one": result, "two": result}, ends={0: "a", 1: "b"})
     (axes,) = figure.axes
     np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), alphas)
@@ -95,7 +99,7 @@ def test_contours_have_levels_even_in_the_logarithm():
     negative = figures.contour_figure(bowl_surface(shift=-1.0))
     levels = negative.axes[0].collections[0].levels
     np.testing.assert_allclose(np.diff(levels), levels[1] - levels[0], rtol=1e-4)
-    line_result = measure(jnp.sum, line(jnp.zeros(1), jnp.ones(1)), [0.0, 1.0])
+    line_result = measure_surface(jnp.sum, line(jnp.zeros(1), jnp.ones(1)), [0.0, 1.0])
     with pytest.raises(InputError, match="two coordinates"):
         figures.contour_figure(line_result.to_dataset({"a": [0.0, 1.0]}))
 

@@ -11,22 +11,22 @@ from lrscape.errors import InputError
 from lrscape.landscape import (
     average_slope,
     disagreement,
-    disagreement_estimate,
-    distance_objective,
-    equivalent_weight_perturbation,
     evaluate,
-    first_layer,
     flax_objective,
     fooling_direction,
     functional_distance,
-    functional_distance_estimate,
-    input_losses,
     line,
-    neighbor_moves,
-    noise_moves,
     parameter_distance,
     perturbation_losses,
 )
+from lrscape.landscape.distance import distance_objective, distances_with_errors
+from lrscape.landscape.inputs import (
+    equivalent_weight_perturbation,
+    input_losses,
+    neighbor_moves,
+    noise_moves,
+)
+from lrscape.landscape.masks import first_layer
 from tests.points import quadratic, regression
 
 
@@ -182,9 +182,11 @@ def test_functional_distance_by_hand():
             functional_distance(apply_fn, a, b, x, batch_size=batch_size), exact,
             rtol=1e-5,
         )  # fmt: skip
-    estimate = functional_distance_estimate(apply_fn, a, b, x)
+    estimates = distances_with_errors(apply_fn, a, b, x)
     error = squares.std(ddof=1) / np.sqrt(23) / (2 * exact)
-    np.testing.assert_allclose(estimate.standard_error, error, rtol=1e-4)
+    np.testing.assert_allclose(
+        estimates.functional_distance.standard_error, error, rtol=1e-4
+    )
 
     def softmax(z):
         e = np.exp(z - z.max(axis=1, keepdims=True))
@@ -201,9 +203,7 @@ def test_functional_distance_by_hand():
     assert 0 < share < 1
     np.testing.assert_allclose(disagreement(apply_fn, a, b, x), share, rtol=1e-6)
     error = np.sqrt(share * (1 - share) / 22)
-    np.testing.assert_allclose(
-        disagreement_estimate(apply_fn, a, b, x).standard_error, error, rtol=1e-4
-    )
+    np.testing.assert_allclose(estimates.disagreement.standard_error, error, rtol=1e-4)
 
     # Along a line, as any other objective.
     objective = distance_objective(apply_fn, x, batch_size=7)

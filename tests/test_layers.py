@@ -11,14 +11,14 @@ from flax import nnx
 
 from lrscape import layers
 from lrscape.errors import InputError
-from lrscape.landscape import (
+from lrscape.landscape import gaussian_direction
+from lrscape.landscape.curvature import layer_shares
+from lrscape.landscape.direction import normalized
+from lrscape.landscape.masks import (
     as_mask,
     batch_norm_only,
     batch_norm_scales,
-    gaussian_direction,
     layer_only,
-    layer_shares,
-    normalized,
 )
 from lrscape.training.optimizers import weights_only
 from tests import layouts

@@ -237,7 +237,7 @@ def test_the_point_is_the_models_weights(make, x64):
 def test_an_nnx_model_is_left_as_it_is(x64):
     objective, _, _, model = of_nnx("train")
     before = jax.tree.map(np.array, nnx.state(model, (nnx.Param, nnx.BatchStat)))
-    landscape.gradient(objective, objective.point)
+    landscape.loss_gradient(objective, objective.point)
     after = nnx.state(model, (nnx.Param, nnx.BatchStat))
     jax.tree.map(np.testing.assert_array_equal, before, after)
     assert not model.norm.use_running_average and not model.dropout.deterministic
@@ -277,7 +277,7 @@ def test_only_what_is_trained_moves():
         model, data, norm="eval", batch_size=2, wrt=nnx.LoRAParam
     )
     assert len(jax.tree.leaves(objective.point)) == 2
-    gradient = landscape.gradient(objective, objective.point)
+    gradient = landscape.loss_gradient(objective, objective.point)
     assert jax.tree.structure(gradient) == jax.tree.structure(objective.point)
 
 

@@ -28,7 +28,7 @@ from experiments.peaks.settings import PRESETS, Lab, Plan, Survey, Sweep
 from experiments.statistics import judge, mean_and_interval
 from lrscape import data, landscape, models, schedules
 from lrscape.errors import InputError
-from lrscape.landscape import tree
+from lrscape.landscape import masks, tree
 from lrscape.training import learning_rate
 
 ORIGINAL = dict(PRESETS)
@@ -138,7 +138,7 @@ def test_perturbed_weights_are_those_that_are_said(lab):
     network = lab.network("small", lab.rule("small", "gaussian"), 0)
     point, objective = network.final.params, network.objective(64)
     images, _ = network.examples("train", 1)
-    mask = landscape.first_layer(network.model, images)
+    mask = masks.first_layer(network.model, images)
     keys = jax.random.split(jax.random.key(0), 2)
     direction = landscape.gaussian_direction(
         keys[0], point, normalize="global", mask=mask
@@ -310,7 +310,7 @@ def test_gradients_are_looked_at_often_before_the_peak(lab):
     steps, norms, peak = bounds.early_norms(lab, network)
     assert peak == 3 and steps.tolist() == [0, 1, 2, 3, 4, 8, 12]
     objective = network.objective(64)
-    slope = landscape.gradient(objective, network.at("step_2").params)
+    slope = landscape.loss_gradient(objective, network.at("step_2").params)
     assert norms[2] == pytest.approx(float(tree.norm(slope)), rel=1e-5)
 
 

@@ -15,14 +15,14 @@ from lrscape.errors import InputError
 from lrscape.landscape import (
     Objective,
     accumulate,
-    batch_losses,
     evaluate,
     flax_objective,
-    gradient,
     hvp,
     line,
+    loss_gradient,
     mean_objective,
 )
+from lrscape.landscape.accumulate import batch_losses
 from lrscape.landscape.loops import loops_slowly
 from tests.points import Weights, linear_point, regression
 
@@ -49,7 +49,7 @@ def test_no_digits_are_lost_over_60_000_examples():
     assert abs(naive - exact) > 1e-4 * exact
     one = jnp.float32(1)
     np.testing.assert_allclose(objective(one), exact, rtol=1.3e-7)
-    np.testing.assert_allclose(gradient(objective, one), exact, rtol=1.3e-7)
+    np.testing.assert_allclose(loss_gradient(objective, one), exact, rtol=1.3e-7)
 
 
 def test_a_dict_of_losses_takes_one_pass():
@@ -67,7 +67,7 @@ def test_a_dict_of_losses_takes_one_pass():
 
 def test_a_bare_function_is_an_objective_of_one_batch():
     assert float(batch_losses(jnp.sum, jnp.ones(3))[0]) == 3.0
-    np.testing.assert_allclose(gradient(jnp.sum, jnp.ones(3)), 1)
+    np.testing.assert_allclose(loss_gradient(jnp.sum, jnp.ones(3)), 1)
 
 
 class Foreign:
@@ -88,10 +88,10 @@ class Foreign:
 def test_an_object_with_its_own_batches():
     objective = Foreign()
     np.testing.assert_allclose(batch_losses(objective, jnp.float32(2)), [3, 5, 7])
-    np.testing.assert_allclose(gradient(objective, jnp.float32(2)), 2.25)
+    np.testing.assert_allclose(loss_gradient(objective, jnp.float32(2)), 2.25)
     objective.broken = 1
     with pytest.raises(OSError, match="no such file") as caught:
-        gradient(objective, jnp.float32(2))
+        loss_gradient(objective, jnp.float32(2))
     assert "in batch 1 of 3" in caught.value.__notes__[0]
 
 
@@ -120,7 +120,7 @@ def test_under_jit_grad_and_vmap():
     residual = x @ np.asarray(point["w"]) + np.asarray(point["b"]) - y
     exact = 2 * residual @ x / 10
     np.testing.assert_allclose(jax.grad(objective)(point)["w"], exact, rtol=1e-5)
-    np.testing.assert_allclose(gradient(objective, point)["w"], exact, rtol=1e-5)
+    np.testing.assert_allclose(loss_gradient(objective, point)["w"], exact, rtol=1e-5)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), point)
     twice = jax.tree.map(lambda leaf: 2 * leaf, point)
     both = jax.vmap(lambda p: objective(p))(many)
@@ -167,8 +167,8 @@ def test_a_convolutions_weight_gradient_is_kept_out_of_loops_on_cpu():
     assert not loops_slowly(lambda o, p, b: o.batch_loss(p, b), objective, params, ())
     dense, _, _ = regression()
     assert not loops_slowly(weights_gradient, dense, linear_point(), ())
-    chosen = gradient(objective, params)
-    looped = gradient(objective, params, compiled=True)
+    chosen = loss_gradient(objective, params)
+    looped = loss_gradient(objective, params, compiled=True)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7),
         chosen,
@@ -351,7 +351,7 @@ def test_any_tree_is_a_point():
         midway = evaluate(objective, line(point, far), [0.5])
         residual = x @ np.asarray(kernel + 0.5) + 1.5 - y
         np.testing.assert_allclose(midway, [np.mean(residual**2)], rtol=1e-5)
-        slope = gradient(objective, point)
+        slope = loss_gradient(objective, point)
         assert jax.tree.structure(slope) == jax.tree.structure(point)
 
 
@@ -374,7 +374,7 @@ BAD = {
         "batch_size=0",
     ),
     "fraction": (lambda: mean_objective(jnp.sum, np.zeros(3), batch_size=1.5), "1.5"),
-    "no function": (lambda: gradient(3, jnp.ones(2)), "objective=3"),
+    "no function": (lambda: loss_gradient(3, jnp.ones(2)), "objective=3"),
     "a vector": (lambda: batch_losses(lambda w: w, jnp.ones(2)), r"shape \(2,\)"),
     "no loss": (lambda: batch_losses(lambda w: {"cost": w}, jnp.float32(1)), "'loss'"),
 }
@@ -481,13 +481,13 @@ def test_counts_beside_a_loss_are_means():
         )
     surface = evaluate(objective, line(w, w + 1), [0.0, 1.0])
     np.testing.assert_allclose(surface["correct"], [0.6, 0.2], rtol=1e-6)
-    assert float(gradient(objective, w + 1)) == pytest.approx(2.0)
+    assert float(loss_gradient(objective, w + 1)) == pytest.approx(2.0)
     assert float(hvp(objective, w, w)) == pytest.approx(4.0)
 
 
 def test_a_loss_that_is_counted_has_no_gradient():
     with pytest.raises(InputError, match="int32"):
-        gradient(lambda w: jnp.sum(w > 0), jnp.ones(3))
+        loss_gradient(lambda w: jnp.sum(w > 0), jnp.ones(3))
 
 
 @pytest.mark.parametrize("at", [linear_point, dict])
@@ -497,6 +497,6 @@ def test_a_point_of_another_model(at):
     objective = flax_objective(
         model, (inputs, np.arange(6)), norm="train", batch_size=3
     )
-    for ask in (objective, lambda point: gradient(objective, point)):
+    for ask in (objective, lambda point: loss_gradient(objective, point)):
         with pytest.raises(InputError, match=r"^point"):
             ask(at())

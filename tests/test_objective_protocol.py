@@ -7,6 +7,7 @@ import pytest
 
 from lrscape import landscape
 from lrscape.errors import InputError
+from lrscape.landscape.products import second_moment_product
 
 CURVATURES = np.array([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5]])
 
@@ -56,7 +57,7 @@ def test_losses(kind):
 def test_derivatives_of_its_own():
     objective = Derivatives()
     np.testing.assert_allclose(
-        landscape.gradient(objective, POINT), MEAN * POINT, rtol=1e-6
+        landscape.loss_gradient(objective, POINT), MEAN * POINT, rtol=1e-6
     )
     v = jnp.array([1.0, 1.0, 1.0])
     np.testing.assert_allclose(landscape.hvp(objective, POINT, v), MEAN, rtol=1e-6)
@@ -66,10 +67,10 @@ def test_derivatives_of_its_own():
 
 def test_what_it_lacks_is_said():
     with pytest.raises(InputError, match="no gradient of its own"):
-        landscape.gradient(Values(), POINT)
+        landscape.loss_gradient(Values(), POINT)
     with pytest.raises(InputError, match="product of kind 'hessian'"):
         landscape.hvp(Values(), POINT, POINT)
     with pytest.raises(InputError, match="product of kind 'second_moment'"):
-        landscape.second_moment_product(Derivatives(), POINT, POINT)
+        second_moment_product(Derivatives(), POINT, POINT)
     with pytest.raises(InputError, match="cannot be traced"):
         jax.jit(lambda p: landscape.segment_losses(Values(), p, -p))(POINT)

@@ -29,8 +29,8 @@ PROBES = {
     "mean": lambda o: o(A),
     "surface": lambda o: landscape.evaluate(o, landscape.line(A, B), np.arange(3.0)),
     "segment": lambda o: landscape.segment_losses(o, A, B, num_points=2),
-    "gradient": lambda o: landscape.gradient(o, A),
-    "one call a batch": lambda o: landscape.gradient(o, A, compiled=False),
+    "gradient": lambda o: landscape.loss_gradient(o, A),
+    "one call a batch": lambda o: landscape.loss_gradient(o, A, compiled=False),
     "hvp": lambda o: landscape.hvp(o, A, B),
 }
 
@@ -113,9 +113,9 @@ def test_bound_methods_that_are_equal_share_a_program():
             return w**2
 
     problem = Problem()
-    landscape.gradient(problem.loss, A)
+    landscape.loss_gradient(problem.loss, A)
     count = problem.traced
-    landscape.gradient(problem.loss, B)
+    landscape.loss_gradient(problem.loss, B)
     assert problem.traced == count
 
 

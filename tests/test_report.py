@@ -38,10 +38,10 @@ def line(epoch, error=0.5):
 
 def bowl():
     axis = np.linspace(-1, 1, 5)
-    surface = landscape.measure(
+    surface = landscape.measure_surface(
         lambda w: (w**2).sum() + 1.0,
         landscape.plane(np.zeros(2, np.float32), *np.eye(2, dtype=np.float32)),
-        landscape.grid(axis, axis),
+        landscape.grid_coordinates(axis, axis),
     )
     dataset = surface.to_dataset({"x": axis, "y": axis})
     dataset.attrs["points"] = json.dumps({EVIL: [0.0, 0.0]})

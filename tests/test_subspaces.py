@@ -10,25 +10,27 @@ from hypothesis import strategies as st
 from lrscape import models
 from lrscape.errors import InputError
 from lrscape.landscape import (
-    all_but,
-    as_mask,
     barycentric,
-    batch_norm_only,
     bilinear,
-    difference,
-    first_layer,
+    direction_between,
     flax_objective,
     fooling_direction,
     gaussian_direction,
-    grid,
-    layer_only,
+    grid_coordinates,
     line,
-    normalized,
     pca_plane,
     plane,
     ray,
     span,
     uniform_direction,
+)
+from lrscape.landscape.direction import normalized
+from lrscape.landscape.masks import (
+    all_but,
+    as_mask,
+    batch_norm_only,
+    first_layer,
+    layer_only,
 )
 from tests.points import Weights, quadratic
 
@@ -84,7 +86,7 @@ def test_the_papers_equations(alpha, beta):
 
 def test_a_ray_counts_in_directions_or_in_distance():
     same(ray(A, B)(2.0), jax.tree.map(lambda a, b: a + 2 * b, A, B))
-    moved = difference(A, ray(A, B, absolute=True)(2.0))
+    moved = direction_between(A, ray(A, B, absolute=True)(2.0))
     length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(moved)))
     np.testing.assert_allclose(length, 2, rtol=1e-5)
 
@@ -97,8 +99,8 @@ def test_half_precision_points_keep_their_dtype():
 
 
 def test_grids():
-    assert grid([1.0, 2.0]).shape == (2,)
-    found = grid([1.0, 2.0], [3.0, 4.0, 5.0])
+    assert grid_coordinates([1.0, 2.0]).shape == (2,)
+    found = grid_coordinates([1.0, 2.0], [3.0, 4.0, 5.0])
     assert found.shape == (2, 3, 2)
     np.testing.assert_array_equal(found[1, 2], [2, 5])
 
@@ -261,8 +263,8 @@ def test_norms_of_any_size_are_taken_over(size, normalize):
 
 
 def test_difference_and_normalized():
-    same(difference(A, B), jax.tree.map(lambda a, b: b - a, A, B))
-    d = difference(A, B, mask=lambda path: path == "bias")
+    same(direction_between(A, B), jax.tree.map(lambda a, b: b - a, A, B))
+    d = direction_between(A, B, mask=lambda path: path == "bias")
     np.testing.assert_array_equal(d["kernel"], 0)
     zero_unit = jnp.array([[0.0, 1.0], [0.0, 2.0]])
     d = normalized(jnp.ones((2, 2)), zero_unit, "filter", axes=-1)
@@ -320,7 +322,7 @@ BAD = {
     "parallel": (lambda: plane(A, B, jax.tree.map(lambda x: -2 * x, B)), "parallel"),
     "span": (lambda: span(A, B, jax.tree.map(lambda x: 2 * x, B)), "parallel"),
     "one point": (lambda: barycentric(A, A, A), "all lie on one line"),
-    "equal points": (lambda: difference(A, A), "nothing to move along"),
+    "equal points": (lambda: direction_between(A, A), "nothing to move along"),
     "slope": (lambda: fooling_direction(lambda w: 0.0 * w, jnp.float32(1)), "norm 0"),
     "mask": (
         lambda: gaussian_direction(jax.random.key(0), A, mask=lambda path: False),

@@ -17,10 +17,10 @@ from lrscape.landscape import (
     bilinear,
     evaluate,
     flax_objective,
-    grid,
+    grid_coordinates,
     line,
     mean_objective,
-    measure,
+    measure_surface,
     plane,
     span,
 )
@@ -44,7 +44,7 @@ def test_quadratics_along_lines_and_planes():
     expected = [exact((1 - a) * w + a * u) for a in alphas]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
     axes = np.linspace(-1, 1, 5), np.linspace(0, 2, 4)
-    found = evaluate(loss, plane(*points), grid(*axes))
+    found = evaluate(loss, plane(*points), grid_coordinates(*axes))
     expected = [[exact(w + x * u + y * v) for y in axes[1]] for x in axes[0]]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
 
@@ -66,7 +66,7 @@ def test_quadratics_in_double_precision(x64):
 
 def test_corners_of_surfaces_between_points():
     values = [jnp.float32(x) for x in (1, 2, 5, 7)]
-    corners = grid([0.0, 1.0], [0.0, 1.0])
+    corners = grid_coordinates([0.0, 1.0], [0.0, 1.0])
     found = evaluate(jnp.square, bilinear(*values), corners)
     np.testing.assert_allclose(found, [[49, 4], [25, 1]])
     found = evaluate(jnp.square, barycentric(*values[:3]), corners)
@@ -76,7 +76,9 @@ def test_corners_of_surfaces_between_points():
 def test_grids_of_any_rank():
     axes = [np.arange(n, dtype=float) for n in (2, 3, 4)]
     cube = span(jnp.zeros(3), *jnp.eye(3))
-    found = evaluate(lambda w: w @ jnp.array([1.0, 10.0, 100.0]), cube, grid(*axes))
+    found = evaluate(
+        lambda w: w @ jnp.array([1.0, 10.0, 100.0]), cube, grid_coordinates(*axes)
+    )
     np.testing.assert_allclose(
         found, np.add.outer(np.add.outer(axes[0], 10 * axes[1]), 100 * axes[2])
     )
@@ -89,7 +91,9 @@ def test_grids_of_any_rank():
 def test_a_function_as_a_subspace():
     u, v = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
     assert evaluate(jnp.sum, lambda t: t * u, [1.0, 2.0]).tolist() == [1, 2]
-    found = evaluate(jnp.sum, lambda c: c[0] * u + c[1] * v, grid([1.0], [2.0, 3.0]))
+    found = evaluate(
+        jnp.sum, lambda c: c[0] * u + c[1] * v, grid_coordinates([1.0], [2.0, 3.0])
+    )
     assert found.tolist() == [[3, 4]]
 
 
@@ -110,7 +114,7 @@ def network():
 def test_chunks_and_devices_change_rounding_alone(network, chunk_size, num_devices):
     objective, a, b = network
     alphas = np.linspace(-0.2, 1.2, 11)
-    surface = measure(
+    surface = measure_surface(
         objective, line(a, b), alphas, chunk_size=chunk_size,
         devices=jax.local_devices()[:num_devices],
     )  # fmt: skip
@@ -152,7 +156,7 @@ def test_dicts_and_standard_errors():
 
     objective = mean_objective(loss_fn, values, batch_size=10)
     way = line(jnp.float32(0), jnp.float32(2))
-    surface = measure(objective, way, [0.0, 1.0])
+    surface = measure_surface(objective, way, [0.0, 1.0])
     np.testing.assert_allclose(
         surface.losses["loss"], [0, 2 * values.mean()], rtol=1e-5
     )
@@ -174,7 +178,7 @@ def test_standard_errors_of_ragged_batches():
 
 
 def test_what_is_not_finite_stays_and_is_counted():
-    found = measure(
+    found = measure_surface(
         lambda w: jnp.log(w), line(jnp.float32(-1), jnp.float32(1)), [0.0, 0.5, 1.0]
     )
     assert np.isnan(found.losses[0]) and found.losses[1] == -np.inf
@@ -182,7 +186,7 @@ def test_what_is_not_finite_stays_and_is_counted():
     objective = mean_objective(
         lambda w, x: jnp.mean(w * x), np.array([1.0, np.inf]), batch_size=1
     )
-    both = measure(objective, line(jnp.float32(1), jnp.float32(2)), [0.0])
+    both = measure_surface(objective, line(jnp.float32(1), jnp.float32(2)), [0.0])
     assert both.losses[0] == np.inf
 
 
@@ -215,7 +219,7 @@ def test_the_callers_arrays_are_left_alone():
 def counted_surface(store, alphas, **options):
     objective, _, _ = regression()
     way = line(linear_point(0), linear_point(1))
-    return measure(objective, way, alphas, store=store, **options)
+    return measure_surface(objective, way, alphas, store=store, **options)
 
 
 def test_nothing_finished_is_measured_twice(tmp_path):
@@ -255,7 +259,7 @@ def test_a_loss_of_zero_or_nan_counts_as_done(tmp_path):
 
     way = line(jnp.float32(0), jnp.float32(1))
     for expected in (3, 0):
-        found = measure(loss, way, [0.0, 0.5, 1.0], store=tmp_path / "store")
+        found = measure_surface(loss, way, [0.0, 0.5, 1.0], store=tmp_path / "store")
         assert found.num_measured == expected
         np.testing.assert_array_equal(found.losses, [0, 0, np.nan])
 
@@ -274,14 +278,14 @@ def test_a_store_of_another_surface_is_refused(tmp_path):
     content = store.read_bytes()
     for part, arguments in cases.items():
         with pytest.raises(InputError, match=f"another surface: its .*{part}"):
-            measure(*arguments, store=store)
+            measure_surface(*arguments, store=store)
     assert store.read_bytes() == content
     other = tmp_path / "text"
     other.write_text("my thesis\n")
     for text in ("my thesis\n", "my thesis"):
         other.write_text(text)
         with pytest.raises(InputError, match="no store of a surface"):
-            measure(objective, way, alphas, store=other)
+            measure_surface(objective, way, alphas, store=other)
         assert other.read_text() == text
 
 
@@ -291,16 +295,18 @@ def test_what_a_function_closes_over_tells_surfaces_apart(tmp_path):
     def of(shift):
         return lambda w: jnp.sum(w + shift)
 
-    measure(of(jnp.ones(2)), way, [0.0], store=tmp_path / "store")
+    measure_surface(of(jnp.ones(2)), way, [0.0], store=tmp_path / "store")
     with pytest.raises(InputError, match="sample"):
-        measure(of(jnp.zeros(2)), way, [0.0], store=tmp_path / "store")
+        measure_surface(of(jnp.zeros(2)), way, [0.0], store=tmp_path / "store")
 
 
 def test_another_loss_is_another_surface(tmp_path):
     way = line(jnp.zeros(2), jnp.ones(2))
-    measure(lambda w: jnp.sum(w**2), way, [0.0], store=tmp_path / "store")
+    measure_surface(lambda w: jnp.sum(w**2), way, [0.0], store=tmp_path / "store")
     with pytest.raises(InputError, match="objective differ"):
-        measure(lambda w: 100 + jnp.sum(w**4), way, [0.0], store=tmp_path / "store")
+        measure_surface(
+            lambda w: 100 + jnp.sum(w**4), way, [0.0], store=tmp_path / "store"
+        )
 
 
 def test_a_function_as_a_subspace_is_known_again(tmp_path):
@@ -308,10 +314,10 @@ def test_a_function_as_a_subspace_is_known_again(tmp_path):
         return lambda t: t * jnp.full(2, size)
 
     for expected in (2, 0):
-        found = measure(jnp.sum, way(1.0), [0.0, 1.0], store=tmp_path / "store")
+        found = measure_surface(jnp.sum, way(1.0), [0.0, 1.0], store=tmp_path / "store")
         assert found.num_measured == expected
     with pytest.raises(InputError, match="subspace differ"):
-        measure(jnp.sum, way(2.0), [0.0, 1.0], store=tmp_path / "store")
+        measure_surface(jnp.sum, way(2.0), [0.0, 1.0], store=tmp_path / "store")
 
 
 def test_killed_twice_and_resumed(tmp_path):
@@ -360,7 +366,7 @@ def test_two_processes_do_not_share_a_store(tmp_path):
     try:
         assert process.stdout.readline() == "ready\n"
         with pytest.raises(InputError, match="another process"):
-            measure(jnp.sum, line(jnp.zeros(2), jnp.ones(2)), [0.0], store=path)
+            measure_surface(jnp.sum, line(jnp.zeros(2), jnp.ones(2)), [0.0], store=path)
     finally:
         process.kill()
         process.communicate()
@@ -401,7 +407,7 @@ def test_progress_shows_the_time_left(capsys):
 
 
 def test_labels_are_those_that_were_measured_at():
-    surface = measure(lambda w: w**2, line(0.0, 1.0), [0.0, 1.0, 2.0])
+    surface = measure_surface(lambda w: w**2, line(0.0, 1.0), [0.0, 1.0, 2.0])
     assert surface.to_dataset({"alpha": [0, 1, 2]})["alpha"].values.tolist() == [
         0,
         1,

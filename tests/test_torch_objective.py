@@ -7,6 +7,7 @@ import pytest
 
 from lrscape import landscape
 from lrscape.errors import InputError
+from lrscape.landscape.products import residual_product, second_moment_product
 
 torch = pytest.importorskip("torch")
 # PyTorch's own forward mode still compiles some rules by what it deprecates.
@@ -77,7 +78,7 @@ def test_values_and_the_modules_state(made):
     np.testing.assert_allclose(
         objective(moved), by_hand(module, objective, moved), rtol=1e-12
     )
-    landscape.gradient(objective, moved)
+    landscape.loss_gradient(objective, moved)
     landscape.hvp(objective, moved, like(objective.point))
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -92,9 +93,9 @@ def test_gradient_and_hessian_are_the_derivatives(made):
         return jax.tree.map(lambda p, d: p + t * d, point, v)
 
     slope = (objective(at(step)) - objective(at(-step))) / (2 * step)
-    gradient = landscape.gradient(objective, point)
+    gradient = landscape.loss_gradient(objective, point)
     np.testing.assert_allclose(flat(gradient) @ flat(v), slope, rtol=1e-6)
-    change = [flat(landscape.gradient(objective, at(t))) for t in (step, -step)]
+    change = [flat(landscape.loss_gradient(objective, at(t))) for t in (step, -step)]
     np.testing.assert_allclose(
         flat(landscape.hvp(objective, point, v)),
         (change[0] - change[1]) / (2 * step),
@@ -111,8 +112,8 @@ def test_the_second_moment_less_the_residual_is_the_hessian(made):
         name: flat(function(objective, point, v))
         for name, function in {
             "hessian": landscape.hvp,
-            "second_moment": landscape.second_moment_product,
-            "residual": landscape.residual_product,
+            "second_moment": second_moment_product,
+            "residual": residual_product,
         }.items()
     }
     np.testing.assert_allclose(
@@ -123,7 +124,7 @@ def test_the_second_moment_less_the_residual_is_the_hessian(made):
 def test_reverse_mode_twice_gives_the_same_products(made):
     _, objective = made
     point, v = objective.point, like(objective.point)
-    products = (landscape.hvp, landscape.ggnvp, landscape.second_moment_product)
+    products = (landscape.hvp, landscape.ggnvp, second_moment_product)
     found = [flat(product(objective, point, v)) for product in products]
     objective._has_forward_mode = False
     for product, expected in zip(products, found, strict=True):
@@ -174,11 +175,11 @@ def test_every_probe_takes_it(made, tmp_path):
     store = tmp_path / "store"
     kept = landscape.evaluate(objective, line, np.arange(4) / 3, store=store)
     np.testing.assert_allclose(kept, losses, rtol=1e-12)
-    again = landscape.measure(objective, line, np.arange(4) / 3, store=store)
+    again = landscape.measure_surface(objective, line, np.arange(4) / 3, store=store)
     assert again.num_measured == 0
     np.testing.assert_allclose(
         landscape.slope_profile(objective, point, direction, [0.0]).slopes[0],
-        flat(landscape.gradient(objective, point))
+        flat(landscape.loss_gradient(objective, point))
         @ flat(direction)
         / np.linalg.norm(flat(direction)),
         rtol=1e-10,
@@ -231,7 +232,7 @@ def test_attention_with_dropout_is_the_same_each_time_and_has_products(x64):
     step = 1e-5
     ends = [
         flat(
-            landscape.gradient(
+            landscape.loss_gradient(
                 objective, jax.tree.map(lambda p, d, s=s: p + s * d, point, v)
             )
         )

@@ -10,12 +10,12 @@ from lrscape import data, models, training, transforms
 from lrscape.errors import InputError
 from lrscape.landscape import (
     CurvatureTrack,
+    Operator,
     flax_objective,
     frobenius_norm,
     hvp,
     in_double,
     mean_objective,
-    spectral_moments,
     spectral_norm,
     trace,
 )
@@ -129,7 +129,7 @@ def test_moments_come_from_the_same_products():
         return w @ (A + A.T) @ w / 2
 
     options = {"key": jax.random.key(0), "num_samples": 5}
-    found = spectral_moments(loss, jnp.ones(12), **options)
+    found = Operator(loss, jnp.ones(12)).spectral_moments(**options)
     assert found.trace == trace(loss, jnp.ones(12), **options)
     assert found.frobenius_norm == frobenius_norm(loss, jnp.ones(12), **options)
     exact = float(np.trace(A + A.T))

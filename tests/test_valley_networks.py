@@ -27,6 +27,7 @@ from experiments.valleys.settings import (
 from lrscape import landscape, transforms
 from lrscape.errors import InputError
 from lrscape.landscape import tree
+from lrscape.landscape.direction import ones_direction
 from lrscape.records import Records
 
 SETTINGS = dataclasses.replace(
@@ -261,7 +262,7 @@ def test_on_whose_flat_side_the_average_lies():
 
 
 def test_directions_of_every_kind():
-    ones = landscape.ones_direction(POINT)
+    ones = ones_direction(POINT)
     for kind in (*directions.KINDS, *directions.NORM_KINDS):
         found = directions.direction_of(kind, POINT, 0, 3)
         np.testing.assert_allclose(tree.norm(found), 1, rtol=1e-5)

@@ -9,27 +9,23 @@ from hypothesis import strategies as st
 
 from lrscape import models
 from lrscape.errors import InputError
+from lrscape.jaxprs import convolutions
 from lrscape.landscape import (
-    as_many_others,
     asymmetry,
-    batch_norm_only,
-    batch_norm_scales,
-    best_shift,
     find_asymmetric_direction,
     flax_objective,
-    flipped_direction,
     in_double,
     is_asymmetric,
-    nearby_asymmetry,
-    ones_direction,
     shift_gap,
-    shift_gap_search,
-    slope_objective,
     slope_profile,
     uniform_direction,
 )
 from lrscape.landscape.accumulate import sample_losses
-from lrscape.landscape.loops import convolutions
+from lrscape.landscape.direction import flipped_direction, ones_direction
+from lrscape.landscape.masks import as_many_others, batch_norm_only, batch_norm_scales
+from lrscape.landscape.shift import best_shift, shift_gap_search
+from lrscape.landscape.slopes import slope_objective
+from lrscape.landscape.valleys import nearby_asymmetry
 from tests.points import linear_point, quadratic, regression
 
 KEY = jax.random.key(0)

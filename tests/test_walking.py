@@ -20,6 +20,7 @@ from experiments.walking.settings import PRESETS, Plan
 from lrscape import data as data_
 from lrscape import landscape, models
 from lrscape.errors import InputError
+from lrscape.landscape.noise import gradient_variance
 from lrscape.records import Records
 from lrscape.training.device_data import DeviceData
 from tests.points import linear_point, regression
@@ -275,7 +276,7 @@ def test_redrawn_losses_are_of_the_whole_sample():
         assert loss(params, key) == pytest.approx(
             float(objective.batch_loss(params, objective.batch(0))), rel=1e-5
         )
-        slopes = loss.gradient(params, key), landscape.gradient(objective, params)
+        slopes = loss.gradient(params, key), landscape.loss_gradient(objective, params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *slopes)
     exact = landscape.spectral_norm(
         objective, params, key=jax.random.key(0), tolerance=1e-6
@@ -295,7 +296,7 @@ def test_minibatches_go_over_all_examples():
     gradient = minibatch_gradient(objective, batch_size=5, seed=0)
     halves = [gradient(point, step) for step in (1, 2)]
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
-    whole = landscape.gradient(objective, point)
+    whole = landscape.loss_gradient(objective, point)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), mean, whole)
     other = gradient(point, 3)
     assert not np.allclose(other["w"], halves[0]["w"])
@@ -315,14 +316,14 @@ def test_the_variance_of_gradients(batch_size):
     slopes, weights = np.array(slopes), np.array(weights)
     mean = weights @ slopes
     expected = weights @ (slopes - mean) ** 2 / (1 - np.sum(weights**2))
-    found = landscape.gradient_variance(objective, point)
+    found = gradient_variance(objective, point)
     np.testing.assert_allclose(found["w"], expected, rtol=1e-4)
 
 
 def test_a_single_batch_has_no_variance():
     objective, *_ = regression(10, 10)
     with pytest.raises(InputError, match="smaller batch_size"):
-        landscape.gradient_variance(objective, linear_point())
+        gradient_variance(objective, linear_point())
 
 
 def test_descent_on_a_quadratic_contracts_as_predicted(root):

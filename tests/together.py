@@ -55,7 +55,7 @@ def main(folder, coordinator=None, count=None, rank=None):
                 walk.record(int(state.step), state.params)
             if state.step == 6:
                 checkpoints.save(state, {})
-    surface = landscape.measure(
+    surface = landscape.measure_surface(
         sample, landscape.line(start, state.params), np.linspace(0, 1, 7),
         store=folder / "line.store",
     )  # fmt: skip

@@ -44,8 +44,9 @@ from experiments.bench.pairs import (
 from lrscape import console, landscape, models
 from lrscape.environment import describe
 from lrscape.errors import InputError
-from lrscape.landscape.accumulate import gradient
+from lrscape.landscape.accumulate import loss_gradient
 from lrscape.landscape.lanczos import tridiagonalize
+from lrscape.landscape.moments import Estimated
 from lrscape.parser import Parser
 from lrscape.runs import open_run
 
@@ -115,7 +116,7 @@ class Case:
     def gradient(self, norm: str = "eval") -> Callable[[], Any]:
         """The gradient over the same batches."""
         return lambda: jax.block_until_ready(
-            gradient(self.objectives[norm], self.params)
+            loss_gradient(self.objectives[norm], self.params)
         )
 
     def peers(self) -> dict[str, Any]:
@@ -179,7 +180,7 @@ class Case:
         expected = self.by_magnitude if min(values) < 0 else self.exact.eigenvalues
         return np.abs(np.sort(values) / np.sort(expected) - 1)
 
-    def trace(self, num_samples: int, seed: int = 0) -> landscape.Estimated:
+    def trace(self, num_samples: int, seed: int = 0) -> Estimated:
         """Hutchinson's estimate."""
         return landscape.trace(
             self.objective, self.params, key=jax.random.key(seed),
@@ -295,8 +296,8 @@ def loop_table(case: Case, repeats: int) -> dict[str, Any]:
         "Hutchinson": lambda: landscape.trace(*where, num_samples=LOOP, **options),
     }
     if installed("matfree"):
-        functions["density"] = lambda: landscape.spectral_quadrature(
-            *where, num_matvecs=LOOP, num_samples=1, **options
+        functions["density"] = lambda: operator.spectral_quadrature(
+            key=jax.random.key(0), num_matvecs=LOOP, num_samples=1
         )
     else:
         print("matfree is not installed: densities are left out")
@@ -312,12 +313,9 @@ def task_tables(case: Case, peers: dict[str, Any], repeats: int) -> dict[str, An
     steps = products - TOP
     if not installed("matfree"):
         raise InputError("--parts tasks needs matfree, which is not installed")
-    nodes = landscape.spectral_quadrature(
-        case.objective,
-        case.params,
-        key=jax.random.key(0),
-        num_matvecs=case.matvecs,
-        num_samples=1,
+    operator = landscape.Operator(case.objective, case.params)
+    nodes = operator.spectral_quadrature(
+        key=jax.random.key(0), num_matvecs=case.matvecs, num_samples=1
     ).nodes
     ends = (float(nodes.min()), float(nodes.max()))
     tasks: dict[str, dict[str, Callable[[], Any]]] = {

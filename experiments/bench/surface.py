@@ -148,7 +148,7 @@ def surface_table(name: str, repeats: int) -> dict[str, Any]:
         )
     table = ratios(interleaved(functions, repeats))
     show(f"{name}: surface", table, case.num_images * len(case.alphas))
-    chunk = landscape.measure(case.objective, case.line, case.alphas).chunk_size
+    chunk = landscape.measure_surface(case.objective, case.line, case.alphas).chunk_size
     print(f"  chunk size {chunk}")
     return {
         "images": case.num_images,

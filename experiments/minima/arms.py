@@ -16,6 +16,7 @@ from experiments.minima.methods import Method
 from lrscape import landscape, models, training
 from lrscape.errors import InputError
 from lrscape.landscape import tree
+from lrscape.landscape.model_objective import ModelObjective
 from lrscape.runs import Snapshot
 
 FINAL = "final"
@@ -107,9 +108,7 @@ class Arm(arms.Arm):
         """Losses, errors and the distance from the start."""
         return _Watch(self)
 
-    def objective(
-        self, count: int, batch_size: int, **options: Any
-    ) -> landscape.ModelObjective:
+    def objective(self, count: int, batch_size: int, **options: Any) -> ModelObjective:
         """The mean loss over training examples, dropout off.
 
         Batch norm normalises by each batch's own statistics, as it trains.

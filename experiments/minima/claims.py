@@ -189,7 +189,7 @@ def bottom_of(lab: Lab, arm: Arm) -> dict[str, float]:
     def make() -> dict[str, float]:
         point = arm.final.params
         objective = arm.objective(count, lab.plan.batch)
-        slope = landscape.gradient(objective, point)
+        slope = landscape.loss_gradient(objective, point)
         # The largest eigenvalue of the negative loss's Hessian.
         turned = arm.objective(count, lab.plan.batch, loss=_negative)
         pairs = landscape.top_eigenpairs(

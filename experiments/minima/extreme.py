@@ -19,6 +19,7 @@ from experiments.statistics import mean_and_interval
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, hatch_spans, tidy
 from lrscape.landscape import tree
+from lrscape.landscape.operator import NonFiniteProductError
 
 # Mean and deviation. Whether the paper's 0.01 is the variance is unknown; beside a
 # mean of 10 it hardly matters.
@@ -51,7 +52,7 @@ def ground_of(lab: Lab, arm: Arm) -> dict[str, float]:
         found = {
             "loss": float(objective(arm.initial)),
             "gradient_norm": float(
-                tree.norm(landscape.gradient(objective, arm.initial))
+                tree.norm(landscape.loss_gradient(objective, arm.initial))
             ),
             "largest": float("nan"),
         }
@@ -60,7 +61,7 @@ def ground_of(lab: Lab, arm: Arm) -> dict[str, float]:
                 objective, arm.initial, 1, key=jax.random.key(0), tolerance=1e-2
             )
             found["largest"] = float(pairs.eigenvalues[0])
-        except landscape.NonFiniteProductError:
+        except NonFiniteProductError:
             pass
         return found
 

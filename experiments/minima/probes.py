@@ -13,6 +13,7 @@ import numpy as np
 from experiments.minima.arms import Arm
 from experiments.minima.settings import Lab
 from lrscape import landscape
+from lrscape.landscape.distance import distance_objective
 
 # Where functions are compared, from one network to another.
 FUNCTIONAL_ALPHAS = np.linspace(0, 1, 11)
@@ -96,7 +97,7 @@ def triangle(lab: Lab, a: Arm, b: Arm) -> np.ndarray:
         return landscape.barycentric(a.initial, a.final.params, b.final.params)
 
     return losses_at(
-        lab, a, subspace, landscape.grid(axis, axis),
+        lab, a, subspace, landscape.grid_coordinates(axis, axis),
         f"triangle-{b.records.path.name}", surface=True,
     )  # fmt: skip
 
@@ -105,8 +106,8 @@ def quadrangle(lab: Lab, points: Sequence[Any], arm: Arm, name: str) -> np.ndarr
     """(grid, grid), losses between four points, Eq. 3 to 5."""
     axis = np.linspace(0, 1, lab.plan.grid)
     return losses_at(
-        lab, arm, lambda: landscape.bilinear(*points), landscape.grid(axis, axis),
-        name, surface=True,
+        lab, arm, lambda: landscape.bilinear(*points),
+        landscape.grid_coordinates(axis, axis), name, surface=True,
     )  # fmt: skip
 
 
@@ -162,7 +163,7 @@ class Functions:
         def outputs(point: Any, inputs: Any) -> Any:
             return jnp.asarray(arm.model.apply(point, inputs, train=False))
 
-        self.distances = landscape.distance_objective(
+        self.distances = distance_objective(
             outputs, test, softmax=True, batch_size=min(plan.batch, len(test))
         )
 

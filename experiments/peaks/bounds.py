@@ -19,7 +19,9 @@ from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape import landscape, layers
 from lrscape.figures.style import CYCLE, tidy
-from lrscape.landscape import tree
+from lrscape.landscape import masks, tree
+from lrscape.landscape.inputs import equivalent_weight_perturbation, noise_moves
+from lrscape.landscape.noise import gradient_variance
 
 TOLERANCE = 1e-2
 DESCENT = "full-batch descent"
@@ -176,7 +178,7 @@ def slopes_of(lab: Lab, network: Network) -> dict[str, Any]:
         way = landscape.line(start, end)
         along = np.linspace(0, 1, POINTS)
         segment = [
-            float(tree.norm(landscape.gradient(objective, way(jnp.float32(a)))))
+            float(tree.norm(landscape.loss_gradient(objective, way(jnp.float32(a)))))
             for a in along
         ]
         distance = float(tree.norm(tree.subtract(end, start)))
@@ -186,8 +188,10 @@ def slopes_of(lab: Lab, network: Network) -> dict[str, Any]:
         noisy = network.objective(count, batch_size=max(1, count // NOISE_BATCHES))
         for epoch in epochs:
             point = network.at(f"epoch_{epoch}").params
-            trajectory.append(float(tree.norm(landscape.gradient(objective, point))))
-            spread = landscape.gradient_variance(noisy, point)
+            trajectory.append(
+                float(tree.norm(landscape.loss_gradient(objective, point)))
+            )
+            spread = gradient_variance(noisy, point)
             variances.append(sum(float(v.sum()) for v in jax.tree.leaves(spread)))
         peak = network.at(PEAK).params
         climb = abs(float(objective(peak)) - float(objective(end)))
@@ -219,7 +223,7 @@ def early_norms(lab: Lab, network: Network) -> tuple[np.ndarray, np.ndarray, int
             snapshot = network.snapshots[name]
             points[snapshot.step] = snapshot.params
         norms = {
-            step: float(tree.norm(landscape.gradient(objective, params)))
+            step: float(tree.norm(landscape.loss_gradient(objective, params)))
             for step, params in sorted(points.items())
         }
         return {"steps": list(norms), "norms": list(norms.values())}
@@ -319,9 +323,7 @@ def draws_of(count: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     residual, ratio = np.empty(count), np.empty(count)
     with jax.enable_x64(True):
-        move = jax.jit(
-            lambda w, x, dx: landscape.equivalent_weight_perturbation(w, x, dx).kernel
-        )
+        move = jax.jit(lambda w, x, dx: equivalent_weight_perturbation(w, x, dx).kernel)
         for i in range(count):
             weights = random.normal(size=(12, 7)) * 10 ** random.uniform(-3, 3)
             x = random.normal(size=12) * 10 ** random.uniform(-3, 3)
@@ -344,9 +346,9 @@ def first_layer_of(network: Network) -> dict[str, float]:
 
     def make() -> dict[str, float]:
         images, _ = network.examples("train", TOGETHER)
-        moves = landscape.noise_moves(jax.random.key(0), images)[0]
+        moves = noise_moves(jax.random.key(0), images)[0]
         params = network.final.params
-        is_first = landscape.first_layer(network.model, images[:1])
+        is_first = masks.first_layer(network.model, images[:1])
         kernel = next(
             leaf
             for read, leaf in zip(
@@ -359,7 +361,7 @@ def first_layer_of(network: Network) -> dict[str, float]:
         if kernel.ndim == 2:
             images, moves = (x.reshape(len(x), -1) for x in (images, moves))
         found = [
-            landscape.equivalent_weight_perturbation(kernel, images[:n], moves[:n])
+            equivalent_weight_perturbation(kernel, images[:n], moves[:n])
             for n in (1, TOGETHER)
         ]
         return {"one": float(found[0].residual), "together": float(found[1].residual)}

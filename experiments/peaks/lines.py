@@ -19,6 +19,7 @@ from lrscape import landscape
 from lrscape.errors import InputError
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import tree
+from lrscape.landscape.inputs import input_losses, neighbor_moves, noise_moves
 
 TASK = "small"
 NEIGHBORS = 10
@@ -144,11 +145,9 @@ def _relatively(network: Network, survey: Any, scales: np.ndarray) -> np.ndarray
 
 def _in_noise(network: Network, survey: Any, scales: np.ndarray) -> np.ndarray:
     images, _ = network.examples("train", survey.examples)
-    moves = landscape.noise_moves(
-        jax.random.key(0), images, num_directions=survey.directions
-    )
+    moves = noise_moves(jax.random.key(0), images, num_directions=survey.directions)
     objective = network.objective(survey.examples)
-    return landscape.input_losses(
+    return input_losses(
         objective, network.final.params, moves, scales
     ).losses  # fmt: skip
 
@@ -156,12 +155,12 @@ def _in_noise(network: Network, survey: Any, scales: np.ndarray) -> np.ndarray:
 def _to_neighbors(network: Network, survey: Any, scales: np.ndarray) -> np.ndarray:
     images, _ = network.examples("train", survey.examples)
     candidates, _ = network.examples("test", None)
-    moves = landscape.neighbor_moves(
+    moves = neighbor_moves(
         jax.random.key(0), images, candidates, num_neighbors=NEIGHBORS,
         num_directions=survey.directions,
     )  # fmt: skip
     objective = network.objective(survey.examples)
-    return landscape.input_losses(
+    return input_losses(
         objective, network.final.params, moves, scales
     ).losses  # fmt: skip
 

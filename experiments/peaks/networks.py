@@ -17,6 +17,7 @@ from experiments.peaks.rules import Rule, optimizer_of
 from lrscape import landscape, models, training
 from lrscape.errors import InputError
 from lrscape.landscape import tree
+from lrscape.landscape.model_objective import ModelObjective
 from lrscape.runs import Snapshot, peak_step
 
 PEAK = "peak"
@@ -125,7 +126,7 @@ class Network(arms.Arm):
     def objective(
         self, count: int | None, *, part: str = "train", start: int = 0,
         batch_size: int = CHUNK, l2: float = 0.0,
-    ) -> landscape.ModelObjective:  # fmt: skip
+    ) -> ModelObjective:  # fmt: skip
         """The mean loss over examples, dropout off; `l2` as `flax_objective` has it."""
         images, labels = self.examples(part, count, start)
         return landscape.flax_objective(
@@ -166,7 +167,7 @@ class _Watch:
         """What can be measured before any update too."""
         row: arms.Row = {}
         if self._objective is not None:
-            slope = landscape.gradient(self._objective, state.params)
+            slope = landscape.loss_gradient(self._objective, state.params)
             row["gradient_norm"] = float(tree.norm(slope))
         config = self._network.config
         last = int(state.step) == config.total_steps(self._network.data)

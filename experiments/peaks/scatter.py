@@ -17,6 +17,7 @@ from experiments.peaks.settings import Lab
 from experiments.statistics import mean_and_interval
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
+from lrscape.landscape import masks
 
 KINDS = ("first layer", "all layers", "fooling")
 SCALES = ("raw", "filter")
@@ -76,7 +77,7 @@ def _losses(network: Network, survey: Any, kind: str, scale: str) -> np.ndarray:
     mask = None
     if kind == "first layer":
         images, _ = network.examples("train", 1)
-        mask = landscape.first_layer(network.model, images)
+        mask = masks.first_layer(network.model, images)
     curves = landscape.perturbation_losses(
         objective, point, scales, key=jax.random.key(0),
         num_directions=survey.directions, normalize=normalize, mask=mask,

@@ -137,7 +137,7 @@ def _cost(lab: Lab, network: Network) -> dict[str, float]:
     point = network.final.params
     return {
         "loss": float(objective(point)),
-        "gradient_norm": float(tree.norm(landscape.gradient(objective, point))),
+        "gradient_norm": float(tree.norm(landscape.loss_gradient(objective, point))),
         "test_error": network.history()[-1]["test_error"],
     }
 

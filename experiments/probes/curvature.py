@@ -14,6 +14,8 @@ from tqdm import tqdm
 from experiments.probes.survey import Found, Survey
 from lrscape import figures, landscape
 from lrscape.errors import InputError
+from lrscape.landscape.curvature import layer_shares
+from lrscape.landscape.density import broadened, default_broadening
 
 
 def curvature(survey: Survey) -> Found:
@@ -22,27 +24,24 @@ def curvature(survey: Survey) -> Found:
     _check_single(survey)
     with _precision(survey) as (objective, points):
         (point,) = points([s.end])
+        hessian = landscape.Operator(objective, point)
         keys = jax.random.split(jax.random.key(s.seed), 4)
         several: dict[str, Any] = {"num_samples": s.directions}
         with tqdm(total=4, desc="curvature", leave=False) as bar:
-            top = landscape.top_eigenpairs(objective, point, s.eigenpairs, key=keys[0])
+            top = hessian.top_eigenpairs(s.eigenpairs, key=keys[0])
             bar.update()
-            bottom = landscape.top_eigenpairs(
-                objective, point, 1, key=keys[1], which="smallest"
+            bottom = hessian.top_eigenpairs(1, key=keys[1], which="smallest")
+            bar.update()
+            moments = hessian.spectral_moments(key=keys[2], **several)
+            bar.update()
+            quadrature = hessian.spectral_quadrature(
+                key=keys[3], num_matvecs=s.matvecs, **several
             )
             bar.update()
-            moments = landscape.spectral_moments(
-                objective, point, key=keys[2], **several
-            )
-            bar.update()
-            quadrature = landscape.spectral_quadrature(
-                objective, point, key=keys[3], num_matvecs=s.matvecs, **several
-            )
-            bar.update()
-    density = landscape.broadened(quadrature)
-    sigma = landscape.default_broadening(quadrature)
+    density = broadened(quadrature)
+    sigma = default_broadening(quadrature)
     shares = [
-        landscape.layer_shares(jax.tree.map(lambda x, i=i: x[i], top.eigenvectors))
+        layer_shares(jax.tree.map(lambda x, i=i: x[i], top.eigenvectors))
         for i in range(s.eigenpairs)
     ]
     unit = {"units": "nat"}

@@ -13,6 +13,9 @@ import xarray as xr
 from experiments.probes.survey import Found, Survey, about
 from lrscape import figures, landscape
 from lrscape.data import StreamedDataset
+from lrscape.landscape import masks
+from lrscape.landscape.distance import distance_objective, distances_with_errors
+from lrscape.landscape.inputs import input_losses, neighbor_moves, noise_moves
 
 # Images of a stream that nearest neighbours are looked for among.
 CANDIDATES = 2000
@@ -28,7 +31,7 @@ def distance(survey: Survey) -> Found:
     def apply_fn(variables: Any, x: jax.Array) -> Any:
         return model.apply(variables, x, train=False)
 
-    objective = landscape.distance_objective(
+    objective = distance_objective(
         apply_fn, inputs, softmax=True, batch_size=s.batch_size
     )
     alphas = np.linspace(0, 1, s.points)
@@ -54,8 +57,7 @@ def distance(survey: Survey) -> Found:
         {"alpha": ("alpha", alphas, unit)},
     )  # fmt: skip
     args = (apply_fn, start, end, inputs)
-    far = landscape.functional_distance_estimate(*args, softmax=True)
-    labels = landscape.disagreement_estimate(*args)
+    far, labels = distances_with_errors(*args, softmax=True)
     summary = {
         "functional_distance": float(far.value),
         "functional_distance_standard_error": float(far.standard_error),
@@ -79,7 +81,7 @@ def flatness(survey: Survey) -> Found:
     scales = np.linspace(0, s.scale, s.points // 2 + 1)
     inputs, _ = run.sample(s.part, s.examples, seed=s.seed)
     params = survey.snapshot(s.end).params
-    first = landscape.first_layer(run.model, inputs[:1])
+    first = masks.first_layer(run.model, inputs[:1])
     if survey.settings.norm == "interpolate" and point is not params:
         inner = first
 
@@ -116,14 +118,12 @@ def flatness(survey: Survey) -> Found:
     most = min(len(getattr(run.data, other)), CANDIDATES) if streamed else None
     candidates, _ = run.sample(other, most)
     fractions = np.linspace(0, 1, s.points // 2 + 1)
-    noise = landscape.noise_moves(keys[2], inputs, num_directions=s.directions)
+    noise = noise_moves(keys[2], inputs, num_directions=s.directions)
     noise_scales = fractions * float(jnp.linalg.norm(inputs[0]))
-    neighbors = landscape.neighbor_moves(
-        keys[3], inputs, candidates, num_directions=s.directions
-    )
+    neighbors = neighbor_moves(keys[3], inputs, candidates, num_directions=s.directions)
     moved = {
-        "noise": landscape.input_losses(objective, point, noise, noise_scales),
-        f"towards a {other} image": landscape.input_losses(
+        "noise": input_losses(objective, point, noise, noise_scales),
+        f"towards a {other} image": input_losses(
             objective, point, neighbors, fractions
         ),
     }

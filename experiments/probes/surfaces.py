@@ -54,7 +54,7 @@ def plane(survey: Survey) -> Found:
     )
     axis = _with_zero(np.linspace(-s.extent, s.extent, s.grid))
     surface = survey.measure(
-        objective, landscape.plane(center, u, v), landscape.grid(axis, axis)
+        objective, landscape.plane(center, u, v), landscape.grid_coordinates(axis, axis)
     )
     dataset = surface.to_dataset({"x": axis, "y": axis})
     middle = float(surface.losses["loss"][axis == 0][:, axis == 0].item())
@@ -82,7 +82,7 @@ def path(survey: Survey) -> Found:
         margin = 0.2 * (high - low)
         axes.append(np.linspace(low - margin, high + margin, s.grid))
     objective = survey.objective()
-    surface = survey.measure(objective, fitted, landscape.grid(*axes))
+    surface = survey.measure(objective, fitted, landscape.grid_coordinates(*axes))
     own = landscape.evaluate(
         objective, _Listed(jax.tree.map(lambda *x: jnp.stack(x), *points)),
         np.arange(len(points)),
@@ -168,7 +168,9 @@ def _between(survey: Survey, subspace: Any, corners: dict) -> Found:
             "interpolate"
         )
     axis = np.linspace(0, 1, survey.settings.grid)
-    surface = survey.measure(survey.objective(), subspace, landscape.grid(axis, axis))
+    surface = survey.measure(
+        survey.objective(), subspace, landscape.grid_coordinates(axis, axis)
+    )
     dataset = surface.to_dataset({"alpha": axis, "beta": axis})
     losses = surface.losses["loss"]
     at = {

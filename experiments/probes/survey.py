@@ -112,7 +112,7 @@ class Survey:
 
     def measure(self, objective: Any, subspace: Any, coordinates: Any) -> Any:
         """A surface, kept while it is being measured, with a bar."""
-        return landscape.measure(
+        return landscape.measure_surface(
             objective, subspace, coordinates, store=self.store, progress=True
         )
 

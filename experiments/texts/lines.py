@@ -309,7 +309,9 @@ def between(
     rows, losses, errors = [], [], []
     for one, other in pairs:
         line = landscape.line(ends[one], ends[other])
-        measured = [landscape.measure(objectives[part], line, alphas) for part in PARTS]
+        measured = [
+            landscape.measure_surface(objectives[part], line, alphas) for part in PARTS
+        ]
         losses.append([surface.losses for surface in measured])
         errors.append([surface.standard_errors for surface in measured])
         rows.append(

@@ -20,10 +20,11 @@ from experiments.valleys.directions import (
 from experiments.valleys.drawing import panels
 from experiments.valleys.networks import Network
 from experiments.valleys.settings import SGD, Lab, Pair
-from lrscape import landscape
 from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
 from lrscape.landscape import tree
 from lrscape.landscape.asymmetry import largest_c
+from lrscape.landscape.shift import best_shift
+from lrscape.landscape.valleys import Neighborhood, nearby_asymmetry
 
 Row = dict[str, Any]
 # A gap that shrinks to less is a good match.
@@ -52,7 +53,7 @@ def shifts_of(lab: Lab, network: Network, kind: str) -> list[Row]:
             ]
         rows = []
         for way in ways:
-            found = landscape.best_shift(
+            found = best_shift(
                 train, test, point, way, radius=survey.r / 2, max_shift=survey.r / 2,
                 num_points=survey.shift_points,
             )  # fmt: skip
@@ -189,7 +190,7 @@ def neighbors_of(lab: Lab, network: Network, share: float) -> Row:
     def make() -> Row:
         ((direction, _),) = best_of(lab, network, 1)
         radius = share * float(tree.norm(point))
-        found = landscape.nearby_asymmetry(
+        found = nearby_asymmetry(
             jax.random.key(network.config.seed), lab.sloped(network), point,
             direction, r=survey.r, zeta=0.0, radius=radius,
             num_neighbors=survey.neighbors, num_points=survey.curve + 1,
@@ -205,7 +206,7 @@ def neighbors_of(lab: Lab, network: Network, share: float) -> Row:
     return network.numbers(f"{name}-{survey.curve}-{survey.sloped}", make)
 
 
-def cs_beyond(found: landscape.Neighborhood, zeta: float) -> np.ndarray:
+def cs_beyond(found: Neighborhood, zeta: float) -> np.ndarray:
     """(neighbours,), the largest c at each, by the distances from zeta on alone."""
     at = found.distances
     far = zeta * (1 - 1e-5)

@@ -18,7 +18,9 @@ from experiments.valleys.networks import Network
 from experiments.valleys.settings import SGD, Lab, Pair
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, DARK, tidy
-from lrscape.landscape import tree
+from lrscape.landscape import masks, tree
+from lrscape.landscape.asymmetry import Asymmetry
+from lrscape.landscape.direction import flipped_direction, ones_direction
 
 Row = dict[str, Any]
 
@@ -44,29 +46,29 @@ def direction_of(kind: str, point: Any, seed: int, index: int) -> Any:
     mask = None
     if kind == "as_many":
         few, key = jax.random.split(key)
-        mask = landscape.as_many_others(landscape.batch_norm_only, point, key=few)
+        mask = masks.as_many_others(masks.batch_norm_only, point, key=few)
     return _drawn(key, point, mask, kind)
 
 
 @functools.partial(jax.jit, static_argnames="kind")  # a program, not one a leaf
 def _drawn(key: jax.Array, point: Any, mask: Any, kind: str) -> Any:
     if kind == "ones":
-        return landscape.ones_direction(point)
-    masks: dict[str, Any] = {
-        "scales": landscape.batch_norm_scales, "norms": landscape.batch_norm_only,
-        "others": landscape.all_but(landscape.batch_norm_only), "as_many": mask,
+        return ones_direction(point)
+    masked: dict[str, Any] = {
+        "scales": masks.batch_norm_scales, "norms": masks.batch_norm_only,
+        "others": masks.all_but(masks.batch_norm_only), "as_many": mask,
     }  # fmt: skip
-    drawn = landscape.uniform_direction(key, point, mask=masks.get(kind))
+    drawn = landscape.uniform_direction(key, point, mask=masked.get(kind))
     if kind == "signed":
-        return landscape.flipped_direction(jax.random.fold_in(key, 1), drawn)
+        return flipped_direction(jax.random.fold_in(key, 1), drawn)
     if kind == "apart":
-        ones = landscape.ones_direction(point)
+        ones = ones_direction(point)
         drawn = tree.combine([1, -tree.dot(drawn, ones)], [drawn, ones])
         return tree.scale(1 / tree.norm(drawn), drawn)
     return drawn
 
 
-def row_of(found: landscape.Asymmetry) -> Row:
+def row_of(found: Asymmetry) -> Row:
     """What is kept of a direction: either way, and the slopes."""
     return {
         "c": found.c,

@@ -18,6 +18,8 @@ from experiments.peaks.rules import scale_by_rates
 from lrscape import landscape, models, schedules, training, transforms
 from lrscape.data.augment import augment_batch
 from lrscape.errors import InputError
+from lrscape.landscape import masks
+from lrscape.landscape.model_objective import ModelObjective
 from lrscape.runs import Snapshot, save_snapshot
 from lrscape.training.device_data import DeviceData
 
@@ -130,13 +132,13 @@ class Network(arms.Arm):
         """
         found: dict[str, Any] = {ALL: None}
         try:
-            found[NORMS] = landscape.as_mask(landscape.batch_norm_only, params)
+            found[NORMS] = masks.as_mask(masks.batch_norm_only, params)
         except InputError:
             return found
         for draw in range(self.config.draws):
             key = jax.random.fold_in(jax.random.key(self.config.seed), draw)
-            found[f"{OTHERS}_{draw}"] = landscape.as_many_others(
-                landscape.batch_norm_only, params, key=key
+            found[f"{OTHERS}_{draw}"] = masks.as_many_others(
+                masks.batch_norm_only, params, key=key
             )
         return found
 
@@ -189,7 +191,7 @@ class Network(arms.Arm):
 
     def objective(
         self, part: str, count: int | None, *, batch_size: int, augment: bool = False
-    ) -> landscape.ModelObjective:
+    ) -> ModelObjective:
         """Loss and error over examples, batch norm's statistics estimated anew.
 
         At every point, on the training examples of the same number: for the loss on

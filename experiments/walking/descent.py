@@ -43,7 +43,7 @@ def descend(
     update = jax.jit(_updated, static_argnums=0)
     for step in range(1, num_steps + 1):
         if gradient is None:
-            slope = landscape.gradient(objective, point)
+            slope = landscape.loss_gradient(objective, point)
         else:
             slope = gradient(point, step)
         point, state = update(tx, point, state, slope)

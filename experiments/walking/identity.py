@@ -16,6 +16,8 @@ from experiments.walking.networks import Network, Sample
 from experiments.walking.settings import RATES, Lab
 from lrscape import landscape
 from lrscape.landscape import tree
+from lrscape.landscape.curvature import subspace_overlap
+from lrscape.landscape.products import residual_product, second_moment_product
 
 # Eigenvectors whose spaces are compared.
 TOP = 10
@@ -52,23 +54,24 @@ def measured(network: Network, sample: Sample, params: Any) -> dict[str, float]:
     with tqdm(total=5, desc="eq3", leave=False) as bar:
         error = identity_error(network, params, keys[0])
         bar.update()
+        matrices = {
+            kind: landscape.Operator(objective, params, kind=kind)
+            for kind in ("hessian", "residual", "second_moment")
+        }
         norms = {}
         for key, kind in zip(keys[1:3], ("hessian", "residual"), strict=True):
-            norms[kind] = landscape.frobenius_norm(
-                objective, params, key=key, num_samples=SAMPLES, kind=kind
-            ).mean
+            found = matrices[kind].frobenius_norm(key=key, num_samples=SAMPLES)
+            norms[kind] = found.mean
             bar.update()
         spaces = {}
         for key, kind in zip(keys[3:], ("hessian", "second_moment"), strict=True):
-            spaces[kind] = landscape.top_eigenpairs(
-                objective, params, TOP, key=key, kind=kind, tolerance=1e-3
-            )
+            spaces[kind] = matrices[kind].top_eigenpairs(TOP, key=key, tolerance=1e-3)
             bar.update()
     return {
         "identity_error": error,
         "hessian_norm": norms["hessian"],
         "residual_norm": norms["residual"],
-        "overlap": landscape.subspace_overlap(
+        "overlap": subspace_overlap(
             spaces["hessian"].eigenvectors, spaces["second_moment"].eigenvectors
         ),
         "largest_eigenvalue": float(spaces["hessian"].eigenvalues[0]),
@@ -93,8 +96,8 @@ def identity_error(network: Network, params: Any, key: jax.Array) -> float:
         ])  # fmt: skip
         whole = landscape.hvp(objective, point, vector)
         parts = [
-            landscape.second_moment_product(objective, point, vector),
-            landscape.residual_product(objective, point, vector),
+            second_moment_product(objective, point, vector),
+            residual_product(objective, point, vector),
         ]
         rest = tree.combine([1, -1, -1], [whole, *parts])
         return float(tree.norm(rest) / tree.norm(whole))

@@ -20,10 +20,10 @@ from experiments.walking.descent import descend, minibatch_gradient
 from experiments.walking.networks import Network, Sample
 from experiments.walking.result import joined
 from experiments.walking.settings import BATCH_SIZE, RATES, Lab
-from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import mean_loss
+from lrscape.landscape.noise import gradient_variance
 from lrscape.training.checkpoint import load_tree, save_tree
 
 # Shares of the largest coordinate of the gradient's variance at the start.
@@ -61,7 +61,7 @@ def noise_scales(network: Network, objective: Any) -> dict[str, float]:
     # On ten batches at the least, where there are as many.
     count = max(objective.num_examples, 10 * BATCH_SIZE)
     batches = network.training_objective(min(count, network.num_examples), BATCH_SIZE)
-    variance = landscape.gradient_variance(batches, network.initial_params())
+    variance = gradient_variance(batches, network.initial_params())
     leaves = jax.tree.leaves(variance)
     flat = np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
     return {"largest": float(flat.max()), "mean": float(flat.mean())}

@@ -27,8 +27,8 @@ def density_figure(
     """Draws densities of eigenvalues on a logarithmic axis, outliers as ticks.
 
     Args:
-        densities: a `lrscape.landscape.SpectralDensity`, or several by the name that
-            the legend gives.
+        densities: a `SpectralDensity` of `lrscape.landscape.density`, or several by the
+            name that the legend gives.
         eigenvalues: those that are known one by one, such as the largest, each marked
             by a tick on the axis.
         floor: the axis ends at this share of the highest density.
@@ -41,7 +41,7 @@ def density_figure(
         InputError: a density that is not finite, or nowhere positive.
 
     Example:
-        >>> from lrscape.landscape import SpectralDensity
+        >>> from lrscape.landscape.density import SpectralDensity
         >>> grid = np.linspace(-1, 1, 5)
         >>> found = SpectralDensity(grid, np.exp(-grid ** 2))
         >>> len(density_figure(found, eigenvalues=[0.9]).axes)

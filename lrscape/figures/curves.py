@@ -34,10 +34,10 @@ def line_figure(
     """Draws what was measured along a line, both ends marked.
 
     Args:
-        results: a result over one coordinate (`lrscape.landscape.Surface.to_dataset`),
-            or several of them by the name that the legend gives. Each variable that is
-            no standard error gets its panel; the band is two standard errors wide on
-            each side.
+        results: a result over one coordinate, as `Surface.to_dataset` of
+            `lrscape.landscape.surface` gives it, or several of them by the name that
+            the legend gives. Each variable that is no standard error gets its panel;
+            the band is two standard errors wide on each side.
         ends: coordinate -> name of the point there, such as ``{0: 'initial'}``.
         title: over the figure.
 
@@ -48,8 +48,8 @@ def line_figure(
         InputError: a result over more than one coordinate.
 
     Example:
-        >>> from lrscape.landscape import line, measure
-        >>> surface = measure(lambda w: w ** 2, line(0.0, 1.0), [0.0, 0.5, 1.0])
+        >>> from lrscape.landscape import line, measure_surface
+        >>> surface = measure_surface(lambda w: w ** 2, line(0.0, 1.0), [0.0, 0.5, 1.0])
         >>> result = surface.to_dataset({'alpha': [0.0, 0.5, 1.0]})
         >>> len(line_figure(result, ends={0: 'start', 1: 'end'}).axes)
         1
@@ -105,7 +105,7 @@ def perturbation_figure(
     """Draws losses under perturbations: each direction thin, their mean thick.
 
     Args:
-        panels: panel -> name -> `lrscape.landscape.Curves`.
+        panels: panel -> name -> `lrscape.landscape.flatness.Curves`.
         xlabels: panel -> what its scale is, with its unit.
         title: over the figure.
 
@@ -113,7 +113,7 @@ def perturbation_figure(
         The figure.
 
     Example:
-        >>> from lrscape.landscape import Curves
+        >>> from lrscape.landscape.flatness import Curves
         >>> curves = Curves(np.arange(3.0), np.ones((2, 3)), np.ones((2, 3)))
         >>> len(perturbation_figure({'weights': {'a': curves}}).axes)
         1

@@ -129,8 +129,8 @@ def interactive_line(
         InputError: a result over more than one coordinate.
 
     Example:
-        >>> from lrscape.landscape import line, measure
-        >>> surface = measure(lambda w: w ** 2, line(0.0, 1.0), [0.0, 0.5, 1.0])
+        >>> from lrscape.landscape import line, measure_surface
+        >>> surface = measure_surface(lambda w: w ** 2, line(0.0, 1.0), [0.0, 0.5, 1.0])
         >>> result = surface.to_dataset({'alpha': [0.0, 0.5, 1.0]})
         >>> interactive_line(result).data[-1].y.tolist()
         [0.0, 0.25, 1.0]

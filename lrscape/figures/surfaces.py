@@ -37,7 +37,7 @@ def contour_figure(
     """Draws a surface by its contours, with levels evenly spaced in the logarithm.
 
     Args:
-        result: over two coordinates (`lrscape.landscape.Surface.to_dataset`).
+        result: over two coordinates (`lrscape.landscape.surface.Surface.to_dataset`).
         variable: which of its arrays.
         path: (n, 2), the coordinates of a path that is drawn over it.
         points: name -> coordinates of points that are marked.
@@ -52,11 +52,11 @@ def contour_figure(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from lrscape.landscape import grid, measure, plane
+        >>> from lrscape.landscape import grid_coordinates, measure_surface, plane
         >>> axis = np.linspace(-1, 1, 5)
-        >>> surface = measure(
+        >>> surface = measure_surface(
         ...     lambda w: jnp.sum(w ** 2) + 1,
-        ...     plane(jnp.zeros(2), *jnp.eye(2)), grid(axis, axis))
+        ...     plane(jnp.zeros(2), *jnp.eye(2)), grid_coordinates(axis, axis))
         >>> result = surface.to_dataset({'x': axis, 'y': axis})
         >>> contour_figure(result, points={'minimum': (0, 0)}).axes[0].get_xlabel()
         'x'

@@ -23,16 +23,19 @@ from jax.sharding import Mesh, PartitionSpec
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.loops import loops_slowly
-from lrscape.landscape.objective import (
-    SampleObjective,
+from lrscape.landscape.programs import jit_objectives, once_a_shape
+from lrscape.landscape.protocol import (
     as_objective,
     check_traceable,
+    checked_loss,
     filled_in,
+    is_compilable,
     is_traceable,
     member,
+    scalar_loss,
 )
-from lrscape.landscape.programs import jit_objectives
-from lrscape.landscape.tree import check_point, is_concrete, wide_dtype
+from lrscape.landscape.sums import added, nothing, total_of, weighted_sum
+from lrscape.landscape.tree import check_point, is_concrete
 
 AXIS = "batches"
 
@@ -142,41 +145,20 @@ def accumulate(
     return _one_call_each(function, objective, point, args)
 
 
-def accumulate_linear(
-    functions: Sequence[Callable[[Any], Any]], weights: np.ndarray, vector: Any
-) -> Any:
-    """Adds up linearisations that were kept, one a batch, at a vector.
+def each_batch(
+    function: Callable[..., Any], objective: Any, point: Any, *args: Any
+) -> Iterator[Any]:
+    """A function's value of every batch in turn, as `accumulate` adds them up.
 
-    Args:
-        functions: linear functions of a tree, which give a tree like it, as pytrees
-            (`jax.linearize` under ``jit`` gives them).
-        weights: (batches,), each batch's share of the examples.
-        vector: the tree.
-
-    Returns:
-        The mean over the whole sample, added up as `accumulate` does.
-
-    Raises:
-        Exception: whatever a batch raises, with a note that names the batch.
-
-    Example:
-        >>> halves = [jax.linearize(jnp.square, jnp.float32(p))[1] for p in (1, 2)]
-        >>> print(accumulate_linear(halves, np.array([0.5, 0.5]), jnp.float32(1)))
-        3.0
+    For finding the batch that something is wrong with.
     """
-    carry = _zeros(vector)
-    for i, (function, weight) in enumerate(zip(functions, weights, strict=True)):
-        with _named(i, len(weights)):
-            carry = _add_linear(carry, np.float64(weight), function, vector)
-    return _total(carry)
+    for i in range(objective.num_batches):
+        with _named(i, objective.num_batches):
+            value = function(objective, point, objective.batch(i), *args)
+        yield value
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _add_linear(carry, weight, function, vector):
-    return _add_tree(carry, weight, function(vector))
-
-
-def gradient(objective: Any, point: Any, **options: Any) -> Any:
+def loss_gradient(objective: Any, point: Any, **options: Any) -> Any:
     """The gradient of the mean loss over the whole sample.
 
     Args:
@@ -188,7 +170,7 @@ def gradient(objective: Any, point: Any, **options: Any) -> Any:
         A tree like the point.
 
     Example:
-        >>> print(gradient(lambda w: jnp.sum(w ** 2), jnp.array([1.0, 2.0])))
+        >>> print(loss_gradient(lambda w: jnp.sum(w ** 2), jnp.array([1.0, 2.0])))
         [2. 4.]
     """
     check_point("point", point)
@@ -212,51 +194,12 @@ def batch_gradient(objective: Any, point: Any, batch: Any) -> Any:
     return jax.grad(loss_at)(point)
 
 
-# What a loss is.
-
-
-def scalar_loss(loss: Any) -> jax.Array:
-    """The loss itself, of a scalar or of a dict of scalars; checked."""
-    loss = checked_loss(loss)
-    return loss["loss"] if isinstance(loss, dict) else loss
-
-
-def checked_loss(loss: Any) -> Any:
-    """Raises InputError unless it is a scalar, or a dict of them with ``'loss'``."""
-    if isinstance(loss, dict) and "loss" not in loss:
-        raise InputError(
-            "the loss is a dict without the key 'loss'; it has "
-            f"{', '.join(map(repr, loss)) or 'none'}"
-        )
-    for name, value in (loss if isinstance(loss, dict) else {"loss": loss}).items():
-        shape = getattr(value, "shape", () if isinstance(value, float | int) else None)
-        if shape != ():
-            what = f"has shape {shape}" if shape is not None else f"is {value!r}"
-            raise InputError(
-                f"the loss of a batch must be a scalar, the mean over its examples, or "
-                f"a dict of scalars; {name!r} {what}"
-            )
-        if jnp.iscomplexobj(value):
-            raise InputError(
-                f"the loss of a batch must be real; {name!r} has dtype {value.dtype}"
-            )
-    return jax.tree.map(_as_float, loss)
-
-
-def _as_float(value: Any) -> jax.Array:
-    """A scalar as a float, so that counts have means too."""
-    array = jnp.asarray(value)
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        return array
-    return array.astype(jnp.result_type(float))
-
-
 def _check_concrete(objective: Any, values: Any) -> None:
     if not is_traceable(objective) and not is_concrete(values):
         raise InputError(
             f"objective={type(objective).__name__} is computed outside JAX and cannot "
             "be traced by jit, grad or vmap; call it with arrays, and take gradients "
-            "and products by lrscape.landscape.gradient, hvp and ggnvp"
+            "and products by lrscape.landscape.loss_gradient, hvp and ggnvp"
         )
 
 
@@ -282,13 +225,6 @@ def jitted_batch_loss(objective: Any) -> Callable[[Any, Any], Any]:
 
 
 # One compiled loop.
-
-
-def is_compilable(objective: Any) -> bool:
-    """Whether an objective is a pytree that holds its whole sample on the device."""
-    if jax.tree_util.all_leaves([objective]):
-        return False
-    return isinstance(objective, SampleObjective) or objective.num_batches == 1
 
 
 def sample_losses(objective: Any, point: Any) -> Any:
@@ -320,61 +256,10 @@ def _compiled_mean(objective: Any, point: Any) -> Any:
 def _mean(losses: Any, weights: np.ndarray) -> Any:
     if len(weights) == 1:
         return jax.tree.map(lambda values: values[0], losses)
-    return jax.tree.map(lambda values: _weighted_sum(values, weights), losses)
+    return jax.tree.map(lambda values: weighted_sum(values, weights), losses)
 
 
-def _weighted_sum(values: jax.Array, weights: np.ndarray) -> jax.Array:
-    """Sum of weights times values, compensated; differentiable."""
-    dtype = values.dtype
-    values = values.astype(wide_dtype(dtype))
-    # In units of the smallest batch: whole numbers, or nearly, which lose nothing.
-    units = weights / weights[weights > 0].min()
-    sizes = jnp.asarray(units, values.dtype)
-    terms = jnp.append(values * sizes, jnp.zeros(1, values.dtype))
-
-    def add(carry, term):
-        total, lost = carry
-        return _two_sum(total, lost, term), None
-
-    zero = jnp.zeros([], values.dtype)
-    (total, lost), _ = lax.scan(add, (zero, zero), terms)
-    return ((total + lost) / jnp.asarray(units.sum(), values.dtype)).astype(dtype)
-
-
-def _two_sum(total: jax.Array, lost: jax.Array, term: jax.Array):
-    """Neumaier's summation: adds a term, and keeps what rounding took from it."""
-    new = total + term
-    larger = jnp.abs(total) >= jnp.abs(term)
-    error = jnp.where(larger, (total - new) + term, (term - new) + total)
-    # Beyond infinity there is nothing to keep, and inf - inf would be NaN.
-    return new, lost + jnp.where(jnp.isfinite(error), error, jnp.zeros_like(error))
-
-
-def _add_tree(carry: tuple[Any, Any], weight: Any, value: Any) -> tuple[Any, Any]:
-    """Adds weight times value to a tree of totals and a tree of what they lost."""
-    totals, structure = jax.tree.flatten(carry[0])
-    pairs = [
-        _two_sum(total, lost, term * jnp.asarray(weight, term.dtype))
-        for total, lost, term in zip(
-            totals, jax.tree.leaves(carry[1]), jax.tree.leaves(value), strict=True
-        )
-    ]
-    return (
-        jax.tree.unflatten(structure, [total for total, _ in pairs]),
-        jax.tree.unflatten(structure, [lost for _, lost in pairs]),
-    )
-
-
-_add_tree_jitted = jax.jit(_add_tree, donate_argnums=0)
-
-
-def _zeros(shapes: Any) -> tuple[Any, Any]:
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return zeros, jax.tree.map(jnp.zeros_like, zeros)
-
-
-def _total(carry: tuple[Any, Any]) -> Any:
-    return jax.tree.map(jnp.add, *carry)
+_add_tree_jitted = jax.jit(added, donate_argnums=0)
 
 
 def _in_one_loop(function, objective, point, args):
@@ -386,18 +271,18 @@ def _in_one_loop(function, objective, point, args):
     def value_of(batch):
         return function(objective, point, batch, *args)
 
-    carry = _zeros(jax.eval_shape(value_of, objective.batch(0)))
+    carry = nothing(jax.eval_shape(value_of, objective.batch(0)))
     if full == 1:
-        carry = _add_tree(carry, weights[0], value_of(objective.batch(0)))
+        carry = added(carry, weights[0], value_of(objective.batch(0)))
     else:
         carry, _ = lax.scan(
-            lambda carry, batch: (_add_tree(carry, weights[0], value_of(batch)), None),
+            lambda carry, batch: (added(carry, weights[0], value_of(batch)), None),
             carry,
             objective.whole,
         )
     if objective.tail is not None:
-        carry = _add_tree(carry, weights[-1], value_of(objective.tail))
-    return _total(carry)
+        carry = added(carry, weights[-1], value_of(objective.tail))
+    return total_of(carry)
 
 
 _in_one_loop_jitted = jit_objectives(_in_one_loop, static_argnums=(0,))
@@ -409,7 +294,7 @@ _in_one_loop_jitted = jit_objectives(_in_one_loop, static_argnums=(0,))
 def _one_call_each(function, objective, point, args):
     count, weights = objective.num_batches, objective.weights
     if is_compilable(objective):
-        objective = _fill_in(objective, point)
+        objective = _filled_in(objective, point)
 
         def add(carry, weight, batch):
             return _add_batch(function, carry, weight, objective, point, batch, args)
@@ -427,9 +312,9 @@ def _one_call_each(function, objective, point, args):
             batch = objective.batch(i)
             if carry is None:
                 value_of = functools.partial(function, objective)
-                carry = _zeros(jax.eval_shape(value_of, point, batch, *args))
+                carry = nothing(jax.eval_shape(value_of, point, batch, *args))
             carry = add(carry, np.float64(weights[i]), batch)
-    return _total(carry)
+    return total_of(carry)
 
 
 def _one_plain_call_each(function, objective, point, args):
@@ -441,9 +326,9 @@ def _one_plain_call_each(function, objective, point, args):
         with _named(i, count):
             value = function(objective, point, objective.batch(i), *args)
             value = jax.tree.map(jnp.asarray, value)
-            carry = _zeros(value) if carry is None else carry
+            carry = nothing(value) if carry is None else carry
             carry = _add_tree_jitted(carry, np.float64(weights[i]), value)
-    return _total(carry)
+    return total_of(carry)
 
 
 _jitted_adds: weakref.WeakKeyDictionary[Any, dict] = weakref.WeakKeyDictionary()
@@ -455,7 +340,7 @@ def _jitted_add(function: Callable[..., Any], objective: Any) -> Callable[..., A
     def jitted(objective_of: Callable[[], Any]) -> Callable[..., Any]:
         def add_batch(carry, weight, point, batch, args):
             value = function(objective_of(), point, batch, *args)
-            return _add_tree(carry, weight, value)
+            return added(carry, weight, value)
 
         return jax.jit(add_batch, donate_argnums=0)
 
@@ -471,12 +356,17 @@ def _jitted_add(function: Callable[..., Any], objective: Any) -> Callable[..., A
 
 @jit_objectives(static_argnums=(0,), donate_argnums=(1,))
 def _add_batch(function, carry, weight, objective, point, batch, args):
-    return _add_tree(carry, weight, function(objective, point, batch, *args))
+    return added(carry, weight, function(objective, point, batch, *args))
 
 
-@jit_objectives
-def _fill_in(objective, point):
+def fill_in(objective: Any, point: Any) -> Any:
+    """The objective at a point, in a compiled program where it can be in one."""
+    if is_compilable(objective):
+        return _filled_in(objective, point)
     return filled_in(objective, point)
+
+
+_filled_in = jit_objectives(filled_in)
 
 
 @contextlib.contextmanager
@@ -487,6 +377,72 @@ def _named(i: int, count: int) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"in batch {i} of {count} (counted from 0)")
         raise
+
+
+# Linearisations that are kept.
+
+
+def linearized(objective: Any, point: Any) -> list[Callable[[Any], Any]]:
+    """Each batch's derivative of the gradient at a point, its forward pass done.
+
+    Args:
+        objective: one that holds its whole sample, `filled_in` at the point.
+        point: where it is differentiated.
+
+    Returns:
+        What `accumulate_linear` takes: by it a product with the Hessian costs no
+        forward pass, and every batch's activations stay in memory.
+    """
+    return [
+        _linearized(objective, point, objective.batch(i))
+        for i in range(objective.num_batches)
+    ]
+
+
+@jit_objectives
+def _linearized(objective, point, batch):
+    return jax.linearize(lambda p: batch_gradient(objective, p, batch), point)[1]
+
+
+@once_a_shape
+def linearized_bytes(objective, point) -> int:
+    """How much memory the linearisation of one batch takes."""
+    kept = jax.eval_shape(lambda o, p: _linearized(o, p, o.batch(0)), objective, point)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+
+
+def accumulate_linear(
+    functions: Sequence[Callable[[Any], Any]], weights: np.ndarray, vector: Any
+) -> Any:
+    """Adds up linearisations that were kept, one a batch, at a vector.
+
+    Args:
+        functions: linear functions of a tree, which give a tree like it, as pytrees
+            (`jax.linearize` under ``jit`` gives them).
+        weights: (batches,), each batch's share of the examples.
+        vector: the tree.
+
+    Returns:
+        The mean over the whole sample, added up as `accumulate` does.
+
+    Raises:
+        Exception: whatever a batch raises, with a note that names the batch.
+
+    Example:
+        >>> halves = [jax.linearize(jnp.square, jnp.float32(p))[1] for p in (1, 2)]
+        >>> print(accumulate_linear(halves, np.array([0.5, 0.5]), jnp.float32(1)))
+        3.0
+    """
+    carry = nothing(vector)
+    for i, (function, weight) in enumerate(zip(functions, weights, strict=True)):
+        with _named(i, len(weights)):
+            carry = _add_linear(carry, np.float64(weight), function, vector)
+    return total_of(carry)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_linear(carry, weight, function, vector):
+    return added(carry, weight, function(vector))
 
 
 # Several devices.
@@ -517,9 +473,9 @@ def _sharded(function, mesh, objective, point, args, indices, weights):
 
         def add(carry, row):
             index, weight = row
-            return _add_tree(carry, weight, value_of(filled.batch(index))), None
+            return added(carry, weight, value_of(filled.batch(index))), None
 
-        carry = _zeros(jax.eval_shape(value_of, filled.batch(0)))
+        carry = nothing(jax.eval_shape(value_of, filled.batch(0)))
         carry, _ = lax.scan(add, carry, (indices, weights))
         return jax.tree.map(lambda leaf: leaf[None], carry)
 
@@ -535,8 +491,8 @@ def _sharded(function, mesh, objective, point, args, indices, weights):
     parts = [jax.tree.map(lambda leaf, d=d: leaf[d], shares) for d in range(mesh.size)]
     carry = parts[0]
     for totals, lost in parts[1:]:
-        carry = _add_tree(_add_tree(carry, 1.0, totals), 1.0, lost)
+        carry = added(added(carry, 1.0, totals), 1.0, lost)
     if filled.tail is not None:
         value = function(filled, point, filled.tail, *args)
-        carry = _add_tree(carry, filled.weights[-1], value)
-    return _total(carry)
+        carry = added(carry, filled.weights[-1], value)
+    return total_of(carry)

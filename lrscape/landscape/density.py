@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from lrscape import checks
-from lrscape.landscape.lanczos import tridiagonalize
-from lrscape.landscape.mask import Mask
-from lrscape.landscape.operator import Operator, product
+from lrscape.landscape.flat import product
+from lrscape.landscape.lanczos import Matrix, tridiagonalize
 from lrscape.landscape.programs import jit_objectives
 from lrscape.landscape.tree import check_count
 
@@ -44,71 +44,40 @@ class SpectralDensity(NamedTuple):
     density: np.ndarray
 
 
-def spectral_quadrature(
-    objective: Any,
-    point: Any,
-    *,
-    key: jax.Array,
+def lanczos_quadrature(
+    operator: Matrix,
     num_matvecs: int,
     num_samples: int,
-    mask: Mask = None,
-    kind: str = "hessian",
-    reuse: bool | None = None,
-    compiled: bool | None = None,
+    key: jax.Array,
+    in_one_program: Callable[[jax.Array], jax.Array] | None,
 ) -> Quadrature:
-    """The spectrum as Ritz values and their weights.
+    """The Ritz values and weights of Lanczos' iteration from random vectors.
 
     Args:
-        objective: an objective, or a function of a point.
-        point: where the matrix is taken.
-        key: a PRNG key.
-        num_matvecs: m, products for each random vector.
+        operator: the matrix.
+        num_matvecs: m, products for each random vector, at most the matrix's rows.
         num_samples: random vectors.
-        mask: restricts the matrix to a block.
-        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
-        reuse: see `lrscape.landscape.Operator`.
-        compiled: whether the whole iteration is one program (matfree's) or a loop of
-            separate products; None chooses the faster.
+        key: a PRNG key.
+        in_one_program: gives of a start the tridiagonal matrix (m, m) by a compiled
+            iteration; what is not finite is computed again by separate products. None
+            computes all by separate products.
 
     Returns:
-        Nodes and weights; ``(weights * f(nodes)).sum(axis=1)`` estimates the mean of
-        f over the eigenvalues.
-
-    Raises:
-        InputError: no products or no samples.
-        NonFiniteProductError: a product is not finite; names the batch.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> A = jnp.diag(jnp.array([1.0, -5.0, 2.0]))
-        >>> found = spectral_quadrature(lambda w: w @ A @ w / 2, jnp.ones(3),
-        ...     key=jax.random.key(0), num_matvecs=3, num_samples=1)
-        >>> print(found.nodes.round(3), f'{found.weights.sum():.3f}')
-        [[-5.  1.  2.]] 1.000
-
-    References:
-        Ghorbani et al., `An Investigation into Neural Net Optimization via Hessian
-        Eigenvalue Density <https://arxiv.org/abs/1901.10159>`_, 2019, Sec. 2
+        Nodes and weights.
     """
-    key = checks.key("key", key)
-    if reuse is not None:
-        checks.flag("reuse", reuse)
-    check_count("num_matvecs", num_matvecs)
-    count = check_count("num_samples", num_samples)
-    operator = Operator(objective, point, kind=kind, mask=mask, reuse=False)
-    m = min(int(num_matvecs), operator.size)
-    if compiled is None:
-        compiled = not operator.runs_apart()
-    if not compiled and reuse is not False:
-        operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
-    nodes, weights = np.zeros((count, m)), np.zeros((count, m))
-    for row, one in enumerate(jax.random.split(key, count)):
+    shape = num_samples, num_matvecs
+    nodes, weights = np.zeros(shape), np.zeros(shape)
+    eps = float(np.finfo(operator.dtype).eps)
+    for row, one in enumerate(jax.random.split(key, num_samples)):
         start = jax.random.normal(one, (operator.size,)).astype(operator.dtype)
-        matrix = _in_one_program(operator, m, start) if compiled else None
+        matrix = None
+        if in_one_program is not None:
+            found = np.asarray(in_one_program(start), np.float64)
+            matrix = _invariant_part(found, eps)
         if matrix is not None and np.isfinite(matrix).all():
             values, vectors = np.linalg.eigh(matrix)
         else:
-            values, vectors = tridiagonalize(operator, start, m).eigen()
+            values, vectors = tridiagonalize(operator, start, num_matvecs).eigen()
         nodes[row, : len(values)] = values
         weights[row, : len(values)] = vectors[0] ** 2
     return Quadrature(nodes, weights)
@@ -124,13 +93,20 @@ def _invariant_part(matrix: np.ndarray, eps: float) -> np.ndarray:
     return matrix[: ends[0] + 1, : ends[0] + 1] if len(ends) else matrix
 
 
-def _in_one_program(operator: Operator, num_matvecs: int, start: Any) -> np.ndarray:
-    function, *arrays = operator.parts
+def tridiagonal_in_one_program(function, num_matvecs, *arrays: Any) -> jax.Array:
+    """The tridiagonal matrix of an iteration that is compiled as a whole.
+
+    Args:
+        function: a batch's share of a product.
+        num_matvecs: m.
+        *arrays: the objective, the point, the entries of the mask, and the start.
+
+    Returns:
+        (m, m); beyond an invariant space it holds rounding errors.
+    """
     # matfree mixes dtypes, which not every configuration of JAX lets pass.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        found = _tridiagonal(function, num_matvecs, *arrays, start)
-    matrix = np.asarray(found, np.float64)
-    return _invariant_part(matrix, float(np.finfo(operator.dtype).eps))
+        return _tridiagonal(function, num_matvecs, *arrays)
 
 
 @jit_objectives(static_argnums=(0, 1))
@@ -143,75 +119,8 @@ def _tridiagonal(function, num_matvecs, objective, point, entries, start):
     ).J_small
 
 
-def spectral_density(
-    objective: Any,
-    point: Any,
-    *,
-    key: jax.Array,
-    num_matvecs: int,
-    num_samples: int,
-    broadening: float | None = None,
-    grid_size: int | None = None,
-    mask: Mask = None,
-    kind: str = "hessian",
-    reuse: bool | None = None,
-) -> SpectralDensity:
-    r"""The density of a curvature matrix's eigenvalues.
-
-    .. math::
-
-        \phi(t) = \frac{1}{S} \sum_{s,i} w_{si}\,
-            \mathcal{N}(t; \theta_{si}, \sigma^2)
-
-    with the nodes :math:`\theta` and weights w of `spectral_quadrature`.
-
-    Args:
-        objective: an objective, or a function of a point.
-        point: where the matrix is taken.
-        key: a PRNG key.
-        num_matvecs: products for each random vector.
-        num_samples: S, random vectors.
-        broadening: :math:`\sigma`, in units of eigenvalues. None is a hundredth of the
-            range of the nodes. It widens the density's second moment by its square.
-        grid_size: points of the grid, which reaches five :math:`\sigma` beyond the
-            nodes. None is as many as show each Gaussian, four a :math:`\sigma`.
-        mask: restricts the matrix to a block.
-        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
-        reuse: see `lrscape.landscape.Operator`.
-
-    Returns:
-        The grid and the density on it, which integrates to 1.
-
-    Raises:
-        InputError: no products, no samples, or a broadening that is not positive.
-        NonFiniteProductError: a product is not finite; names the batch.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> A = jnp.diag(jnp.array([1.0, -5.0, 2.0]))
-        >>> grid, density = spectral_density(lambda w: w @ A @ w / 2, jnp.ones(3),
-        ...     key=jax.random.key(0), num_matvecs=3, num_samples=2)
-        >>> print(f'{np.trapezoid(density, grid):.3f}')
-        1.000
-
-    References:
-        Ghorbani et al., 2019, Sec. 2
-    """
-    _check_broadening(broadening, grid_size)
-    found = spectral_quadrature(
-        objective,
-        point,
-        key=key,
-        num_matvecs=num_matvecs,
-        num_samples=num_samples,
-        mask=mask,
-        kind=kind,
-        reuse=reuse,
-    )
-    return broadened(found, broadening=broadening, grid_size=grid_size)
-
-
-def _check_broadening(broadening: float | None, grid_size: int | None) -> None:
+def check_broadening(broadening: float | None, grid_size: int | None) -> None:
+    """Raises InputError unless both are None or can work."""
     if broadening is not None:
         checks.positive("broadening", broadening)
     if grid_size is not None:
@@ -234,7 +143,7 @@ def broadened(
     """A quadrature as a density, each node a Gaussian.
 
     Args:
-        quadrature: of `spectral_quadrature`.
+        quadrature: the nodes and their weights.
         broadening: the Gaussians' deviation; None is `default_broadening`.
         grid_size: points of the grid; None is four a deviation.
 
@@ -248,7 +157,7 @@ def broadened(
         0.500
     """
     checks.instance("quadrature", quadrature, Quadrature, way_out="spectral_quadrature")
-    _check_broadening(broadening, grid_size)
+    check_broadening(broadening, grid_size)
     sigma = default_broadening(quadrature) if broadening is None else broadening
     nodes = quadrature.nodes[quadrature.weights > _NEGLIGIBLE]
     if grid_size is None:

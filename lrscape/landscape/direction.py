@@ -12,8 +12,8 @@ import numpy as np
 
 from lrscape import checks, layers
 from lrscape.errors import InputError
-from lrscape.landscape.accumulate import gradient
-from lrscape.landscape.mask import Mask, apply_mask, as_mask
+from lrscape.landscape.accumulate import loss_gradient
+from lrscape.landscape.masks import Mask, apply_mask, as_mask
 from lrscape.landscape.subspace import check_not_zero
 from lrscape.landscape.tree import (
     Point,
@@ -48,8 +48,8 @@ def gaussian_direction(
         point: what the direction starts from: gives structure, shapes, and the norms
             that ``'filter'`` and ``'layer'`` take over.
         normalize: see `normalized`.
-        mask: what may move; see `lrscape.landscape.as_mask`. What may not is 0, and is
-            left out of every norm.
+        mask: what may move, as `lrscape.landscape.masks.as_mask` takes it. What may not
+            is 0, and is left out of every norm.
         keep_vectors: see `normalized`.
         axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
         names: gives a leaf's path a name that it has in every layout of the same
@@ -194,7 +194,7 @@ def flipped_direction(key: jax.Array, direction: Point) -> Point:
     return jax.tree.unflatten(structure, flipped)
 
 
-def difference(
+def direction_between(
     a: Point,
     b: Point,
     *,
@@ -218,7 +218,8 @@ def difference(
         InputError: points of different structure, or equal where they may move.
 
     Example:
-        >>> print(difference(jnp.zeros(2), jnp.array([3.0, 4.0]), normalize='global'))
+        >>> print(direction_between(
+        ...     jnp.zeros(2), jnp.array([3.0, 4.0]), normalize='global'))
         [0.6 0.8]
     """
     check_alike({"a": a, "b": b})
@@ -270,7 +271,7 @@ def fooling_direction(
     checks.flag("towards", towards)
     check_point("point", point)
     mask = as_mask(mask, point, axes=axes)
-    slope = gradient(objective, point)
+    slope = loss_gradient(objective, point)
     if towards:
         slope = scale(-1, slope)
     if method == "sign":

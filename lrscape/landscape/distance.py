@@ -29,6 +29,18 @@ class Estimate(NamedTuple):
     standard_error: jax.Array
 
 
+class DistancesWithErrors(NamedTuple):
+    """How far apart two points are as functions.
+
+    Attributes:
+        functional_distance: the root of the mean square of the outputs' differences.
+        disagreement: the fraction of inputs with different labels.
+    """
+
+    functional_distance: Estimate
+    disagreement: Estimate
+
+
 def functional_distance(
     apply_fn: Callable[[Any, Any], jax.Array],
     a: Any,
@@ -69,47 +81,10 @@ def functional_distance(
         Im et al., `An empirical analysis of deep network loss surfaces
         <https://arxiv.org/abs/1612.04010>`_, 2016, Sec. 4.1
     """
-    return functional_distance_estimate(
+    found = distances_with_errors(
         apply_fn, a, b, inputs, softmax=softmax, batch_size=batch_size
-    ).value
-
-
-def functional_distance_estimate(
-    apply_fn: Callable[[Any, Any], jax.Array],
-    a: Any,
-    b: Any,
-    inputs: Any,
-    *,
-    softmax: bool = False,
-    batch_size: int = BATCH_SIZE,
-) -> Estimate:
-    """As `functional_distance`, with its standard error.
-
-    The square of the distance is a mean over examples; its standard error is carried
-    over to the root to first order.
-
-    Args:
-        apply_fn: see `functional_distance`, and so on.
-        a: see there.
-        b: see there.
-        inputs: see there.
-        softmax: see there.
-        batch_size: see there.
-
-    Returns:
-        The distance and its standard error.
-
-    Raises:
-        InputError: see there.
-
-    Example:
-        >>> estimate = functional_distance_estimate(
-        ...     lambda w, x: w * x, jnp.float32(0), jnp.float32(1),
-        ...     jnp.array([[3.0], [5.0]]))
-        >>> print(estimate.value.round(4), estimate.standard_error.round(4))
-        4.1231 0.9701
-    """
-    return _estimates(apply_fn, a, b, inputs, softmax, batch_size)[0]
+    )
+    return found.functional_distance.value
 
 
 def disagreement(
@@ -133,7 +108,8 @@ def disagreement(
         A scalar between 0 and 1.
 
     Raises:
-        InputError: as `functional_distance`.
+        InputError: points of different structure or shapes, no inputs, or outputs that
+            are not (n, outputs).
 
     Example:
         >>> inputs = jnp.array([[1.0, 0.0], [0.0, 1.0], [3.0, 2.0], [2.0, 3.0]])
@@ -145,40 +121,63 @@ def disagreement(
         Im et al., `An empirical analysis of deep network loss surfaces
         <https://arxiv.org/abs/1612.04010>`_, 2016, Sec. 4.1
     """
-    return disagreement_estimate(apply_fn, a, b, inputs, batch_size=batch_size).value
+    found = distances_with_errors(apply_fn, a, b, inputs, batch_size=batch_size)
+    return found.disagreement.value
 
 
-def disagreement_estimate(
+def distances_with_errors(
     apply_fn: Callable[[Any, Any], jax.Array],
     a: Any,
     b: Any,
     inputs: Any,
     *,
+    softmax: bool = False,
     batch_size: int = BATCH_SIZE,
-) -> Estimate:
-    """As `disagreement`, with its standard error.
+) -> DistancesWithErrors:
+    """The functional distance and the disagreement, each with its standard error.
+
+    The square of the functional distance is a mean over examples; its standard error is
+    carried over to the root to first order.
 
     Args:
-        apply_fn: see `disagreement`, and so on.
-        a: see there.
-        b: see there.
-        inputs: see there.
-        batch_size: see there.
+        apply_fn: ``(point, inputs) -> (n, outputs)``; the label is the largest output.
+        a: one point.
+        b: the other.
+        inputs: (N, ...), or a pytree of arrays with a leading example axis.
+        softmax: whether to make probabilities of what `apply_fn` gives.
+        batch_size: examples a call; changes the result by rounding alone.
 
     Returns:
-        The fraction and its standard error.
+        Both estimates, from the same outputs.
 
     Raises:
-        InputError: see there.
+        InputError: points of different structure or shapes, no inputs, or outputs that
+            are not (n, outputs).
 
     Example:
-        >>> estimate = disagreement_estimate(
-        ...     lambda w, x: x @ w, jnp.eye(2), -jnp.eye(2),
-        ...     jnp.array([[1.0, 2.0], [0.0, 0.0]]))
-        >>> print(estimate.value, estimate.standard_error.round(4))
-        0.5 0.5
+        >>> found = distances_with_errors(
+        ...     lambda w, x: w * x, jnp.float32(0), jnp.float32(1),
+        ...     jnp.array([[3.0], [5.0]]))
+        >>> far = found.functional_distance
+        >>> print(far.value.round(4), far.standard_error.round(4))
+        4.1231 0.9701
     """
-    return _estimates(apply_fn, a, b, inputs, False, batch_size)[1]
+    tree.check_alike({"a": a, "b": b})
+    objective = distance_objective(
+        apply_fn, inputs, softmax=softmax, batch_size=batch_size
+    )
+    means = mean_loss(objective, (a, b))
+    squared, share = means["loss"], means["disagreement"]
+    # Of N examples; NaN for one, whose spread says nothing.
+    others = objective.num_examples - 1
+    variances = means["square"] - squared**2, share * (1 - share)
+    errors = [jnp.sqrt(jnp.maximum(v, 0) / others) for v in variances]
+    root = jnp.sqrt(squared)
+    safe = jnp.where(root > 0, root, 1)
+    return DistancesWithErrors(
+        Estimate(root, jnp.where(root > 0, errors[0] / (2 * safe), errors[0])),
+        Estimate(share, errors[1]),
+    )
 
 
 def parameter_distance(a: Any, b: Any) -> jax.Array:
@@ -214,10 +213,10 @@ def distance_objective(
     Lets distances be surveyed as losses are: over a line, a plane, on several devices.
 
     Args:
-        apply_fn: see `functional_distance`, and so on.
-        inputs: see there.
-        softmax: see there.
-        batch_size: see there.
+        apply_fn: ``(point, inputs) -> (n, outputs)``; the label is the largest output.
+        inputs: (N, ...), or a pytree of arrays with a leading example axis.
+        softmax: whether to make probabilities of what `apply_fn` gives.
+        batch_size: examples a call; changes the result by rounding alone.
 
     Returns:
         An objective whose point is a pair ``(a, b)``. Its loss is a dict of means over
@@ -260,25 +259,3 @@ def distance_objective(
         }
 
     return mean_objective(loss_fn, inputs, batch_size=batch_size)
-
-
-def _estimates(
-    apply_fn, a, b, inputs, softmax, batch_size
-) -> tuple[Estimate, Estimate]:
-    """Distance and disagreement, with their standard errors over examples."""
-    tree.check_alike({"a": a, "b": b})
-    objective = distance_objective(
-        apply_fn, inputs, softmax=softmax, batch_size=batch_size
-    )
-    means = mean_loss(objective, (a, b))
-    squared, share = means["loss"], means["disagreement"]
-    # Of N examples; NaN for one, whose spread says nothing.
-    others = objective.num_examples - 1
-    variances = means["square"] - squared**2, share * (1 - share)
-    errors = [jnp.sqrt(jnp.maximum(v, 0) / others) for v in variances]
-    root = jnp.sqrt(squared)
-    safe = jnp.where(root > 0, root, 1)
-    return (
-        Estimate(root, jnp.where(root > 0, errors[0] / (2 * safe), errors[0])),
-        Estimate(share, errors[1]),
-    )

@@ -11,11 +11,11 @@ import numpy as np
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import mean_loss, scalar_loss
+from lrscape.landscape.accumulate import mean_loss
 from lrscape.landscape.direction import gaussian_direction
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.protocol import as_objective, scalar_loss
 from lrscape.landscape.subspace import check_not_zero, ray
-from lrscape.landscape.surface import measure
+from lrscape.landscape.surface import measure_surface
 from lrscape.landscape.tree import check_count
 
 
@@ -108,10 +108,10 @@ def perturbation_losses(
         num_directions: how many of them.
         directions: trees like the point, instead of random ones: such as
             `lrscape.landscape.fooling_direction`.
-        normalize: of the random ones; see `lrscape.landscape.normalized`. By default
-            the whole direction has norm 1, so that t is a distance.
+        normalize: of the random ones, None, ``'filter'``, ``'layer'`` or ``'global'``.
+            By default the whole direction has norm 1, so that t is a distance.
         mask: which entries the random ones move; such as
-            `lrscape.landscape.first_layer`.
+            `lrscape.landscape.masks.first_layer`.
         axes: what leaves are where names do not tell; see `lrscape.layers.roles`.
         progress: whether to show a bar for each direction.
 
@@ -164,7 +164,7 @@ def perturbation_losses(
             return given[i]
 
     surfaces = [
-        measure(objective, ray(point, draw(i)), scales, progress=progress)
+        measure_surface(objective, ray(point, draw(i)), scales, progress=progress)
         for i in range(count)
     ]
     return curves_of(scales, surfaces)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from lrscape import checks, layers
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.mask import takes_train
+from lrscape.landscape.masks import takes_train
 from lrscape.landscape.model_objective import (
     ModelObjective,
     check_settings,

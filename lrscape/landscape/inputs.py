@@ -13,8 +13,9 @@ from jax import lax
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape.flatness import Curves, check_scales, curves_of
-from lrscape.landscape.objective import SampleObjective, as_batches, member
-from lrscape.landscape.surface import measure
+from lrscape.landscape.objective import SampleObjective, as_batches
+from lrscape.landscape.protocol import member
+from lrscape.landscape.surface import measure_surface
 from lrscape.landscape.tree import check_count, check_point
 
 
@@ -105,7 +106,7 @@ def input_losses(
         whole, tail, counts = as_batches((inputs, labels, one), objective.counts[1])
         moved = InputObjective(whole, tail, counts, objective)
         way = _Way(jnp.zeros([], inputs.dtype), point)
-        surfaces.append(measure(moved, way, scales, chunk_size=1))
+        surfaces.append(measure_surface(moved, way, scales, chunk_size=1))
     return curves_of(scales, surfaces)
 
 

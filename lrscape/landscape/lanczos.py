@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,27 @@ from lrscape.errors import InputError
 from lrscape.landscape.tree import check_count
 
 Product = Callable[[jax.Array], jax.Array]
+
+
+class Matrix(Protocol):
+    """What a search for eigenvalues needs of a `lrscape.landscape.Operator`.
+
+    Attributes:
+        size: rows.
+        dtype: of its vectors.
+        count: products made so far.
+    """
+
+    size: int
+    dtype: np.dtype
+    count: int
+
+    def __call__(self, vector: jax.Array) -> jax.Array:
+        """The product with a vector (size,)."""
+
+    def to_tree(self, vector: jax.Array) -> Any:
+        """A vector as a tree like the point."""
+
 
 # Rows of the basis that are kept as one array: a row is written in place, and no array
 # is larger than it needs to be.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import jax
 
+from lrscape.jaxprs import convolutions
 from lrscape.landscape.programs import once_a_shape
+from lrscape.landscape.protocol import filled_in
 
 
 def loops_slowly(function, objective, point, args) -> bool:
@@ -34,21 +33,9 @@ def sums_over_examples(function, objective, point, args) -> bool:
 @once_a_shape
 def _has_such_a_convolution(function, objective, point, args) -> bool:
     jaxpr = jax.make_jaxpr(
-        lambda o, p, a: function(o.at(p), p, o.batch(0), *a),
+        lambda o, p, a: function(filled_in(o, p), p, o.batch(0), *a),
     )(objective, point, args)
     return any(
         equation.params["dimension_numbers"].lhs_spec[0] != 0
         for equation in convolutions(jaxpr.jaxpr)
     )
-
-
-def convolutions(jaxpr: Any) -> Iterator[Any]:
-    """Every convolution in a jaxpr, those within loops and calls too."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from convolutions(inner)

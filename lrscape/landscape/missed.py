@@ -15,7 +15,7 @@ from the sphere has so small a share with a probability of at most
 References:
     van Dorsselaer et al., `Computing Probabilistic Bounds for Extreme Eigenvalues of
     Symmetric Matrices with the Lanczos Method
-    <https://doi.org/10.1137/S0895479800366859>`_, 2000
+    <https://ir.cwi.nl/pub/4505>`_, 1999
 """
 
 from __future__ import annotations

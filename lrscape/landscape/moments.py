@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrscape import checks
-from lrscape.landscape.mask import Mask
-from lrscape.landscape.operator import Operator
-from lrscape.landscape.tree import check_count
+from lrscape.landscape.lanczos import Matrix
 
 
 class Estimated(NamedTuple):
@@ -39,131 +36,17 @@ class Moments(NamedTuple):
     frobenius_norm: Estimated
 
 
-def trace(
-    objective: Any,
-    point: Any,
-    *,
-    key: jax.Array,
-    num_samples: int,
-    mask: Mask = None,
-    kind: str = "hessian",
-    reuse: bool | None = None,
-) -> Estimated:
-    r"""The trace of a curvature matrix, by Hutchinson's estimator.
-
-    .. math:: E[z^T H z] = \operatorname{tr} H, \quad z_i = \pm 1
+def hutchinson(operator: Matrix, key: jax.Array, count: int) -> Moments:
+    """Estimates both moments from products with vectors of random signs.
 
     Args:
-        objective: an objective, or a function of a point.
-        point: where the matrix is taken.
+        operator: the matrix.
         key: a PRNG key.
-        num_samples: random vectors, a product each.
-        mask: restricts the matrix to a block.
-        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
-        reuse: see `lrscape.landscape.Operator`.
+        count: how many vectors, a product each.
 
     Returns:
-        The mean, which is unbiased, and its standard error.
-
-    Raises:
-        InputError: no samples.
-        NonFiniteProductError: a product is not finite; names the batch.
-
-    Example:
-        >>> A = jnp.diag(jnp.array([1.0, -5.0, 2.0]))
-        >>> print(trace(lambda w: w @ A @ w / 2, jnp.ones(3),
-        ...     key=jax.random.key(0), num_samples=3))
-        Estimated(mean=-2.0, standard_error=0.0)
-
-    References:
-        Hutchinson, `A Stochastic Estimator of the Trace
-        <https://doi.org/10.1080/03610918908812806>`_, 1989
+        The means and their standard errors; NaN for one vector.
     """
-    return spectral_moments(
-        objective, point, key=key, num_samples=num_samples, mask=mask, kind=kind,
-        reuse=reuse,
-    ).trace  # fmt: skip
-
-
-def frobenius_norm(
-    objective: Any,
-    point: Any,
-    *,
-    key: jax.Array,
-    num_samples: int,
-    mask: Mask = None,
-    kind: str = "hessian",
-    reuse: bool | None = None,
-) -> Estimated:
-    r"""The Frobenius norm of a curvature matrix, from the squares of random products.
-
-    .. math:: E[\|H z\|^2] = \|H\|_F^2, \quad z_i = \pm 1
-
-    Args:
-        objective: an objective, or a function of a point.
-        point: where the matrix is taken.
-        key: a PRNG key.
-        num_samples: random vectors, a product each.
-        mask: restricts the matrix to a block.
-        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
-        reuse: see `lrscape.landscape.Operator`.
-
-    Returns:
-        The norm, and its standard error to first order.
-
-    Raises:
-        InputError: no samples.
-        NonFiniteProductError: a product is not finite; names the batch.
-
-    Example:
-        >>> found = frobenius_norm(lambda w: jnp.sum(w ** 2), jnp.ones(4),
-        ...     key=jax.random.key(0), num_samples=2)
-        >>> print(f'{found.mean:.3f}')
-        4.000
-    """
-    return spectral_moments(
-        objective, point, key=key, num_samples=num_samples, mask=mask, kind=kind,
-        reuse=reuse,
-    ).frobenius_norm  # fmt: skip
-
-
-def spectral_moments(
-    objective: Any,
-    point: Any,
-    *,
-    key: jax.Array,
-    num_samples: int,
-    mask: Mask = None,
-    kind: str = "hessian",
-    reuse: bool | None = None,
-) -> Moments:
-    """The trace and the Frobenius norm of a curvature matrix, from the same products.
-
-    Args:
-        objective: as for `trace`, and so are all others.
-        point: where the matrix is taken.
-        key: a PRNG key.
-        num_samples: random vectors, a product each.
-        mask: restricts the matrix to a block.
-        kind: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or ``'residual'``.
-        reuse: see `lrscape.landscape.Operator`.
-
-    Returns:
-        What `trace` and `frobenius_norm` give, for the price of one of them.
-
-    Raises:
-        InputError: no samples.
-        NonFiniteProductError: a product is not finite; names the batch.
-
-    Example:
-        >>> found = spectral_moments(lambda w: jnp.sum(w ** 2), jnp.ones(4),
-        ...     key=jax.random.key(0), num_samples=2)
-        >>> print(f'{found.trace.mean:.3f} {found.frobenius_norm.mean:.3f}')
-        8.000 4.000
-    """
-    key = checks.key("key", key)
-    count = check_count("num_samples", num_samples)
-    operator = Operator(objective, point, kind=kind, mask=mask, reuse=reuse)
     found = []
     for one in jax.random.split(key, count):
         z = jax.random.rademacher(one, (operator.size,), operator.dtype)

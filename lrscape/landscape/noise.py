@@ -10,7 +10,7 @@ import numpy as np
 from lrscape.errors import InputError
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import accumulate, batch_gradient
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.protocol import as_objective
 
 
 def gradient_variance(objective: Any, point: Any) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from lrscape import checks
 from lrscape.errors import InputError
+from lrscape.landscape.accumulate import mean_loss
+from lrscape.landscape.programs import HoldsFunctions
 from lrscape.landscape.tree import leaf_names, own
 
 
-class Objective:
+class Objective(HoldsFunctions):
     r"""A mean of a loss over a fixed sample, held as batches: what every probe takes.
 
     A bare function ``point -> loss`` will do wherever an objective is asked for; so
@@ -100,29 +102,7 @@ class Objective:
 
     def __call__(self, point: Any) -> Any:
         """The mean loss over the whole sample: a scalar, or a dict of scalars."""
-        from lrscape.landscape.accumulate import mean_loss
-
         return mean_loss(self, point)
-
-
-def member(objective: Any, name: str) -> Any:
-    """An optional member of an objective; None where it has none."""
-    return getattr(objective, name, None)
-
-
-def is_traceable(objective: Any) -> bool:
-    """Whether an objective can be compiled and differentiated by JAX."""
-    return bool(getattr(objective, "is_traceable", True))
-
-
-def check_traceable(objective: Any, what: str) -> None:
-    """Raises InputError where JAX cannot compute `what` of an objective."""
-    if not is_traceable(objective):
-        raise InputError(
-            f"objective={type(objective).__name__} is computed outside JAX and has no "
-            f"{what} of its own; give it the members batch_gradient and batch_product, "
-            "or choose a probe that needs losses alone"
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,6 +117,8 @@ class SampleObjective(Objective):
         tail: what is left for a smaller last batch, (rest, ...); None without.
         counts: how many full batches, examples in each, examples in the tail.
     """
+
+    holds_sample: ClassVar[bool] = True
 
     whole: Any
     tail: Any
@@ -205,41 +187,6 @@ jax.tree_util.register_dataclass(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class FunctionObjective(Objective):
-    """A bare function as an objective of one batch.
-
-    Attributes:
-        function: ``point -> loss``.
-    """
-
-    function: Callable[[Any], Any]
-
-    @property
-    def num_batches(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The function's name."""
-        name = getattr(self.function, "__qualname__", type(self.function).__name__)
-        return {"objective": name}
-
-    def batch(self, i: int) -> Any:
-        """There are no examples to hand out."""
-        return ()
-
-    def batch_loss(self, point: Any, batch: Any) -> Any:
-        """The function's value."""
-        return self.function(point)
-
-
-jax.tree_util.register_dataclass(
-    FunctionObjective, data_fields=[], meta_fields=["function"]
-)
-
-
 def mean_objective(
     loss_fn: Callable[[Any, Any], Any], data: Any, *, batch_size: int
 ) -> MeanObjective:
@@ -263,7 +210,7 @@ def mean_objective(
     Returns:
         The objective: ``objective(point)`` is the mean loss, under ``jit``, ``grad``
         and ``vmap`` too. For the gradient over a whole sample
-        `lrscape.landscape.gradient` chooses the faster loop.
+        `lrscape.landscape.loss_gradient` chooses the faster loop.
 
     Raises:
         InputError: no examples, leaves of different lengths, or no batch size.
@@ -324,38 +271,3 @@ def as_batches(data: Any, batch_size: int) -> tuple[Any, Any, tuple[int, int, in
     )
     tail = jax.tree.map(lambda leaf: own(leaf[full * size :]), data)
     return whole, (tail if rest else None), (full, size, rest)
-
-
-def as_objective(objective: Any) -> Any:
-    """Takes an objective as it is, and a bare function as one of a single batch.
-
-    A function is compiled, and must be pure: if data that it reads changes, make a new
-    function, or hand the data to `mean_objective`.
-
-    Raises:
-        InputError: something that is neither.
-    """
-    if hasattr(objective, "batch_loss"):
-        return objective
-    if callable(objective):
-        try:
-            hash(objective)
-        except TypeError:
-            return FunctionObjective(lambda point: objective(point))
-        return FunctionObjective(objective)
-    raise InputError(
-        f"objective={objective!r} must be a function of a point, or an objective made "
-        "by mean_objective or flax_objective"
-    )
-
-
-def settings_of(objective: Any) -> dict[str, Any]:
-    """An objective's settings, or the little that can be said of a foreign one."""
-    found = member(objective, "settings")
-    return dict(found) if found is not None else {"objective": type(objective).__name__}
-
-
-def filled_in(objective: Any, point: Any) -> Any:
-    """The objective at a point; a foreign one may have nothing to fill in."""
-    at = member(objective, "at")
-    return objective if at is None else at(point)

@@ -17,14 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lrscape.landscape.accumulate import (
-    batch_losses,
-    is_compilable,
-    sample_losses,
-)
-from lrscape.landscape.loops import convolutions
-from lrscape.landscape.objective import as_objective
+from lrscape.jaxprs import convolutions
+from lrscape.landscape.accumulate import batch_losses, sample_losses
 from lrscape.landscape.programs import jit_objectives, once_a_shape
+from lrscape.landscape.protocol import as_objective, is_compilable
 from lrscape.processes import from_first, gathered, share_of
 
 AXIS = "points"

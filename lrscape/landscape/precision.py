@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrscape.errors import InputError
-from lrscape.landscape.objective import MeanObjective, member
+from lrscape.landscape.objective import MeanObjective
+from lrscape.landscape.protocol import member
 
 
 def in_double(value: Any) -> Any:

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import accumulate, batch_gradient, scalar_loss
-from lrscape.landscape.mask import Mask, apply_mask, as_mask
-from lrscape.landscape.objective import (
+from lrscape.landscape.accumulate import accumulate, batch_gradient
+from lrscape.landscape.masks import Mask, apply_mask, as_mask
+from lrscape.landscape.protocol import (
     as_objective,
     check_traceable,
     is_traceable,
     member,
+    scalar_loss,
 )
 
 
@@ -36,7 +37,7 @@ def hvp(objective: Any, point: Any, vector: Any, *, mask: Mask = None) -> Any:
         objective: an objective, or a function of a point.
         point: :math:`\theta`.
         vector: v, a tree like the point.
-        mask: restricts the Hessian to a block; see `lrscape.landscape.as_mask`.
+        mask: restricts the Hessian to the block of the entries that it selects.
 
     Returns:
         A tree like the point.
@@ -70,7 +71,7 @@ def ggnvp(objective: Any, point: Any, vector: Any, *, mask: Mask = None) -> Any:
             `lrscape.landscape.flax_objective` does.
         point: :math:`\theta`.
         vector: v, a tree like the point.
-        mask: restricts the matrix to a block.
+        mask: restricts the matrix to the block of the entries that it selects.
 
     Returns:
         A tree like the point.
@@ -110,7 +111,7 @@ def second_moment_product(
         point: :math:`\theta`.
         vector: v, a tree like the point.
         centered: subtract the mean gradient: the covariance of SGD's noise.
-        mask: restricts the matrix to a block.
+        mask: restricts the matrix to the block of the entries that it selects.
 
     Returns:
         A tree like the point.
@@ -157,7 +158,7 @@ def residual_product(objective: Any, point: Any, vector: Any, *, mask: Mask = No
         objective: as for `second_moment_product`, its loss a negative log-likelihood.
         point: :math:`\theta`.
         vector: v, a tree like the point.
-        mask: restricts the matrix to a block.
+        mask: restricts the matrix to the block of the entries that it selects.
 
     Returns:
         A tree like the point.

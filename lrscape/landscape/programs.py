@@ -22,10 +22,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lrscape.landscape.objective import Objective
-
 # Of all decorated functions together; beyond it the least recently used one goes.
 MAX_PROGRAMS = 64
+
+
+class HoldsFunctions:
+    """Base of objectives: what has functions, such as a loss, among its attributes.
+
+    `jit_objectives` holds those functions weakly.
+    """
 
 
 def jit_objectives(
@@ -42,7 +47,7 @@ def jit_objectives(
     have been used since.
 
     Args:
-        function: called with positional arguments, any of which may be an `Objective`,
+        function: called with positional arguments, any of which may be an objective,
             or a subspace that is a function as a ``jax.tree_util.Partial``.
         static_argnums: as of `jax.jit`; functions among them are held weakly too.
         donate_argnums: as of `jax.jit`.
@@ -81,7 +86,7 @@ def jit_objectives(
         if program is None:
             program = _add(key, held, function, static_argnums, donate_argnums)
         found = program(*args)
-        return _strongly(found, held) if isinstance(found, Objective) else found
+        return _strongly(found, held) if isinstance(found, HoldsFunctions) else found
 
     return call
 
@@ -188,10 +193,11 @@ class _Reference(weakref.ref):
     keys: set[Any]
 
 
-def _let_go(reference: _Reference) -> None:
+# The programs as a default: at the interpreter's end a module's names go first.
+def _let_go(reference: _Reference, programs: _Programs = _programs) -> None:
     """Drops the programs of a function that has just become garbage."""
     while reference.keys:
-        _programs.discard(reference.keys.pop())
+        programs.discard(reference.keys.pop())
 
 
 class _WeakFunction:
@@ -239,7 +245,7 @@ def _weakly(value: Any, held: dict[_WeakFunction, Any]) -> Any:
     """
     if isinstance(value, _WeakFunction):
         held.setdefault(value, None)
-    elif isinstance(value, Objective):
+    elif isinstance(value, HoldsFunctions):
         weak = {name: _weakly(field, held) for name, field in vars(value).items()}
         return _changed(value, weak)
     elif isinstance(value, jax.tree_util.Partial):
@@ -255,20 +261,22 @@ def _weakly(value: Any, held: dict[_WeakFunction, Any]) -> Any:
     return value
 
 
-def _strongly(objective: Objective, held: dict[_WeakFunction, Any]) -> Objective:
+def _strongly(
+    objective: HoldsFunctions, held: dict[_WeakFunction, Any]
+) -> HoldsFunctions:
     """An objective whose functions are held again, but for those that were weak."""
 
     def one(field: Any) -> Any:
         if isinstance(field, _WeakFunction):
             return held.get(field) or field
-        return _strongly(field, held) if isinstance(field, Objective) else field
+        return _strongly(field, held) if isinstance(field, HoldsFunctions) else field
 
     return _changed(
         objective, {name: one(field) for name, field in vars(objective).items()}
     )
 
 
-def _changed(objective: Objective, fields: dict[str, Any]) -> Objective:
+def _changed(objective: HoldsFunctions, fields: dict[str, Any]) -> HoldsFunctions:
     if all(fields[name] is field for name, field in vars(objective).items()):
         return objective
     # Copied, not made anew: its class may check or convert what it is made of.

@@ -15,9 +15,9 @@ import numpy as np
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import is_compilable, mean_loss, scalar_loss
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.accumulate import mean_loss
 from lrscape.landscape.programs import jit_objectives
+from lrscape.landscape.protocol import as_objective, is_compilable, scalar_loss
 from lrscape.landscape.subspace import line
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import gradient, mean_loss, scalar_loss
+from lrscape.landscape.accumulate import loss_gradient, mean_loss
 from lrscape.landscape.direction import gaussian_direction
-from lrscape.landscape.mask import apply_mask, as_mask
-from lrscape.landscape.objective import as_objective
+from lrscape.landscape.masks import apply_mask, as_mask
+from lrscape.landscape.protocol import as_objective, scalar_loss
 from lrscape.landscape.slopes import unit_ray
 from lrscape.landscape.surface import evaluate
 
@@ -170,9 +170,9 @@ def shift_gap_search(
     selected = as_mask(None, point)  # running averages that a point holds do not move
 
     def slope(v: Any) -> Any:
-        up = gradient(test, _moved(point, v, shift))
+        up = loss_gradient(test, _moved(point, v, shift))
         return apply_mask(
-            selected, tree.subtract(up, gradient(train, _moved(point, v)))
+            selected, tree.subtract(up, loss_gradient(train, _moved(point, v)))
         )
 
     draws = [jax.tree.map(jnp.zeros_like, point)]

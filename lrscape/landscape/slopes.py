@@ -15,18 +15,19 @@ import numpy as np
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.accumulate import batch_gradient, is_compilable, scalar_loss
-from lrscape.landscape.objective import (
-    Objective,
-    SampleObjective,
+from lrscape.landscape.accumulate import batch_gradient
+from lrscape.landscape.objective import Objective, SampleObjective
+from lrscape.landscape.protocol import (
     as_objective,
     filled_in,
+    is_compilable,
     is_traceable,
     member,
+    scalar_loss,
     settings_of,
 )
 from lrscape.landscape.subspace import Subspace, check_not_zero, ray
-from lrscape.landscape.surface import measure
+from lrscape.landscape.surface import measure_surface
 
 
 class SlopeProfile(NamedTuple):
@@ -135,7 +136,7 @@ def profile_of(
         raise InputError(
             f"distances have shape {distances.shape}; they must be (k,), k >= 1"
         )
-    surface = measure(
+    surface = measure_surface(
         slopes, TangentRay(unit_ray(point, direction)), distances, progress=progress
     )
     return SlopeProfile(

@@ -21,7 +21,7 @@ import numpy as np
 from lrscape import checks, file_lock
 from lrscape.errors import InputError
 from lrscape.landscape.accumulate import batch_losses
-from lrscape.landscape.objective import is_traceable, settings_of
+from lrscape.landscape.protocol import is_traceable, settings_of
 from lrscape.landscape.tree import leaf_names
 from lrscape.reading import MIB, parse_json
 

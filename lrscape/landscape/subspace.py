@@ -272,7 +272,7 @@ def bilinear(a: Point, b: Point, c: Point, d: Point) -> Subspace:
     return Subspace((a, b, c, d), "bilinear")
 
 
-def grid(*axes: Any) -> np.ndarray:
+def grid_coordinates(*axes: Any) -> np.ndarray:
     """The coordinates of a grid, for `lrscape.landscape.evaluate`.
 
     Args:
@@ -282,7 +282,7 @@ def grid(*axes: Any) -> np.ndarray:
         (n_1, ..., n_k, k); for one axis (n_1,), as a subspace of one coordinate takes.
 
     Example:
-        >>> grid(np.linspace(-1, 1, 3), np.linspace(0, 1, 2)).shape
+        >>> grid_coordinates(np.linspace(-1, 1, 3), np.linspace(0, 1, 2)).shape
         (3, 2, 2)
     """
     if not axes:

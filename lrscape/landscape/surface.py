@@ -16,13 +16,15 @@ import numpy as np
 
 from lrscape import checks
 from lrscape.errors import InputError
-from lrscape.landscape.accumulate import (
-    checked_loss,
-    is_compilable,
-)
-from lrscape.landscape.objective import as_objective, is_traceable, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
 from lrscape.landscape.programs import once_a_shape
+from lrscape.landscape.protocol import (
+    as_objective,
+    checked_loss,
+    is_compilable,
+    is_traceable,
+    settings_of,
+)
 from lrscape.landscape.store import Store, identity_of
 from lrscape.processes import from_first, is_first
 
@@ -34,7 +36,7 @@ ERROR = "_standard_error"  # ends the name of a metric's standard error
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Surface:
-    """What `measure` found.
+    """What `measure_surface` found.
 
     Attributes:
         coordinates: as they were given.
@@ -162,7 +164,7 @@ def evaluate(
         objective: an objective, or a function of a point.
         subspace: ``coordinates -> point``: `line`, `plane` and so on, or a function.
         coordinates: of shape (...) for a subspace of one coordinate, (..., n) for one
-            of n; see `grid`.
+            of n; `grid_coordinates` makes them.
         chunk_size: points computed side by side on each device. None measures what is
             fastest, where there is enough to do; it changes results by rounding alone.
         store: a file that keeps every point as it is done: a call that was killed goes
@@ -183,7 +185,7 @@ def evaluate(
         >>> print(evaluate(jnp.sum, line(jnp.zeros(2), jnp.ones(2)), [0.0, 0.5, 2.0]))
         [0. 1. 4.]
     """
-    return measure(
+    return measure_surface(
         objective,
         subspace,
         coordinates,
@@ -194,7 +196,7 @@ def evaluate(
     ).losses
 
 
-def measure(
+def measure_surface(
     objective: Any,
     subspace: Any,
     coordinates: Any,
@@ -225,7 +227,8 @@ def measure(
         >>> from lrscape.landscape import line, mean_objective
         >>> objective = mean_objective(
         ...     lambda w, x: jnp.mean(w * x), jnp.array([1.0, 2.0, 3.0]), batch_size=1)
-        >>> surface = measure(objective, line(jnp.zeros([]), jnp.ones([])), [0.0, 1.0])
+        >>> surface = measure_surface(
+        ...     objective, line(jnp.zeros([]), jnp.ones([])), [0.0, 1.0])
         >>> print(surface.losses, surface.standard_errors.round(3))
         [0. 2.] [0.    0.577]
     """
@@ -321,7 +324,8 @@ def _flat(subspace: Any, coordinates: Any) -> tuple[np.ndarray, tuple, np.ndarra
         kind = getattr(subspace, "kind", "subspace")
         raise InputError(
             f"coordinates have shape {array.shape}; for a {kind} of {count} "
-            f"coordinates the last axis must be {count} (see lrscape.landscape.grid)"
+            f"coordinates the last axis must be {count}; "
+            "lrscape.landscape.grid_coordinates makes a grid of them"
         )
     if not len(flat):
         raise InputError(f"coordinates of shape {array.shape} hold no point")

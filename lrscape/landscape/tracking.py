@@ -11,14 +11,14 @@ import numpy as np
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.curvature import (
+from lrscape.landscape.eigenpairs import (
     SpectralNorm,
     dominant_pair,
 )
-from lrscape.landscape.mask import Mask
-from lrscape.landscape.objective import as_objective, settings_of
+from lrscape.landscape.masks import Mask
 from lrscape.landscape.operator import Operator
 from lrscape.landscape.products import KINDS
+from lrscape.landscape.protocol import as_objective, settings_of
 from lrscape.landscape.tree import check_count
 
 if TYPE_CHECKING:
@@ -70,9 +70,12 @@ class CurvatureTrack:
             tolerance: of the residual and of the eigenvalue, relative to the
                 eigenvalue, as for `spectral_norm`.
             max_products: at most so many products a record; as many vectors are kept.
-            mask: restricts the matrix to a block.
-            kind: which matrix.
-            reuse: whether linearisations are kept.
+            mask: restricts the matrix to the block of the entries that it selects.
+            kind: the matrix: ``'hessian'``, ``'ggn'``, ``'second_moment'`` or
+                ``'residual'``.
+            reuse: whether linearisations are kept in memory while a record is made, so
+                that a product with the Hessian costs no forward pass; None keeps up to
+                1 GiB of them.
         """
         key = checks.key("key", key)
         checks.positive("tolerance", tolerance)

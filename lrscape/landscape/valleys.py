@@ -19,7 +19,7 @@ from lrscape.landscape.asymmetry import (
     read_profile,
 )
 from lrscape.landscape.direction import gaussian_direction, uniform_direction
-from lrscape.landscape.mask import Mask
+from lrscape.landscape.masks import Mask
 from lrscape.landscape.slopes import profile_of, slope_objective, unit_ray
 from lrscape.landscape.tree import check_count, check_point, combine, dot, scale
 
@@ -68,10 +68,9 @@ def find_asymmetric_direction(
 ) -> DirectionSearch:
     """Tries random directions for asymmetric ones.
 
-    Directions with entries in (0, 1), the default, all lie near that of ones
-    (`lrscape.landscape.ones_direction`), so that what they show may be a property of
-    that one; compare with `lrscape.landscape.flipped_direction` and with entries in
-    (-1, 1).
+    Directions with entries in (0, 1), the default, all lie near that of ones, so that
+    what they show may be a property of that one; compare with `ones_direction` and
+    `flipped_direction` of `lrscape.landscape.direction` and with entries in (-1, 1).
 
     Args:
         key: a PRNG key.

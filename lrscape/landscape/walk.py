@@ -13,8 +13,8 @@ import numpy as np
 from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.landscape import tree
-from lrscape.landscape.objective import as_objective, settings_of
 from lrscape.landscape.points import PointLosses, mean_and_error
+from lrscape.landscape.protocol import as_objective, settings_of
 from lrscape.landscape.segment import (
     alphas_of,
     barrier_height,

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from lrscape import checks
+from lrscape.activations import activation_norms
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.training.config import Config
@@ -26,7 +27,6 @@ from lrscape.training.labels import check_images, check_model
 from lrscape.training.mapping import map_over_devices
 from lrscape.training.state import DROPOUT, TrainState, check_state
 from lrscape.training.step import batches_of, penultimate, synchronized
-from lrscape.transforms.lipschitz import activation_norms
 
 MODES = ("train", "inference")
 

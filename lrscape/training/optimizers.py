@@ -10,7 +10,7 @@ import optax
 
 from lrscape import checks, layers
 from lrscape.errors import InputError
-from lrscape.transforms import scale_by_rate
+from lrscape.transforms.rate import scale_by_rate
 
 # Each is linear in its learning rate, so that a rate of 1 and `scale_by_rate` after it
 # give the optimizer itself.

@@ -16,7 +16,7 @@ import optax
 from lrscape import checks
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
-from lrscape.landscape.loops import convolutions
+from lrscape.jaxprs import convolutions
 from lrscape.training.config import Config
 from lrscape.training.devices import choose_devices
 from lrscape.training.fit import NonFiniteLossError, fit, pass_through, scan_steps

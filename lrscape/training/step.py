@@ -13,13 +13,13 @@ import numpy as np
 import optax
 from jax import lax
 
+from lrscape.activations import activation_norms
 from lrscape.data import augment_batch
 from lrscape.errors import InputError
 from lrscape.training.config import Config
 from lrscape.training.device_data import DeviceData, Passing
 from lrscape.training.devices import AXIS
 from lrscape.training.state import AUGMENT, DROPOUT, TrainState
-from lrscape.transforms.lipschitz import activation_norms
 
 State = TypeVar("State", bound=TrainState)
 

@@ -5,6 +5,7 @@ Each `scale_by_NAME` is `scale_by_rate` over the schedule of that name.
 
 from typing import Any
 
+from lrscape.activations import activation_norms as activation_norms
 from lrscape.transforms.averaging import AverageWeightsState as AverageWeightsState
 from lrscape.transforms.averaging import average_weights as average_weights
 from lrscape.transforms.averaging import averaged as averaged
@@ -13,7 +14,6 @@ from lrscape.transforms.gradient import keep_gradient as keep_gradient
 from lrscape.transforms.lipschitz import (
     ScaleByLipschitzState as ScaleByLipschitzState,
 )
-from lrscape.transforms.lipschitz import activation_norms as activation_norms
 from lrscape.transforms.lipschitz import hold_norms as hold_norms
 from lrscape.transforms.lipschitz import lipschitz_constant as lipschitz_constant
 from lrscape.transforms.lipschitz import lipschitz_sgd as lipschitz_sgd

@@ -68,7 +68,7 @@ def average_weights(
         mask: which entries are averaged: a tree of booleans or boolean arrays like the
             parameters, or like the upper part of their tree; or a function that makes
             one of the parameters, by their structure and shapes alone, such as
-            ``lambda params: landscape.as_mask(landscape.batch_norm_only, params)``.
+            ``lambda params: masks.as_mask(masks.batch_norm_only, params)``.
             None averages all. The others `averaged` leaves as they are.
         total_steps: updates in all, to be told at once of a start beyond them.
 

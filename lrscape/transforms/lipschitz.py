@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from lrscape import checks, layers
@@ -465,28 +464,3 @@ def lipschitz_sgd(
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else None
     parts = [scale] if decay is None else [decay, scale]
     return optax.with_extra_args_support(optax.chain(*parts))
-
-
-def activation_norms(activations: Any, axis_name: str | None = None) -> dict[str, Any]:
-    """Both readings of a batch's activations, as `scale_by_lipschitz` takes them.
-
-    Args:
-        activations: (n, features), what enters the last layer.
-        axis_name: the mapped axis that the batch is split over, if any.
-
-    Returns:
-        ``activation_norm``, the Frobenius norm of the whole batch's, and
-        ``activation_max``, the largest by magnitude.
-
-    Example:
-        >>> found = activation_norms(jnp.array([[3.0, 0.0], [0.0, -4.0]]))
-        >>> print(found['activation_norm'], found['activation_max'])
-        5.0 4.0
-    """
-    activations = jnp.asarray(checks.numbers("activations", activations))
-    activations = activations.astype(jnp.promote_types(activations.dtype, np.float32))
-    squares, largest = jnp.sum(activations**2), jnp.max(jnp.abs(activations))
-    if axis_name is not None:
-        squares = jax.lax.psum(squares, axis_name)
-        largest = jax.lax.pmax(largest, axis_name)
-    return {"activation_norm": jnp.sqrt(squares), "activation_max": largest}

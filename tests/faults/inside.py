@@ -24,7 +24,7 @@ import experiments.report
 import experiments.survey
 from experiments import train
 from lrscape.errors import InputError
-from lrscape.landscape import evaluate, grid, plane
+from lrscape.landscape import evaluate, grid_coordinates, plane
 from lrscape.records import Records
 from lrscape.runs import open_run
 from lrscape.training.checkpoint import leaf_hashes
@@ -134,8 +134,8 @@ def surface(store, result, hole=False):
     u, v = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
     try:
         losses = evaluate(
-            Bowl(hole), plane(jnp.zeros(2), u, v), grid(AXIS, AXIS), store=store,
-            devices=jax.local_devices()[:1], chunk_size=5,
+            Bowl(hole), plane(jnp.zeros(2), u, v), grid_coordinates(AXIS, AXIS),
+            store=store, devices=jax.local_devices()[:1], chunk_size=5,
         )  # fmt: skip
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
