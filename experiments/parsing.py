@@ -72,10 +72,10 @@ def parse_some(
     """Reads the flags that a dataclass has; what is left is for another command.
 
     Args:
-        arguments: see `parse`; likewise all that follows.
-        module: see there.
-        about: see there.
-        argv: see there.
+        arguments: a dataclass of flags.
+        module: such as ``experiments.cifar``.
+        about: what ``--help`` says before the flags.
+        argv: the command line; None is the process's own.
 
     Returns:
         The flags, and the words that are none of them.

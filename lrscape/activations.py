@@ -12,7 +12,7 @@ from lrscape import checks
 
 
 def activation_norms(activations: Any, axis_name: str | None = None) -> dict[str, Any]:
-    """What `lrscape.transforms.scale_by_lipschitz` takes of a batch's activations.
+    """Norms of a batch's activations, for `lrscape.transforms.scale_by_lipschitz`.
 
     Args:
         activations: (n, features), what enters the last layer.

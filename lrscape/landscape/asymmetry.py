@@ -35,7 +35,7 @@ _INSIDE = 1e-6
 
 
 class Asymmetry(NamedTuple):
-    r"""How asymmetric a direction is.
+    r"""The asymmetry of a direction.
 
     Attributes:
         c: the supremum of all c for which some p makes the direction asymmetric:
@@ -79,7 +79,7 @@ class Asymmetry(NamedTuple):
         return read_profile(SlopeProfile(-d, losses, -slopes, errors))
 
     def holds(self, *, p: float, c: float) -> bool:
-        """Whether the definition holds with these constants, at every distance."""
+        """Tests whether the definition holds with these constants everywhere."""
         return bool(self.flat_slope < p and self.sharp_slope > c * p)
 
     def admissible_p(self, c: float) -> float:
@@ -180,19 +180,20 @@ def is_asymmetric(
     c: float,
     num_points: int = NUM_POINTS,
 ) -> bool:
-    r"""Whether a direction is :math:`(r, p, c, \zeta)`-asymmetric.
+    r"""Tests whether a direction is :math:`(r, p, c, \zeta)`-asymmetric.
 
-    Checked on a grid of distances; see `asymmetry`.
+    Slopes are exact derivatives on a grid of distances, as `asymmetry` takes them.
 
     Args:
-        objective: see `asymmetry`, and so on.
-        point: see there.
-        direction: see there; its length does not count.
-        r: see there.
-        zeta: see there.
+        objective: an objective, or a function of a point.
+        point: w.
+        direction: a tree like the point, of any length but 0; +direction is the flat
+            side.
+        r: the outer end of the interval of distances.
+        zeta: its inner end; the definition has it positive.
         p: every slope on the flat side must be smaller, in loss a unit of distance.
         c: every slope on the sharp side must be more than c times p.
-        num_points: see there.
+        num_points: distances on each side, evenly spaced.
 
     Returns:
         Whether both hold at every distance. Where a slope is NaN they do not.

@@ -282,7 +282,7 @@ def spectral_density(
 
 
 def layer_shares(vector: Any, *, axes: Any = None) -> dict[str, float]:
-    """How much of a vector's squared norm lies in each array of each layer.
+    """The share of a vector's squared norm in each array of each layer.
 
     Args:
         vector: a tree, such as an eigenvector.
@@ -309,7 +309,7 @@ def layer_shares(vector: Any, *, axes: Any = None) -> dict[str, float]:
 
 
 def subspace_overlap(first: Any, second: Any) -> float:
-    r"""How much two spaces of eigenvectors have in common.
+    r"""The overlap of two spaces of eigenvectors.
 
     .. math:: \frac{1}{k} \| U^T V \|_F^2
 

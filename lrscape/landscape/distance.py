@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 
 
 class DistancesWithErrors(NamedTuple):
-    """How far apart two points are as functions.
+    """Two distances of points as functions, each with its standard error.
 
     Attributes:
         functional_distance: the root of the mean square of the outputs' differences.
@@ -50,7 +50,7 @@ def functional_distance(
     softmax: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> jax.Array:
-    r"""How far apart two points are as functions.
+    r"""The distance of two points as functions.
 
     .. math::
 

@@ -48,7 +48,7 @@ class Curves(NamedTuple):
 
 
 def average_slope(objective: Any, minimum: Any, entrance: Any) -> jax.Array:
-    r"""How steeply the loss rises from a minimum to a point at its basin's entrance.
+    r"""The mean slope from a minimum to a point at its basin's entrance.
 
     .. math:: \frac{L(w_0) - L(w^*)}{\|w_0 - w^*\|}
 

@@ -86,7 +86,7 @@ class ModelObjective(SampleObjective):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, as JSON holds it."""
+        """The settings that the numbers depend on, as JSON holds them."""
         loss = self.loss
         found = {
             "objective": self.network.name,

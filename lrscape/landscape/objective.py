@@ -75,7 +75,7 @@ class Objective(HoldsFunctions):
 
     @property
     def num_batches(self) -> int:
-        """How many batches the sample is held as."""
+        """The number of batches that the sample is held as."""
         raise NotImplementedError
 
     @property
@@ -85,7 +85,7 @@ class Objective(HoldsFunctions):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, as JSON holds it."""
+        """The settings that the numbers depend on, as JSON holds them."""
         return {"objective": type(self).__name__}
 
     def batch(self, i: int) -> Any:
@@ -126,12 +126,12 @@ class SampleObjective(Objective):
 
     @property
     def num_batches(self) -> int:
-        """How many batches the sample is held as."""
+        """The number of batches that the sample is held as."""
         return self.counts[0] + (self.counts[2] > 0)
 
     @property
     def num_examples(self) -> int:
-        """How many examples the sample has."""
+        """The number of examples in the sample."""
         full, size, rest = self.counts
         return full * size + rest
 
@@ -144,7 +144,7 @@ class SampleObjective(Objective):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, as JSON holds it."""
+        """The settings that the numbers depend on, as JSON holds them."""
         return {
             "objective": type(self).__name__,
             "num_examples": self.num_examples,
@@ -173,7 +173,7 @@ class MeanObjective(SampleObjective):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, as JSON holds it."""
+        """The settings that the numbers depend on, as JSON holds them."""
         name = getattr(self.loss_fn, "__qualname__", type(self.loss_fn).__name__)
         return {**super().settings, "objective": name}
 

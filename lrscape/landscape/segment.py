@@ -70,7 +70,7 @@ _loss_at_jitted = jit_objectives(_loss_at)
 
 
 def crosses_barrier(losses: Any) -> jax.Array:
-    """Whether a segment has an interior point above both of its ends.
+    """Tests whether a segment has an interior point above both of its ends.
 
     Args:
         losses: (..., n + 2), both ends included, as `segment_losses` gives them.
@@ -107,7 +107,7 @@ def barrier_height(losses: Any) -> jax.Array:
 
 
 def has_floor(losses: Any) -> jax.Array:
-    """Whether the least loss lies strictly between the ends.
+    """Tests whether the least loss lies strictly between the ends.
 
     Args:
         losses: (..., n + 2), both ends included.
@@ -142,7 +142,7 @@ def valley_floor(losses: Any) -> jax.Array:
 
 
 def height(losses: Any) -> jax.Array:
-    r"""How high the two ends stand above the floor, on average.
+    r"""The mean height of the two ends above the floor.
 
     .. math:: (L(\theta_t) + L(\theta_{t+1}) - 2 L(\theta^{\min})) / 2
 
@@ -165,7 +165,7 @@ def height(losses: Any) -> jax.Array:
 
 
 def alphas_of(num_points: int) -> np.ndarray:
-    """Where the points of a segment lie, both ends included."""
+    """The coordinates of a segment's points, both ends included."""
     return np.arange(num_points + 2) / (num_points + 1)
 
 

@@ -29,7 +29,7 @@ from lrscape.landscape.surface import evaluate
 
 
 class ShiftGap(NamedTuple):
-    """What `shift_gap_search` found.
+    """The largest gap that `shift_gap_search` met, and where.
 
     Attributes:
         gap: the largest difference that was met.
@@ -56,7 +56,7 @@ def shift_gap(
     key: jax.Array,
     **options: Any,
 ) -> float:
-    r"""How far test and training loss differ around a point, one of them shifted.
+    r"""The largest difference of test and training loss around a point, one shifted.
 
     .. math::
 
@@ -114,19 +114,19 @@ def shift_gap_search(
     train_min: float | None = None,
     test_min: float | None = None,
 ) -> ShiftGap:
-    """As `shift_gap`, with where the gap was met.
+    """The gap of `shift_gap`, and the moves at which it was met.
 
     From the draw where the difference is largest it goes up, from the one where it is
     smallest down, along the normalised gradient and back onto the ball; a step that
     does not help is taken back, and the next one is half as long.
 
     Args:
-        train_objective: see `shift_gap`, and so on.
-        test_objective: see there.
-        point: see there.
-        shift: see there.
-        radius: see there.
-        key: see there.
+        train_objective: an objective, or a function of a point.
+        test_objective: the one whose point is shifted.
+        point: w.
+        shift: a tree like the point.
+        radius: R, a distance.
+        key: a PRNG key, of the random v.
         num_draws: random v of norm R; 0 itself is always looked at.
         num_steps: steps up, and as many down, two gradients each.
         train_min: the least training loss; None takes the least that the search met.

@@ -36,7 +36,7 @@ ERROR = "_standard_error"  # ends the name of a metric's standard error
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Surface:
-    """What `measure_surface` found.
+    """Losses at points of a subspace, with standard errors and settings.
 
     Attributes:
         coordinates: as they were given.
@@ -206,22 +206,25 @@ def measure_surface(
     progress: bool = False,
     devices: Sequence[jax.Device] | None = None,
 ) -> Surface:
-    """As `evaluate`, with standard errors and what else is known of the losses.
+    """Evaluates an objective at points of a subspace, with standard errors.
 
     Args:
-        objective: see `evaluate`, and so on.
-        subspace: see there.
-        coordinates: see there.
-        chunk_size: see there.
-        store: see there.
-        progress: see there.
-        devices: see there.
+        objective: an objective, or a function of a point.
+        subspace: ``coordinates -> point``: `line`, `plane` and so on, or a function.
+        coordinates: of shape (...) for a subspace of one coordinate, (..., n) for one
+            of n.
+        chunk_size: points computed side by side on each device; None chooses.
+        store: a file that keeps every point as it is done, so that a call that was
+            killed goes on where it was.
+        progress: whether to show a bar with the time left.
+        devices: what the points are shared among; None is all local devices.
 
     Returns:
-        The surface.
+        The losses, their standard errors over the batches, and the settings.
 
     Raises:
-        InputError: see there.
+        InputError: coordinates of the wrong shape, a loss that is no scalar, a chunk
+            that is no positive number, or a store of another surface.
 
     Example:
         >>> from lrscape.landscape import line, mean_objective

@@ -41,7 +41,7 @@ class TextObjective(SampleObjective):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, as JSON holds it."""
+        """The settings that the numbers depend on, as JSON holds them."""
         inputs = self.whole[0]
         return {
             "objective": type(self.model).__name__,

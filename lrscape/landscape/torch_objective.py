@@ -69,7 +69,7 @@ class TorchObjective(Objective):
 
     @property
     def num_batches(self) -> int:
-        """How many batches the sample is held as."""
+        """The number of batches that the sample is held as."""
         return len(self._batches)
 
     @property
@@ -79,7 +79,7 @@ class TorchObjective(Objective):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers depend on, as JSON holds it."""
+        """The settings that the numbers depend on, as JSON holds them."""
         return {
             "objective": type(self._module).__name__,
             "num_examples": int(self._sizes.sum()),

@@ -149,7 +149,7 @@ class CurvatureTrack:
         )  # fmt: skip
 
     def to_dataset(self) -> xr.Dataset:
-        r"""What was recorded, as labelled arrays.
+        r"""Returns the records as labelled arrays.
 
         Returns:
             Over ``step``: ``spectral_norm``, ``eigenvalue`` (the dominant one, with its
@@ -184,7 +184,7 @@ class CurvatureTrack:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it was measured, as JSON holds it."""
+        """The settings of the measurement, as JSON holds them."""
         return {
             "kind": self._options["kind"],
             "tolerance": self._tolerance,

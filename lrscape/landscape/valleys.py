@@ -25,7 +25,7 @@ from lrscape.landscape.tree import check_count, check_point, combine, dot, scale
 
 
 class DirectionSearch(NamedTuple):
-    """What `find_asymmetric_direction` found.
+    """The best of the directions that `find_asymmetric_direction` tried.
 
     Attributes:
         direction: the one with the largest c of all that were tried, whether it passed
@@ -74,15 +74,15 @@ def find_asymmetric_direction(
 
     Args:
         key: a PRNG key.
-        objective: see `lrscape.landscape.asymmetry`, and so on.
-        point: see there.
-        r: see there.
-        zeta: see there.
+        objective: an objective, or a function of a point.
+        point: w.
+        r: the outer end of the interval of distances.
+        zeta: its inner end.
         c: a direction passes whose largest c is above this.
         num_tries: how many are tried.
         sampler: ``(key, point) -> direction``, +direction the side that is to be flat.
         stop_early: stop at the first one that passes.
-        num_points: see `asymmetry`.
+        num_points: distances on each side, evenly spaced.
         progress: whether to show a bar.
 
     Returns:
@@ -195,15 +195,15 @@ def nearby_asymmetry(
 
     Args:
         key: a PRNG key.
-        objective: see `asymmetry`, and so on.
+        objective: an objective, or a function of a point.
         point: w.
         direction: a tree like the point, of any length; u is its unit vector.
-        r: see `asymmetry`.
-        zeta: see there.
+        r: the outer end of the interval of distances.
+        zeta: its inner end.
         radius: R', a distance.
         num_neighbors: how many v are drawn, Gaussian ones scaled to that norm.
         mask: what v may move.
-        num_points: see `asymmetry`.
+        num_points: distances on each side, evenly spaced.
 
     Returns:
         c at each neighbour, and the loss along the direction.

@@ -196,7 +196,7 @@ class Walk:
         return found
 
     def to_dataset(self) -> xr.Dataset:
-        """What was recorded, as labelled arrays.
+        """Returns the records as labelled arrays.
 
         Returns:
             Over ``step``, the update that a segment belongs to, and ``alpha``: ``loss``
@@ -251,7 +251,7 @@ class Walk:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it was measured, as JSON holds it."""
+        """The settings of the measurement, as JSON holds them."""
         names = {"loss": "objective", "second_loss": "second_objective"}
         settings = {
             names[name]: settings_of(objective)

@@ -44,7 +44,7 @@ def paths_of(point: Any) -> list[str]:
 
 
 def roles(point: Any, axes: Any = None) -> Any:
-    """What each leaf of a point is.
+    """Tells the role and the axes of each leaf of a point.
 
     Names, shapes and modules are read in this order: what `axes` says; modules of
     Equinox that are part of the point; the names of partitioned axes; then the layer's
@@ -164,7 +164,7 @@ def check_known(
 
 
 def weights_mask(params: Any, axes: Any = None, *, needed_by: str) -> Any:
-    """Which leaves are weights: kernels and embeddings, not biases, not norm scales.
+    """Selects the weights: kernels and embeddings, not biases, not norm scales.
 
     Args:
         params: any pytree of arrays.
@@ -246,7 +246,7 @@ def of_role(role: str | Sequence[str]) -> Callable[[Any], Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What was taken for what; ``str(...)`` or ``print`` shows it.
+    """The roles of a point's leaves; ``str(...)`` or ``print`` shows them.
 
     Attributes:
         leaves: in the order of ``jax.tree.leaves``.
@@ -287,7 +287,7 @@ def _axes(axes: tuple[int, ...]) -> str:
 
 
 def table(point: Any, axes: Any = None) -> Table:
-    """What each leaf of a point is taken for, as a table to print.
+    """Makes a table of each leaf's role, axes and units, to be printed.
 
     Args:
         point: any pytree of arrays.

@@ -16,7 +16,7 @@ WEIGHTS = ("kernel", "embedding")
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """What one array of a point is.
+    """The role of one array of a point, and its axes.
 
     A stacked axis counts layers that are held in one array, as `flax.linen.scan` and
     `flax.linen.vmap` hold them. An output axis counts a layer's units. All other axes
@@ -103,7 +103,7 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """How a user says what a leaf is; see `roles`.
+    """A user's word on a leaf's role and axes, as `lrscape.layers.roles` takes it.
 
     Attributes:
         outputs: the axis that counts units, or several; negative ones count from the

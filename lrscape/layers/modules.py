@@ -18,7 +18,7 @@ _STACKED_NAME = re.compile(r"layers?|scan.*|stack.*|blocks?", re.IGNORECASE)
 
 
 def of_model(model: Any, inputs: Any = None, *args: Any, **kwargs: Any) -> dict:
-    """What a model's modules say of its leaves, to be passed as ``axes=``.
+    """Reads a model's modules for the roles of its leaves, to pass as ``axes=``.
 
     Modules tell exactly what names and shapes cannot: how many axes a `DenseGeneral`
     has inputs, that a convolution is a transposed one, over which axis `nn.scan` stacks

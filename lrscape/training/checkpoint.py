@@ -81,7 +81,7 @@ def _ignore_closed_loops() -> None:
 
 
 class CorruptCheckpointError(OSError):
-    """What was loaded is not what was saved."""
+    """A checkpoint is damaged: its arrays are not those that were saved."""
 
 
 def leaf_hashes(tree: Any) -> dict[str, str]:

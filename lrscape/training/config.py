@@ -1,4 +1,4 @@
-"""What `fit` and `fit_text` have to be told besides model, data and transformation."""
+"""Settings of `fit` and `fit_text` besides model, data and transformation."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from lrscape.training.mapping import MAPPINGS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopConfig(abc.ABC):
-    """What training is told whatever its data are; see `Config` and `TextConfig`.
+    """The settings of training that images and texts share.
 
     Attributes:
-        epochs: see there; likewise all that follows.
-        batch_size: see there.
-        seed: see there.
-        log_every: see there.
-        num_devices: see there.
-        scan_steps: see there.
-        mapping: see there.
+        epochs: passes over the training data.
+        batch_size: examples, or streams of a text, an update, over all devices.
+        seed: of everything random.
+        log_every: updates over which training metrics are averaged; None is an epoch.
+        num_devices: local devices to train on; None is all of them.
+        scan_steps: updates in one compiled loop, at the most; None is 1 on CPU and more
+            on an accelerator.
+        mapping: ``'pmap'`` or ``'shard_map'``, the way a step runs on several devices.
     """
 
     epochs: int
@@ -74,7 +75,7 @@ class LoopConfig(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(LoopConfig):
-    """How to train on images.
+    """The settings of training on images.
 
     Attributes:
         epochs: passes over the training examples.
@@ -130,7 +131,7 @@ class Config(LoopConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(LoopConfig):
-    """How to train on a text, by truncated backpropagation through time.
+    """The settings of training on a text by truncated backpropagation through time.
 
     The text is cut into streams, and these into pieces (`lrscape.data.token_streams`):
     an update sees the next piece of every stream.
