@@ -96,6 +96,10 @@ def test_a_forgotten_average_shows_in_the_devices_copies(monkeypatch, mapping):
     assert max(len(different) for different in copies()) == 4
 
 
+@pytest.mark.skipif(
+    (os.cpu_count() or 1) < 4,
+    reason="a process that compiles while its collectives wait needs two cores",
+)
 @pytest.mark.slow
 def test_several_processes(tmp_path):
     """Two of one device each: all mapped calls, which give arrays of their own."""
