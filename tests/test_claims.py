@@ -162,6 +162,7 @@ def stand_in(part, root, preset, data_dir, own):
     return {"preset": preset, "claims": [], "seconds": 0.2}
 
 
+@pytest.mark.slow
 def test_papers_are_measured_at_once_and_parts_of_one_after_each_other(
     tmp_path, monkeypatch, capsys
 ):
@@ -199,6 +200,7 @@ def test_no_part_is_begun_after_the_time(tmp_path, stand_ins):
     assert not stand_ins
 
 
+@pytest.mark.slow
 def test_what_processes_measure_tells_how_it_was_made(tmp_path):
     argv = ["5.3", "1.1", f"--run-dir={tmp_path / 'run'}", "--workers=2"]
     command = [sys.executable, "-m", "experiments.claims", *argv]

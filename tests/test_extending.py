@@ -106,6 +106,7 @@ def test_a_rate_that_depends_on_the_length_needs_a_way(run_dir, capsys):
     assert "add --resume and --run-dir" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["hold", "stretch"])
 def test_rates_after_the_seam(run_dir, monkeypatch, way):
     before, counts = gaussian_of(run_dir, 2), np.arange(20)

@@ -50,6 +50,7 @@ def run_dir(story, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_run_is_made_longer(story, tmp_path):
     """Bit for bit the longer run where the rate does not depend on the length."""
     flags = [*FLAGS, f"--dataset={story}", "--schedule=triangular", "--cycle-steps=7"]
@@ -131,6 +132,7 @@ def test_stopped_and_resumed_bit_for_bit(run_dir, story, tmp_path, monkeypatch, 
     assert_same_run(run_dir, path)
 
 
+@pytest.mark.slow
 def test_a_run_is_surveyed(run_dir, capsys):
     flags = [str(run_dir), "--points=3", "--examples=12", "--batch-size=5"]
     assert survey.main([*flags, "--probe=line"]) == 0

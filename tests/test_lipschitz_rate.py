@@ -92,6 +92,7 @@ def test_accuracy_and_rates_beside_the_papers(root):
     np.testing.assert_allclose(found["adaptive_rate"][0], [h["rate"] for h in history])
 
 
+@pytest.mark.slow
 def test_a_pass_at_each_epochs_start_sets_the_rate(root, tmp_path):
     assert call(tmp_path, "cifar10-adaptive", "--preset=authors") == 0
     history = rows_of(tmp_path, "cifar10-*-adaptive-seed_0")

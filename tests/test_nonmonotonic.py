@@ -133,6 +133,7 @@ def test_rise_and_slope_by_hand():
     np.testing.assert_allclose(lines.slope(scales, losses), [2.5])
 
 
+@pytest.mark.slow
 def test_perturbed_weights_are_those_that_are_said(lab):
     found = scatter.losses_of(lab, "first layer", "raw")
     network = lab.network("small", lab.rule("small", "gaussian"), 0)
@@ -296,6 +297,7 @@ def test_rates_that_are_data():
     np.testing.assert_allclose(updates["w"], [-0.1, -0.1])
 
 
+@pytest.mark.slow
 def test_full_batch_descent_is_of_all_examples(lab):
     network = lab.network("descent", lab.rule("descent", "constant"), 0)
     assert network.steps_per_epoch == 1 and network.config.momentum == 0
@@ -314,6 +316,7 @@ def test_gradients_are_looked_at_often_before_the_peak(lab):
     assert norms[2] == pytest.approx(float(tree.norm(slope)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_table_3_is_what_its_networks_reached(root, lab):
     assert call(root, "table3", "--rows", "resnet110_cifar10") == 0
     found = summary(root, "table3")

@@ -320,6 +320,7 @@ def test_a_function_as_a_subspace_is_known_again(tmp_path):
         measure_surface(jnp.sum, way(2.0), [0.0, 1.0], store=tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_killed_twice_and_resumed(tmp_path):
     store, counter, result = (tmp_path / name for name in ("store", "count", "out.npy"))
     counter.touch()

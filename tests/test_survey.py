@@ -145,6 +145,7 @@ def test_curvature(runs):
     assert (runs[0] / "figures" / "curvature-final-layers.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_sharpness_at_every_snapshot_in_double_precision(runs):
     with jax.numpy_dtype_promotion("standard"):
         assert call(runs[0], "--probe=sharpness", "--precision=double") == 0

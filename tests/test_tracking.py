@@ -84,6 +84,7 @@ def test_a_block_is_tracked_like_a_whole():
         assert not found.eigenvector["b"].any()
 
 
+@pytest.mark.slow
 def test_during_training_and_like_measuring_apart():
     """Beside the rate that the optimizer used, for any state that `fit` yields."""
     digits = data.load("digits")

@@ -177,6 +177,7 @@ class _Foreign:
         return {"loss": jnp.mean((x @ point["w"] + point["b"] - y) ** 2)}
 
 
+@pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # Flax's batch norm is not strict
 @pytest.mark.parametrize("norm", ["train", "eval", "recalibrate"])
 def test_slopes_with_batch_norm_are_of_the_loss_that_is_drawn(norm, x64):
