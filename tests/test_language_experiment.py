@@ -14,7 +14,7 @@ from experiments.sweeping.grid import check
 from experiments.texts import lines
 from experiments.texts.kind import TEXTS
 from experiments.train import main
-from lrscape import data, landscape
+from lrscape import data, landscape, models
 from lrscape.errors import InputError
 from lrscape.records import Records
 from lrscape.runs import TextRun, TextRunConfig, open_run
@@ -217,8 +217,9 @@ def test_the_objective_is_its_windows_mean(run_dir):
     ],
 )
 def test_windows_that_are_none(windows, words):
+    model = models.create("lstm", num_classes=3, features=4)
     with pytest.raises(InputError, match=words):
-        landscape.text_objective(None, windows, batch_size=2)
+        landscape.text_objective(model, windows, batch_size=2)
 
 
 # Bad input.
