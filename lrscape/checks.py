@@ -406,8 +406,8 @@ def linen_module(name: str, value: Any) -> Any:
         way_out = "make one with lrscape.models.create"
         if type(value).__module__.partition(".")[0] == "flax" or hasattr(value, "eval"):
             way_out = (
-                "of an NNX model take nnx.split(model, nnx.Param, ...) and "
-                "lrscape.landscape.mean_objective"
+                "a landscape of an NNX model is measured with "
+                "lrscape.landscape.nnx_objective"
             )
         raise InputError(
             f"{name}={shown(value)} must be an instance of a flax.linen.Module; "

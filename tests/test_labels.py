@@ -86,7 +86,7 @@ def test_models_and_inputs_of_another_kind():
     sample = (np.ones((4, 2), np.float32), np.zeros(4, np.int32))
     settings = {"norm": "train", "batch_size": 2}
     for model in (nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nn.Dense, jnp.sum, None):
-        with pytest.raises(InputError, match=r"model is a .*flax\.linen\.Module"):
+        with pytest.raises(InputError, match=r"model=.*flax\.linen\.Module"):
             landscape.flax_objective(model, sample, **settings)
     with pytest.raises(InputError, match="gives a tuple and not an array"):
         landscape.flax_objective(Pair(), sample, **settings)
