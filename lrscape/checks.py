@@ -416,6 +416,32 @@ def linen_module(name: str, value: Any) -> Any:
     return value
 
 
+def mask_leaf(path: str, selected: Any, shape: tuple[int, ...]) -> Any:
+    """One leaf of a mask, broadcast to the leaf that it selects from.
+
+    Args:
+        path: the leaf's, which the message names.
+        selected: an array of NumPy's or JAX's.
+        shape: of the leaf.
+
+    Returns:
+        An array of booleans of that shape and of the same library.
+
+    Raises:
+        InputError: another dtype, or a shape that does not broadcast.
+    """
+    if selected.dtype != bool:
+        raise InputError(f"mask: {path} has dtype {selected.dtype}, not bool")
+    library = np if isinstance(selected, np.ndarray) else jnp
+    try:
+        return library.broadcast_to(selected, shape)
+    except ValueError as error:
+        raise InputError(
+            f"mask: {path} has shape {selected.shape}, which does not broadcast "
+            f"against {shape}"
+        ) from error
+
+
 def labels(name: str, value: Any, num_outputs: int) -> None:
     """Raises InputError for whole numbers that are no index of an output.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import gc
 import os
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import hypothesis
 import jax
 import pytest
 
-from lrscape.training.programs import forget_programs
+from experiments.mappings import few_mappings
 from tests import processes
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -42,9 +41,7 @@ def memory_goes():
     """Lets go of compiled programs and freed memory where they are large."""
     yield
     if _PAGES.exists() and _resident() > MEMORY:
-        forget_programs()
-        jax.clear_caches()
-        gc.collect()
+        few_mappings(limit=0)
         with contextlib.suppress(AttributeError, OSError):  # another C library
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -67,16 +67,7 @@ def as_mask(mask: Mask, point: Point, *, axes: Any = None) -> Any:
             )
 
     def broadcast(path, leaf, selected):
-        selected = jnp.asarray(selected)
-        if selected.dtype != bool:
-            raise InputError(f"mask: {path} has dtype {selected.dtype}, not bool")
-        try:
-            return jnp.broadcast_to(selected, jnp.shape(leaf))
-        except ValueError as error:
-            raise InputError(
-                f"mask: {path} has shape {selected.shape}, which does not broadcast "
-                f"against {jnp.shape(leaf)}"
-            ) from error
+        return checks.mask_leaf(path, jnp.asarray(selected), jnp.shape(leaf))
 
     tree = map_named(broadcast, point, tree)
     if is_concrete(tree) and not any(map(jnp.any, jax.tree.leaves(tree))):

@@ -303,16 +303,7 @@ def _as_arrays(mask: Callable[[Any], Any] | Any, params: Any) -> Any:
 
         def array(path: Any, selected: Any, leaf: Any) -> np.ndarray:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            selected = np.asarray(selected)
-            if selected.dtype != bool:
-                raise InputError(f"mask: {name} has dtype {selected.dtype}, not bool")
-            try:
-                return np.broadcast_to(selected, jnp.shape(leaf))
-            except ValueError as error:
-                raise InputError(
-                    f"mask: {name} has shape {selected.shape}, which does not "
-                    f"broadcast against {jnp.shape(leaf)}"
-                ) from error
+            return checks.mask_leaf(name, np.asarray(selected), jnp.shape(leaf))
 
         tree = jax.tree_util.tree_map_with_path(array, tree, params)
     if not any(leaf.any() for leaf in jax.tree.leaves(tree)):

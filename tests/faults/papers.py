@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import shutil
 import signal
 from pathlib import Path
 from unittest import mock
@@ -80,5 +79,4 @@ def kill_paper(suite, where, moves, number):
     suite.must("paper", paper, run_dir, seconds=SECONDS)
     check(rows_of(run_dir, item) == rows_of(reference, item), "another result")
     suite.look(run_dir)
-    shutil.rmtree(run_dir)
     return SAME
