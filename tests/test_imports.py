@@ -22,7 +22,6 @@ APART = ("lrscape.landscape", "lrscape.schedules", "lrscape.transforms")
 OF_PAPERS = (
     "lrscape.transforms",
     "lrscape.transforms.lipschitz",
-    "lrscape.transforms.lipschitz_variants",
     "lrscape.transforms.runge_kutta",
 )
 

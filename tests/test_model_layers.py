@@ -10,8 +10,7 @@ import pytest
 
 from lrscape.models.bn_inception import Separable
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.pooling import average_pool, max_pool
-from lrscape.models.response_norm import local_response_norm
+from lrscape.models.layers import average_pool, local_response_norm, max_pool
 
 
 def test_response_norm_across_channels():

@@ -11,8 +11,7 @@ import pytest
 from lrscape import models
 from lrscape.errors import InputError
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.pooling import average_pool, max_pool
-from lrscape.models.response_norm import local_response_norm
+from lrscape.models.layers import average_pool, local_response_norm, max_pool
 
 # Published or counted by hand: name, input, classes, fields, parameters.
 SIZES = [

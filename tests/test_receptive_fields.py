@@ -9,7 +9,7 @@ import pytest
 
 from lrscape import models
 from lrscape.models import alexnet, bn_inception, googlenet
-from lrscape.models.pooling import average_pool
+from lrscape.models.layers import average_pool
 
 
 def averages_instead_of_maxima(monkeypatch):

@@ -19,13 +19,13 @@ from lrscape.data.stream import Stream as Stream
 from lrscape.data.stream import StreamedDataset as StreamedDataset
 from lrscape.data.stream import open_stream as open_stream
 from lrscape.data.text import Text as Text
+from lrscape.data.text import Windows as Windows
 from lrscape.data.text import load_text as load_text
-from lrscape.data.tokens import Windows as Windows
-from lrscape.data.tokens import perplexity as perplexity
-from lrscape.data.tokens import stream_starts as stream_starts
-from lrscape.data.tokens import token_streams as token_streams
-from lrscape.data.tokens import token_windows as token_windows
-from lrscape.data.tokens import unigram_perplexity as unigram_perplexity
+from lrscape.data.text import perplexity as perplexity
+from lrscape.data.text import stream_starts as stream_starts
+from lrscape.data.text import token_streams as token_streams
+from lrscape.data.text import token_windows as token_windows
+from lrscape.data.text import unigram_perplexity as unigram_perplexity
 from lrscape.data.whitening import Whitening as Whitening
 from lrscape.data.whitening import (
     global_contrast_normalize as global_contrast_normalize,

@@ -20,19 +20,19 @@ from lrscape import checks
 from lrscape.errors import InputError
 from lrscape.models import densenet, nin, resnet, wrn
 from lrscape.models.alexnet import AlexNet as AlexNet
-from lrscape.models.all_cnn import AllCNN as AllCNN
 from lrscape.models.bn_inception import BNInception as BNInception
-from lrscape.models.cnn import CNN as CNN
 from lrscape.models.densenet import DenseNet as DenseNet
 from lrscape.models.fields import check_fields, check_together
 from lrscape.models.googlenet import GoogLeNet as GoogLeNet
 from lrscape.models.lstm import LSTM as LSTM
-from lrscape.models.mlp import MLP as MLP
-from lrscape.models.mnist_cnn import MnistCNN as MnistCNN
 from lrscape.models.nin import NIN as NIN
+from lrscape.models.plain import CNN as CNN
+from lrscape.models.plain import MLP as MLP
+from lrscape.models.plain import AllCNN as AllCNN
+from lrscape.models.plain import MnistCNN as MnistCNN
+from lrscape.models.plain import Small as Small
 from lrscape.models.resnet import PreActResNet as PreActResNet
 from lrscape.models.resnet import ResNet as ResNet
-from lrscape.models.small import Small as Small
 from lrscape.models.vgg import VGG as VGG
 from lrscape.models.vgg import DropoutVGG as DropoutVGG
 from lrscape.models.wrn import WideResNet as WideResNet

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 
 from lrscape.errors import InputError
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.dtypes import check_dtype, wide
-from lrscape.models.pooling import max_pool
-from lrscape.models.response_norm import local_response_norm
+from lrscape.models.layers import check_dtype, local_response_norm, max_pool, wide
 
 # The shortest side of an image of which the pools leave a pixel.
 LEAST_SIDE = 36

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.dtypes import check_dtype, wide
-from lrscape.models.pooling import average_pool, max_pool
+from lrscape.models.layers import average_pool, check_dtype, max_pool, wide
 
 # Of each module the channels of its 1x1 convolution, of the 3x3 one's reduction and
 # itself, of the double 3x3 one's reduction and each of the two, its pool, and the

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lrscape.errors import InputError
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.pooling import average_pool
+from lrscape.models.layers import average_pool
 
 # A transition of the compressed form keeps this share of the channels.
 COMPRESSION = 0.5

@@ -9,15 +9,14 @@ from typing import Any
 import flax.linen as nn
 
 from lrscape import checks
-from lrscape.models import densenet, nin, resnet, small, vgg
-from lrscape.models.dtypes import DTYPES
-from lrscape.models.initializers import INITS
+from lrscape.models import densenet, nin, plain, resnet, vgg
+from lrscape.models.layers import DTYPES, INITS
 
 # The values of fields that are names.
 _CHOICES = {
     "block": resnet.BLOCKS,
     "dtype": DTYPES,
-    "initializer": small.INITIALIZERS,
+    "initializer": plain.INITIALIZERS,
     "second_pool": tuple(nin.POOLS),
     "shortcut": resnet.SHORTCUTS,
     "weight_init": INITS,

@@ -9,9 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.dtypes import check_dtype, wide
-from lrscape.models.pooling import average_pool, max_pool
-from lrscape.models.response_norm import local_response_norm
+from lrscape.models.layers import (
+    average_pool,
+    check_dtype,
+    local_response_norm,
+    max_pool,
+    wide,
+)
 
 # Of each module the channels of its 1x1 convolution, of the 3x3 one's reduction and
 # itself, of the 5x5 one's reduction and itself, and of the projection behind its pool.

@@ -11,7 +11,7 @@ import jax
 
 from lrscape.errors import unknown_name
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.pooling import average_pool, max_pool
+from lrscape.models.layers import average_pool, max_pool
 
 INITIALIZERS = ("published", "he")
 POOLS = {"max": max_pool, "average": average_pool}

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from lrscape.errors import InputError, unknown_name
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.dtypes import check_dtype
-from lrscape.models.initializers import initializers
+from lrscape.models.layers import check_dtype, initializers
 
 SHORTCUTS = ("A", "B")
 BLOCKS = ("basic", "bottleneck")
@@ -106,7 +105,7 @@ class ResNet(Layers):
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how weights are drawn, see `lrscape.models.initializers`.
+        weight_init: how weights are drawn, see `lrscape.models.layers`.
         batch_norm: whether there is any; without it convolutions have biases.
         shortcut: where a block changes shape: ``'A'`` takes every other pixel and pads
             channels with zeros, without parameters, as the paper does on CIFAR;
@@ -156,7 +155,7 @@ class PreActResNet(Layers):
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how weights are drawn, see `lrscape.models.initializers`.
+        weight_init: how weights are drawn, see `lrscape.models.layers`.
         batch_norm: whether there is any; without it convolutions have biases.
         block: ``'basic'``: two 3x3 convolutions with 16, 32, 64 channels;
             ``'bottleneck'``: 1x1, 3x3 and 1x1 with four times as many channels behind.

@@ -9,8 +9,7 @@ import jax
 
 from lrscape.errors import InputError
 from lrscape.models.convolution import conv_general_dilated
-from lrscape.models.initializers import initializers
-from lrscape.models.pooling import max_pool
+from lrscape.models.layers import initializers, max_pool
 
 # Channels of each convolution, stage by stage; a maximum over 2x2 ends a stage.
 A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -28,7 +27,7 @@ class VGG(nn.Module):
         stages: the channels of each stage's convolutions.
         dense: the width of each hidden dense layer.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how weights are drawn, see `lrscape.models.initializers`.
+        weight_init: how weights are drawn, see `lrscape.models.layers`.
 
     References:
         Simonyan and Zisserman, `Very Deep Convolutional Networks for Large-Scale Image
@@ -83,7 +82,7 @@ class DropoutVGG(nn.Module):
         dense: the width of the hidden dense layer.
         batch_norm: False leaves it out everywhere.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how weights are drawn, see `lrscape.models.initializers`.
+        weight_init: how weights are drawn, see `lrscape.models.layers`.
 
     References:
         Im, Tao and Branson, `An empirical analysis of deep network loss surfaces

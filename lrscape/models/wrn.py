@@ -29,7 +29,7 @@ class WideResNet(Layers):
         dtype: what convolutions and norms compute in, ``'float32'``, ``'bfloat16'`` or
             ``'float64'``; parameters and statistics are made in float32 in any case.
         axis_name: the mapped axis to synchronise batch norm over, if any.
-        weight_init: how weights are drawn, see `lrscape.models.initializers`; theirs is
+        weight_init: how weights are drawn, see `lrscape.models.layers`; theirs is
             ``'fan_out'``.
         widen: how many times as wide as a residual network each stage is.
         dropout: the rate between the two convolutions of a block; 0.3 in what they call

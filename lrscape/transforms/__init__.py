@@ -15,16 +15,16 @@ from lrscape.transforms.lipschitz import (
     ScaleByLipschitzState as ScaleByLipschitzState,
 )
 from lrscape.transforms.lipschitz import hold_norms as hold_norms
+from lrscape.transforms.lipschitz import lipschitz_adam as lipschitz_adam
 from lrscape.transforms.lipschitz import lipschitz_constant as lipschitz_constant
-from lrscape.transforms.lipschitz import lipschitz_sgd as lipschitz_sgd
-from lrscape.transforms.lipschitz import scale_by_lipschitz as scale_by_lipschitz
-from lrscape.transforms.lipschitz_variants import lipschitz_adam as lipschitz_adam
-from lrscape.transforms.lipschitz_variants import (
+from lrscape.transforms.lipschitz import (
     lipschitz_momentum as lipschitz_momentum,
 )
-from lrscape.transforms.lipschitz_variants import (
+from lrscape.transforms.lipschitz import (
     lipschitz_rmsprop as lipschitz_rmsprop,
 )
+from lrscape.transforms.lipschitz import lipschitz_sgd as lipschitz_sgd
+from lrscape.transforms.lipschitz import scale_by_lipschitz as scale_by_lipschitz
 from lrscape.transforms.rate import ALIASES
 from lrscape.transforms.rate import ScaleByRateState as ScaleByRateState
 from lrscape.transforms.rate import scale_by_rate as scale_by_rate

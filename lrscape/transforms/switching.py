@@ -13,8 +13,8 @@ import optax
 from jax import lax
 
 from lrscape import checks
+from lrscape.counts import at_or_past
 from lrscape.errors import InputError
-from lrscape.schedules.time import at_or_past
 
 
 class SwitchState(NamedTuple):
