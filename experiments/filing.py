@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lrscape import seals
 from lrscape.errors import InputError
 from lrscape.records import Records
 
@@ -41,7 +40,7 @@ def own(root: Path, about: dict[str, Any]) -> Records:
         return records
     if not _made_before(root, about):
         return Records.create(root, about)
-    records.save_text("config.json", seals.sealed(about))
+    records.replace_config(about)
     return records
 
 
@@ -245,8 +244,8 @@ def _figures(records: Records, name: str) -> Iterator[Path]:
 def _move(records: Records, name: str, to: str) -> None:
     """Gives a result, and last of all what says that it is there, another name."""
     for file in list(_figures(records, name)):
-        file.rename(file.with_name(to + file.name.removeprefix(name)))
+        records.rename(file, file.with_name(to + file.name.removeprefix(name)))
     for suffix in (".nc", ".json"):
         file = records.path / "results" / f"{name}{suffix}"
         if file.exists():
-            file.rename(file.with_name(f"{to}{suffix}"))
+            records.rename(file, file.with_name(f"{to}{suffix}"))

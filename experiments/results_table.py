@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.judging.registry import CLAIMS, EXPERIMENTS
-from lrscape import console, seals
+from lrscape import console
 from lrscape.parser import Parser
-from lrscape.reading import Reader
+from lrscape.reading import Reader, read_json
 from lrscape.records import write_aside
 
 ROOT = Path(__file__).parent / "results"
@@ -153,7 +153,7 @@ def _markdown(rows: list[dict[str, str]]) -> str:
 
 
 def _read(file: Path) -> Any:
-    return seals.read(file, Reader(ROOT if ROOT in file.parents else file.parent))
+    return read_json(file, Reader(ROOT if ROOT in file.parents else file.parent))
 
 
 def inserted(text: str, table: str) -> str:

@@ -22,6 +22,13 @@ class MissingDatasetError(InputError, FileNotFoundError):
         return str(self.args[0])
 
 
+class ChangedError(InputError, OSError):
+    """A file of a run that is not what was written; the message says what to do."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def unknown_name(field: str, value: object, names: Iterable[str]) -> InputError:
     """An error for a name that is not among `names`, with the nearest one.
 

@@ -1,4 +1,4 @@
-"""Looks at an HDF5 file before any of its arrays is read.
+"""Loads labelled arrays from HDF5, once it was looked at before any is read.
 
 HDF5 can do more than hold arrays: it links to other files and stores arrays in them,
 puts arrays together from others, loads filters as programs, and declares shapes beyond
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrscape.errors import InputError
-from lrscape.reading import MIB
+from lrscape.reading import ARRAYS_BYTES, MIB, Reader
 
 if TYPE_CHECKING:
     import h5py  # type: ignore[import-untyped]
+    import xarray as xr
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 # Variables in a file, and attributes of one.
@@ -61,6 +62,45 @@ def check(content: bytes, file: Path) -> int:
     except Exception as error:
         line = str(error).split("\n")[0]
         raise OSError(f"{file} is damaged: {line}") from error
+
+
+def load(file: Path, reader: Reader | None = None) -> xr.Dataset:
+    """Loads a data set into memory.
+
+    Args:
+        file: its path.
+        reader: of the directory that the file is from; None: of its folder alone.
+
+    Raises:
+        InputError: it is no regular file of the directory, or asks for more than arrays
+            that are stored in it (see `check`).
+        OSError: it cannot be read, or is not what was written.
+    """
+    import xarray as xr
+
+    reader = reader or Reader(file.parent)
+    try:
+        content = reader.content(file, ARRAYS_BYTES)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file} is not there") from error
+    try:
+        size = check(content, file)
+    except OSError as error:
+        raise OSError(f"{error}; bring it back from a copy") from error
+    reader.take(file, size)
+    try:
+        # What was looked at, whatever becomes of the file.
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as opened:
+            dataset = opened.load()
+    # Damage comes out of HDF5 and h5netcdf as errors of many kinds.
+    except Exception as error:
+        line = str(error).split("\n")[0]
+        raise OSError(
+            f"{file} is damaged: {line}; bring it back from a copy"
+        ) from error
+    # Versions before there were manifests kept a checksum there.
+    dataset.attrs.pop("sha256", None)
+    return dataset
 
 
 class _File:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lrscape import checks
+from lrscape import checks, manifest
 from lrscape.errors import InputError
 
 MIB = 1 << 20
@@ -65,6 +65,8 @@ class Reader:
         self.root = Path(root)
         self.memory, self.seconds = memory, seconds
         self.taken = 0
+        # By manifest: the version that was read, and what it lists.
+        self._listed: dict[Path, tuple[Any, manifest.Listed]] = {}
         self._is_over = deadline(math.inf if seconds is None else seconds)
 
     def open(self, file: Path) -> int:
@@ -130,8 +132,9 @@ class Reader:
 
         Raises:
             FileNotFoundError: nothing is there.
-            InputError: see `open`; a file that is too large, or more than is left of
-                the budget.
+            ChangedError: its run's manifest lists another checksum.
+            InputError: a link or special file; a file that is too large, or takes more
+                than is left of the budget.
             OSError: it cannot be read.
         """
         opened = self.open(file)
@@ -143,7 +146,26 @@ class Reader:
                     f"{because}"
                 )
             self.take(file, weight * size)
-            return stream.read(size)
+            content = stream.read(size)
+        self._check_listed(file, content)
+        return content
+
+    def _check_listed(self, file: Path, content: bytes) -> None:
+        """Looks the file up in the manifest of its own run, below `root` or there."""
+        for folder in file.parents:
+            listing = folder / manifest.NAME
+            if os.path.lexists(listing):
+                status = listing.lstat()
+                version = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if self._listed.get(listing, (None, {}))[0] != version:
+                    self.check_no_link(listing)
+                    self.take(listing, manifest.GROWTH * status.st_size)
+                    self._listed[listing] = (version, manifest.read(listing))
+                listed = self._listed[listing][1]
+                manifest.check_listed(listed, listing, file, content)
+                return
+            if folder == self.root:
+                return
 
     def take(self, file: Path, size: int) -> None:
         """Notes memory as taken.
@@ -204,7 +226,7 @@ class Reader:
                 yield place, found
 
     def json(self, file: Path, *, most: int = JSON_BYTES, finite: bool = False) -> Any:
-        """The value in a file of JSON; see `parse_json`.
+        """The value in a file of JSON.
 
         Args:
             file: its path, which begins with `root`.
@@ -218,6 +240,47 @@ class Reader:
         """
         content = self.content(file, most, weight=JSON_GROWTH)
         return parse_json(content, str(file), finite=finite)
+
+
+def read_json(file: Path, reader: Reader | None = None, *, finite: bool = False) -> Any:
+    """The value in a JSON file of a run.
+
+    Versions of lrscape before there were manifests kept a checksum in each object,
+    which is checked and left out.
+
+    Args:
+        file: its path.
+        reader: of the run's directory; None: of the file's folder alone.
+        finite: refuse NaN and infinities.
+
+    Raises:
+        InputError: it cannot be read, or is not what was written.
+    """
+    reader = reader or Reader(file.parent)
+    try:
+        value = reader.json(file, finite=finite)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{file} is damaged: {error}; bring it back from a copy"
+        ) from error
+    if isinstance(value, list):
+        return [_without_checksum(x, file) for x in value]
+    return _without_checksum(value, file)
+
+
+def _without_checksum(value: Any, file: Path) -> Any:
+    if not isinstance(value, dict) or "sha256" not in value:
+        return value
+    fields = {k: v for k, v in value.items() if k != "sha256"}
+    text = json.dumps(fields, sort_keys=True).encode()
+    if value["sha256"] != manifest.digest(text):
+        raise InputError(
+            f"{file} was changed on disk; bring it back from a copy, or remove its "
+            "field 'sha256' to have it taken as it is"
+        )
+    return fields
 
 
 def parse_json(content: bytes | str, name: str, *, finite: bool = False) -> Any:

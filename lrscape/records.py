@@ -8,11 +8,12 @@
     checkpoints/     to resume from            snapshots/NAME   kept for ever
     results/*.nc     labelled arrays           figures/*.png
     report.html      all of it as a page, see `lrscape.report`
+    manifest.sha256  a checksum of every file, as ``sha256sum`` prints it
 
 Metrics are appended; everything else is written aside and renamed, so that nothing is
 ever half there, and synchronised (see `lrscape.durable`), so that it is there after a
-loss of power. What is read again has a checksum (see `lrscape.seals`): a bit that flips
-on disk is an error, never another number.
+loss of power. Every file that is written has its checksum in ``manifest.sha256``, every
+line of metrics its own: a bit that flips on disk is an error, never another number.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from lrscape import checks, file_lock, seals
+from lrscape import checks, file_lock, hdf5, lines, manifest
 from lrscape.durable import HeldDirectory, make_directory, sync_directory, sync_file
 from lrscape.errors import InputError
-from lrscape.reading import Reader, resolved
+from lrscape.reading import Reader, read_json, resolved
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -271,7 +272,7 @@ class Records:
         sync_directory(self.path)
 
     def _read_object(self, name: str, *, finite: bool = False) -> dict[str, Any]:
-        found = seals.read(self._inside(name), Reader(self.path), finite=finite)
+        found = read_json(self._inside(name), Reader(self.path), finite=finite)
         if not isinstance(found, dict):
             raise InputError(f"{self.path / name} holds no object, but {type(found)}")
         return found
@@ -283,8 +284,8 @@ class Records:
         self.check_there()
         file = self._inside("metrics.jsonl")
         # A run from before there were checksums goes on without them.
-        plain = file.is_file() and seals.begins_plain(file)
-        line = json.dumps(metrics) + "\n" if plain else seals.sealed_line(metrics)
+        plain = file.is_file() and lines.begins_plain(file)
+        line = json.dumps(metrics) + "\n" if plain else lines.with_checksum(metrics)
         with file.open("a", encoding="utf-8") as opened:
             opened.write(line)
 
@@ -297,7 +298,7 @@ class Records:
         file = self._inside("metrics.jsonl")
         most = lines_implied(self.config() if self.exists() else {})
         found = (
-            seals.read_lines(file, Reader(self.path), most=most)
+            lines.read_lines(file, Reader(self.path), most=most)
             if os.path.lexists(file)
             else []
         )
@@ -346,7 +347,7 @@ class Records:
                 "noted: lines were lost"
             )
         try:
-            seals.checked_lines(content.decode(), file)
+            lines.checked_lines(content.decode(), file)
         except ValueError as error:
             return str(error)
         if content and not content.endswith(b"\n"):
@@ -392,7 +393,6 @@ class Records:
         """
         file = self._file("results", name, ".nc")
         dataset = dataset.assign_attrs(settings=json.dumps(settings, sort_keys=True))
-        dataset = seals.sealed_dataset(dataset)
         # Checksums, since HDF5 reads flipped bits without a word otherwise.
         checked = {
             variable: {"fletcher32": True, "chunksizes": array.shape}
@@ -411,10 +411,11 @@ class Records:
         Raises:
             InputError: a link or special file, or one that asks for more than arrays
                 that are stored in it (see `lrscape.hdf5`).
+            ChangedError: it was changed on disk.
             OSError: it is damaged, or not there.
         """
         file = self._file("results", name, ".nc")
-        return seals.load_dataset(file, Reader(self.path))
+        return hdf5.load(file, Reader(self.path))
 
     def save_result_summary(
         self, name: str, summary: dict[str, Any] | list[Any]
@@ -431,7 +432,12 @@ class Records:
             InputError: it was changed on disk.
         """
         file = self._file("results", name, ".json")
-        return seals.read(file, Reader(self.path)) if os.path.lexists(file) else None
+        return read_json(file, Reader(self.path)) if os.path.lexists(file) else None
+
+    def rename(self, file: Path, to: Path) -> None:
+        """Gives a file of the directory another name, and the manifest's lines too."""
+        manifest.move(self.path, file, to)
+        file.rename(to)
 
     def save_page(self, name: str, figure: plotly.graph_objects.Figure) -> Path:
         """Saves an interactive figure as ``figures/NAME.html``, which needs no net."""
@@ -477,18 +483,22 @@ class Records:
 
     def _write_json(self, file: Path, value: Any) -> None:
         with self._aside(file) as aside:
-            aside.write_text(seals.sealed(value), "utf-8")
+            aside.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
 
     @contextlib.contextmanager
     def _aside(self, file: Path) -> Iterator[Path]:
         self.check_there()
-        with write_aside(file) as aside:
+        with write_aside(file, listed_in=self.path) as aside:
             yield aside
 
 
 @contextlib.contextmanager
-def write_aside(file: Path) -> Iterator[Path]:
+def write_aside(file: Path, *, listed_in: Path | None = None) -> Iterator[Path]:
     """A file to write to, renamed to `file` once it is whole and on disk.
+
+    Args:
+        file: the path that it is to have.
+        listed_in: the run directory whose manifest lists it; None: no manifest does.
 
     Raises:
         InputError: a link, a device or anything else that is no regular file is there,
@@ -504,6 +514,8 @@ def write_aside(file: Path) -> Iterator[Path]:
         yield aside
         with aside.open("rb") as written:
             os.fsync(written.fileno())
+            if listed_in is not None:
+                manifest.add(listed_in, file, written.read())
         aside.chmod(0o666 & ~_umask())
         aside.replace(file)
         sync_directory(file.parent)
@@ -565,8 +577,8 @@ def lines_implied(config: Mapping[str, Any]) -> int:
     """
     epochs, every = config.get("epochs"), config.get("log_every")
     if not _is_count(epochs):
-        return seals.LINES
-    lines = epochs
+        return lines.LINES
+    most = epochs
     if _is_count(every):
         window, batch = config.get("window"), config.get("batch_size")
         # Of a text an update takes a window from each of its streams.
@@ -575,9 +587,9 @@ def lines_implied(config: Mapping[str, Any]) -> int:
         size = size if _is_count(size) else MOST_TOKENS if of_text else MOST_EXAMPLES
         batch = batch if _is_count(batch) else 1
         batch *= window if _is_count(window) else 1
-        lines += epochs * (size // batch + 1) // every
+        most += epochs * (size // batch + 1) // every
     # The update that diverged has one too; a few more do no harm.
-    return lines + 10
+    return most + 10
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

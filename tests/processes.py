@@ -1,5 +1,6 @@
 """Runs of digits in processes of their own, started, watched and compared."""
 
+import json
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from lrscape import manifest
 from lrscape.runs import open_run
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +27,13 @@ def start(run_dir, *flags):
         [sys.executable, "-m", "experiments.digits", f"--run-dir={run_dir}", *flags],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+def rewrite(file, value):
+    """Writes JSON to a file of a run, and its checksum to the manifest."""
+    content = json.dumps(value).encode()
+    manifest.add(file.parent, file, content)
+    file.write_bytes(content)
 
 
 def finish(process):

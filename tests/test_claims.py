@@ -224,13 +224,17 @@ def test_processes_end_with_the_one_that_began_them(tmp_path, number):
     command = [sys.executable, "-c", _ENDLESS, *argv]
     root = tmp_path / "run" / "parts"
     with subprocess.Popen(
-        command, cwd=Path(claims.__file__).parents[1], stderr=subprocess.PIPE, text=True
-    ) as process:
-        while len(list(root.glob("*.pid"))) < 2:
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(number)
-        assert "give the same command again" in process.communicate(timeout=60)[1]
+        command, cwd=Path(claims.__file__).parents[1], stderr=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        try:
+            while len(list(root.glob("*.pid"))) < 2:
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(number)
+            assert "give the same command again" in process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130
     for file in root.glob("*.pid"):
         with pytest.raises(ProcessLookupError):
@@ -238,10 +242,13 @@ def test_processes_end_with_the_one_that_began_them(tmp_path, number):
 
 
 _ENDLESS = """
+import signal
 import sys
 from experiments import claims
 from experiments.judging import workers
 from tests.test_claims import endless
+# What a shell starts in the background ignores SIGINT, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if __name__ == "__main__":
     workers._apart = endless
     sys.exit(claims.main(sys.argv[1:]))

@@ -95,7 +95,7 @@ def test_a_failed_write_leaves_nothing(records):
         records.write_summary({"steps": object()})
     assert records.summary() == {"steps": 1}
     names = {path.name for path in records.path.iterdir()}
-    assert names == {"config.json", "summary.json"}
+    assert names == {"config.json", "manifest.sha256", "summary.json"}
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/x", ".hidden", "", "a/b", "a\n"])

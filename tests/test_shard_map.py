@@ -14,13 +14,13 @@ from jax import lax
 
 from experiments import digits
 from experiments.train import main
-from lrscape import models, seals
+from lrscape import models
 from lrscape.errors import InputError
 from lrscape.records import Records
 from lrscape.runs import open_run
 from lrscape.training import Config, TextConfig, step
 from tests import mapped
-from tests.processes import ROOT, without_times
+from tests.processes import ROOT, rewrite, without_times
 
 
 def slow(*values):
@@ -160,7 +160,7 @@ def test_a_run_without_the_field_goes_on(finished, tmp_path, capsys, flags):
     (run_dir / "summary.json").unlink()
     config = Records(run_dir).config()
     del config["mapping"]
-    (run_dir / "config.json").write_text(seals.sealed(config))
+    rewrite(run_dir / "config.json", config)
     assert open_run(run_dir).config.mapping == "pmap"
     assert command("--resume", f"--run-dir={run_dir}", *flags) == 0
     assert f"resuming {run_dir} at step {steps[-2]}" in capsys.readouterr().out

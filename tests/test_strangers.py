@@ -20,7 +20,7 @@ from experiments.paper import compiled_once
 from experiments.sweeping.gather import gather
 from experiments.sweeping.grid import Job
 from experiments.sweeping.launchers import Notes
-from lrscape import hdf5, reading, seals
+from lrscape import hdf5, manifest, reading
 from lrscape.errors import InputError
 from lrscape.landscape import evaluate, line
 from lrscape.reading import Reader, parse_json
@@ -124,7 +124,7 @@ def test_memory_of_texts_and_arrays_is_known_before_they_are_loaded(tmp_path):
     assert 80_000 <= size <= 10 * 80_000
     reader = Reader(records.path, memory=size // 2)
     with pytest.raises(InputError, match=r"a\.nc would take .* of the budget"):
-        seals.load_dataset(file, reader)
+        hdf5.load(file, reader)
 
 
 # Settings, metrics, points.
@@ -144,7 +144,9 @@ def test_memory_of_texts_and_arrays_is_known_before_they_are_loaded(tmp_path):
     ],
 )
 def test_settings_that_no_writer_wrote(run_dir, text, words):
-    (run_dir / "config.json").write_text(text)
+    file = run_dir / "config.json"
+    file.write_text(text)
+    manifest.add(run_dir, file, text.encode())  # the stranger's own
     with pytest.raises(InputError, match=words) as caught:
         open_run(run_dir)
     assert str(run_dir / "config.json") in str(caught.value)

@@ -1,5 +1,6 @@
 """A run directory from a stranger runs no code and writes nowhere but in itself."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -10,18 +11,21 @@ import jax
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import digits, survey
 from experiments.train import main
-from lrscape import seals
+from lrscape import lines, manifest
 from lrscape.data.sources import prepared_builder
 from lrscape.errors import InputError
 from lrscape.landscape import evaluate, line
+from lrscape.reading import Reader, read_json
 from lrscape.records import Records
 from lrscape.runs import RunConfig, open_run
 from lrscape.training.checkpoint import CorruptCheckpointError
+from tests import processes
 
 FLAGS = [
     "--model=mlp", "--examples=128", "--epochs=2", "--checkpoint-every=1",
@@ -55,7 +59,7 @@ def run_dir(finished, tmp_path):
 def rewrite(run_dir, **fields):
     """Settings as a stranger would write them, checksum and all."""
     config = {**Records(run_dir).config(), **fields}
-    (run_dir / "config.json").write_text(seals.sealed(config))
+    processes.rewrite(run_dir / "config.json", config)
 
 
 def snapshot_of(folder):
@@ -244,47 +248,122 @@ def flip(file, place):
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("value", [{"a": 1.5, "b": [None]}, [{"a": 1}, {"a": 2}], [1]])
-def test_what_is_sealed_comes_back(tmp_path, value):
-    file = tmp_path / "x.json"
-    file.write_text(seals.sealed(value))
-    assert seals.read(file) == value
-    # Others read it too: a checksum is one more field.
-    assert isinstance(json.loads(file.read_text()), type(value))
+def test_any_changed_byte_of_a_file_is_told(tmp_path):
+    """Of settings, arrays and pictures, and of the manifest that lists them."""
+    records = Records.create(tmp_path / "run", {"seed": 0, "name": "a"})
+    array = xr.Dataset({"loss": ("alpha", np.arange(3.0))})
+    arrays = records.save_result("line", array, {})
+    summary = records.save_result_summary("line", [{"a": 1}, {"a": 2}])
+    reads = {
+        records.path / "config.json": records.config,
+        arrays: lambda: records.load_result("line"),
+        summary: lambda: records.load_result_summary("line"),
+    }
+    for file, read in reads.items():
+        whole = file.read_bytes()
+        read()
+        for place in range(0, len(whole), 1 + len(whole) // 97):
+            flip(file, place)
+            with pytest.raises(InputError, match="was changed on disk"):
+                read()
+            file.write_bytes(whole)
+        read()
+    listing = records.path / manifest.NAME
+    whole = listing.read_bytes()
+    told = 0
+    for place in range(len(whole)):
+        flip(listing, place)
+        try:
+            assert records.config() == {"seed": 0, "name": "a"}
+            assert records.load_result("line").equals(array.assign_attrs(settings="{}"))
+        except InputError as error:
+            told += "manifest.sha256" in str(error)
+        listing.write_bytes(whole)
+    assert told > 100  # each digit of a checksum that was read
 
 
-@pytest.mark.parametrize("value", [{"a": 1.5, "b": 22}, [{"a": 1234}, {"a": 5678}]])
-def test_any_changed_byte_of_json_is_told(tmp_path, value):
+def test_a_kill_between_the_manifest_and_the_file_loses_nothing(tmp_path):
+    records = Records.create(tmp_path / "run", {"seed": 0})
+    file = records.path / "config.json"
+    manifest.add(records.path, file, b'{"seed": 1}')
+    assert records.config() == {"seed": 0}
+    # And in the middle of a line.
+    with (records.path / manifest.NAME).open("ab") as opened:
+        opened.write(b"0123456789abcdef")
+    assert records.config() == {"seed": 0}
+    records.replace_config({"seed": 2})
+    assert records.config() == {"seed": 2}
+    listed = manifest.read(records.path / manifest.NAME)
+    assert set(listed) == {"config.json"} and len(listed["config.json"]) == 3
+
+
+def test_sha256sum_reads_the_manifest(tmp_path):
+    records = Records.create(tmp_path / "run", {"seed": 0})
+    records.save_text("notes.txt", "a")
+    if shutil.which("sha256sum") is None:
+        pytest.skip("there is no sha256sum")
+    command = ["sha256sum", "--check", "--quiet", manifest.NAME]
+    subprocess.run(command, cwd=records.path, check=True)
+    flip(records.path / "notes.txt", 0)
+    done = subprocess.run(command, cwd=records.path, capture_output=True, check=False)
+    assert b"notes.txt: FAILED" in done.stdout
+
+
+def test_a_result_that_is_renamed_keeps_its_checksum(tmp_path):
+    records = Records.create(tmp_path / "run", {})
+    file = records.save_result_summary("a", {"x": 1})
+    records.rename(file, file.with_name("b.json"))
+    assert records.load_result_summary("b") == {"x": 1}
+    flip(file.with_name("b.json"), 3)
+    with pytest.raises(InputError, match="was changed on disk"):
+        records.load_result_summary("b")
+
+
+def test_a_network_within_a_papers_directory_has_its_own_manifest(tmp_path):
+    paper = Records.create(tmp_path / "paper", {})
+    network = Records.create(paper.path / "mlp-seed_0", {"seed": 0})
+    file = network.path / "config.json"
+    assert read_json(file, Reader(paper.path)) == {"seed": 0}
+    flip(file, 3)
+    with pytest.raises(InputError, match="was changed on disk"):
+        read_json(file, Reader(paper.path))
+
+
+def test_checksums_of_versions_before_there_were_manifests(tmp_path):
+    """One in each object of JSON, under the key sha256."""
+    fields = {"a": 1.5, "b": 22}
+    text = json.dumps(fields, sort_keys=True).encode()
     file = tmp_path / "x.json"
-    file.write_text(seals.sealed(value))
-    for place in range(file.stat().st_size):
-        file.write_text(seals.sealed(value))
+    whole = json.dumps({**fields, "sha256": hashlib.sha256(text).hexdigest()})
+    for place in range(len(whole)):
+        file.write_text(whole)
+        assert read_json(file) == fields
         flip(file, place)
         try:
-            found = seals.read(file)
+            found = read_json(file)
         except InputError:
             continue
-        assert found == value  # between fields
+        assert found == fields or not set(found) <= {*fields, "sha256"}
 
 
 def test_any_changed_byte_of_a_line_is_told(tmp_path):
-    file, lines = tmp_path / "x.jsonl", [{"step": 1, "loss": 0.5}, {"step": 2}]
-    whole = "".join(map(seals.sealed_line, lines))
+    file, values = tmp_path / "x.jsonl", [{"step": 1, "loss": 0.5}, {"step": 2}]
+    whole = "".join(map(lines.with_checksum, values))
     for place in range(len(whole)):
         file.write_text(whole)
         flip(file, place)
         with pytest.raises(InputError, match="damaged|changed"):
-            seals.read_lines(file)
+            lines.read_lines(file)
     for cut in range(len(whole)):
         file.write_text(whole[:cut])
-        assert seals.read_lines(file) == lines[: whole[: cut + 1].count("\n")]
+        assert lines.read_lines(file) == values[: whole[: cut + 1].count("\n")]
 
 
 def test_files_from_before_there_were_checksums(tmp_path):
     (tmp_path / "x.json").write_text('{"a": 1}')
     (tmp_path / "x.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert seals.read(tmp_path / "x.json") == {"a": 1}
-    assert seals.read_lines(tmp_path / "x.jsonl") == [{"step": 1}, {"step": 2}]
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+    assert lines.read_lines(tmp_path / "x.jsonl") == [{"step": 1}, {"step": 2}]
     # A run of that time goes on as it is.
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')

@@ -16,6 +16,7 @@ from lrscape import landscape
 from lrscape.records import Records
 from lrscape.runs import open_run
 from tests.points import linear_point, regression
+from tests.processes import rewrite
 
 FLAGS = [
     "--dataset=digits", "--models", "mlp", "--epochs", "1", "3", "--updates=6",
@@ -184,13 +185,12 @@ def test_bad_input(name, tmp_path, capsys):
 def test_a_network_that_was_trained_otherwise_is_not_taken_over(lab, capsys):
     (path, _) = sorted(lab.glob("mlp-digits-rate_0.1-*"))
     config = json.loads((path / "config.json").read_text())
-    changed = {k: v for k, v in config.items() if k != "sha256"}
-    (path / "config.json").write_text(json.dumps({**changed, "weight_decay": 0.5}))
+    rewrite(path / "config.json", {**config, "weight_decay": 0.5})
     try:
         assert call(lab, "table1") == 2
         assert "trained otherwise" in capsys.readouterr().err
     finally:
-        (path / "config.json").write_text(json.dumps(config))
+        rewrite(path / "config.json", config)
 
 
 def test_the_second_sample_shares_no_example(lab):

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrscape import checks, seals
+from lrscape import checks, hdf5, lines
 from lrscape.errors import InputError
-from lrscape.reading import MIB, Reader, parse_json
+from lrscape.reading import MIB, Reader, parse_json, read_json
 from lrscape.records import NAME, lines_implied
 from lrscape.report.pictures import png
 
@@ -222,12 +222,12 @@ class _Reading:
         run, most = self.run, min(lines_implied(self.run.config), LINES)
         text = self.tried(
             run.path / "metrics.jsonl",
-            lambda file: seals.text_of_lines(file, self.reader, most=most),
+            lambda file: lines.text_of_lines(file, self.reader, most=most),
         )
-        lines, damaged = (text or "").split("\n"), 0
-        for line in lines[:-1]:  # what follows the last line end is being written
+        written, damaged = (text or "").split("\n"), 0
+        for line in written[:-1]:  # what follows the last line end is being written
             try:
-                found = seals.read_line(line)
+                found = lines.read_line(line)
             except ValueError:
                 found = {}
             if _is_number(found.get("epoch")):
@@ -236,7 +236,7 @@ class _Reading:
                 damaged += 1
         if damaged:
             run.troubles.append(
-                f"metrics.jsonl: {damaged} of {len(lines) - 1} lines are damaged and "
+                f"metrics.jsonl: {damaged} of {len(written) - 1} lines are damaged and "
                 "left out"
             )
 
@@ -268,7 +268,7 @@ class _Reading:
             result.summary = self.tried(folder / f"{name}.json", self.json)
             result.dataset = self.tried(
                 folder / f"{name}.nc",
-                lambda file: seals.load_dataset(file, self.reader),
+                lambda file: hdf5.load(file, self.reader),
             )
 
     def pictures(self) -> None:
@@ -303,8 +303,8 @@ class _Reading:
         return found
 
     def json(self, file: Path) -> Any:
-        """A file of JSON, without its checksums."""
-        return seals.read(file, self.reader)
+        """The value in a file of JSON."""
+        return read_json(file, self.reader)
 
     def tried(self, file: Path, read: Callable[[Path], T]) -> T | None:
         """What a file holds; None where it is missing, damaged or refused: noted."""

@@ -95,7 +95,7 @@ def leaf_hashes(tree: Any) -> dict[str, str]:
     return hashes
 
 
-def _sealed(tree: Any, notes: dict[str, Any]) -> dict[str, Any]:
+def _with_hashes(tree: Any, notes: dict[str, Any]) -> dict[str, Any]:
     """The notes that are stored beside a tree, with everything's hash."""
     return {
         "leaves": leaf_hashes(tree),
@@ -105,7 +105,7 @@ def _sealed(tree: Any, notes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(tree: Any, seal: Any, where: Path) -> dict[str, Any]:
-    """The notes, once tree and notes are found to be what was sealed."""
+    """The notes, once tree and notes are found to be what was saved."""
     try:
         expected, notes = seal["leaves"], seal["notes"]
         notes_hash = seal["notes_hash"]
@@ -155,7 +155,7 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # As NumPy arrays, so that it loads on any number of devices.
     tree = jax.tree.map(np.asarray, tree)
-    seal = _sealed(tree, notes)
+    seal = _with_hashes(tree, notes)
     with _as_os_error(f"{path} cannot be saved"), _one_error_only():
         ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
     if is_first():
@@ -268,7 +268,7 @@ class Checkpoints:
         if self._held is not None:
             self._held.check()
         tree, step = _to_tree(state), int(state.step)
-        seal = _sealed(tree, notes)
+        seal = _with_hashes(tree, notes)
         where = f"the checkpoint of step {step} cannot be saved"
         with _as_os_error(where), _one_error_only():
             # A step may be there already: the one that a run was resumed from.

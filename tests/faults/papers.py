@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from unittest import mock
 
-from lrscape import seals
+from lrscape.reading import read_json
 from tests.faults.suite import SAME, check
 from tests.processes import without_times
 
@@ -53,7 +53,7 @@ def plans(tests):
 
 def rows_of(run_dir, item):
     """The rows of what was made."""
-    found = seals.read(Path(run_dir) / "results" / f"{item}.json")
+    found = read_json(Path(run_dir) / "results" / f"{item}.json")
     rows = [
         {name: value for name, value in row.items() if name not in TIMES}
         for row in without_times(found["rows"])

@@ -26,8 +26,9 @@ import numpy as np
 import tensorstore as ts
 
 import experiments.report
-from lrscape import seals
+from lrscape import lines
 from tests.faults.suite import DIGITS, ERROR, check
+from tests.processes import rewrite
 
 # In a file outside of the run directory: nobody may find it in anything.
 SECRET = "-----BEGIN PRIVATE KEY-----"
@@ -216,7 +217,9 @@ def columns():
 
 
 def many_lines(run_dir):
-    line = seals.sealed_line({"step": 1, "epoch": 1.0, "train_loss": 1.0, "seconds": 2})
+    line = lines.with_checksum(
+        {"step": 1, "epoch": 1.0, "train_loss": 1.0, "seconds": 2}
+    )
     (run_dir / "metrics.jsonl").write_text(line * 1_000_000)
 
 
@@ -224,7 +227,7 @@ def implied_lines(run_dir):
     """Lines that the settings do imply, as if an update were an epoch."""
     config = json.loads((run_dir / "config.json").read_text())
     config |= {"epochs": 1_000_000, "log_every": 1}
-    (run_dir / "config.json").write_text(seals.sealed(config))
+    rewrite(run_dir / "config.json", config)
     many_lines(run_dir)
 
 

@@ -15,7 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lrscape import seals
+from lrscape import hdf5, lines
+from lrscape.reading import Reader, read_json
 from tests.faults import inside
 
 # Batch norm, momentum, checkpoints and a window of metrics that no epoch fits. NaN
@@ -135,19 +136,20 @@ class Suite:
     @staticmethod
     def look(run_dir):
         """No file under its own name is half there."""
+        reader = Reader(run_dir)
         for file in run_dir.rglob("*"):
             hidden = any(part.startswith(".") for part in file.parts[-3:])
             kept = {"checkpoints", "snapshots"} & set(file.relative_to(run_dir).parts)
             if file.is_dir() or hidden or kept:
                 continue
             if file.suffix == ".json":
-                seals.read(file)
+                read_json(file, reader)
             elif file.suffix == ".jsonl":
-                seals.read_lines(file)
+                lines.read_lines(file, reader)
             elif file.suffix == ".nc":
-                seals.load_dataset(file)
+                hdf5.load(file, reader)
             elif file.suffix == ".png":
-                content = file.read_bytes()
+                content = reader.content(file, file.stat().st_size)
                 check(content.endswith(b"IEND\xaeB`\x82"), f"{file} is half there")
 
     def refused(self, status, text, statuses=(1, 2)):
