@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 from lrscape import checks
@@ -77,8 +78,13 @@ def read(manifest: Path) -> Listed:
     """
     if not os.path.lexists(manifest):
         return {}
-    checks.path_to_write("manifest", manifest)  # neither a link nor a special file
-    if (size := manifest.stat().st_size) > BYTES:
+    status = manifest.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(
+            f"{manifest} is {checks.file_type(status.st_mode)}, and regular files "
+            "alone are read"
+        )
+    if (size := status.st_size) > BYTES:
         raise InputError(
             f"{manifest} has {size:,} bytes, and no more than {BYTES:,} are read"
         )

@@ -54,6 +54,12 @@ def _resident() -> int:
     return int(_PAGES.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def pytest_runtest_logreport(report):
+    """Tells of a failure at once, to whoever watches a long run."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext[-3000:]}")
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""

@@ -26,7 +26,7 @@ import numpy as np
 import tensorstore as ts
 
 import experiments.report
-from lrscape import lines
+from lrscape import lines, manifest
 from tests.faults.suite import DIGITS, ERROR, check
 from tests.processes import rewrite
 
@@ -194,8 +194,10 @@ def text(name, written):
     """Makes a file of a text that no writer of ours wrote."""
 
     def make(run_dir):
-        (run_dir / name).parent.mkdir(exist_ok=True)
-        (run_dir / name).write_text(written if isinstance(written, str) else written())
+        file = run_dir / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(written if isinstance(written, str) else written())
+        manifest.add(run_dir, file, file.read_bytes())  # the stranger's own
 
     return make
 
@@ -322,6 +324,12 @@ LINKS = {
     "a named pipe for settings": Craft(
         pipe("config.json"), "config.json", "a named pipe"
     ),
+    "a named pipe for checksums": Craft(
+        pipe("manifest.sha256"), "manifest.sha256", "a named pipe"
+    ),
+    "checksums that are a link": Craft(
+        linked("manifest.sha256"), "manifest.sha256", "leads out"
+    ),
     "a named pipe for arrays": Craft(
         pipe("results/evil.nc"), "results/evil.nc", "a named pipe"
     ),
@@ -386,6 +394,9 @@ BOMBS = {
     "a million epochs": Craft(implied_lines, "metrics.jsonl", "of the budget"),
     "one line of 300 MB": Craft(
         with_holes("metrics.jsonl", 300_000_000), "metrics.jsonl", "no more than"
+    ),
+    "a terabyte of checksums": Craft(
+        with_holes("manifest.sha256", 1 << 40), "manifest.sha256", "no more than"
     ),
     "60 pictures of 81 megapixels": Craft(pictures, "figures/large-", "pixels"),
     "400 pictures of 24 megapixels": Craft(
