@@ -247,7 +247,7 @@ def _range(least: int, most: int) -> str:
 
 
 def seed(name: str, value: Any) -> int:
-    """What random numbers are made from: a `whole` number below 2**32."""
+    """Checks a seed of random numbers: a `whole` number below 2**32."""
     return whole(name, value, most=LARGEST_SEED)
 
 
@@ -595,7 +595,7 @@ def path_to_read(name: str, value: Any) -> Path:
 
 
 def file_type(mode: int) -> str:
-    """What kind of file a status' ``st_mode`` is of, as messages call it."""
+    """Names the kind of file that a status' ``st_mode`` is of, for messages."""
     kinds = {
         stat.S_ISDIR: "a directory",
         stat.S_ISLNK: "a symbolic link",

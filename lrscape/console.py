@@ -1,4 +1,4 @@
-"""How a command of the command line begins and ends, whatever becomes of its output."""
+"""Begins and ends a command, whatever becomes of its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a count lies between two others, to the last digit, whatever its dtype.
+"""Exact arithmetic on update counts: fractions of a schedule, whatever the dtype.
 
 In float32 a plain ``count / total`` loses digits where it matters: in the difference
 from a peak or from the end of a ramp. These functions subtract whole numbers first, in
@@ -124,7 +124,7 @@ def elapsed_and_remaining(count, steps):
 
 
 def ramp(count, begin, end):
-    """How far a linear change from `begin` to `end` has come, and what is left of it.
+    """The fractions of a linear change from `begin` to `end` before and after `count`.
 
     The two add up to 1; each is exact where it is small.
     """
@@ -162,7 +162,7 @@ def _since_real(count, boundary):
 
 
 def distance_to_end_of_cycle(count, cycle):
-    """How far a count is from the nearer end of its cycle, as a float.
+    """The distance of a count from the nearer end of its cycle, as a float.
 
     Exact for whole numbers. The same for ``count`` and ``-count``, as it must be for a
     cycle that goes on to both sides.

@@ -1,4 +1,4 @@
-"""What is written stays written: through a loss of power, and where it was put.
+"""Durable writes: files that survive a loss of power, in their own directory.
 
 A file's content and its name reach the disk separately. Each is synchronised before
 anything is said to be saved; and a directory that is written to is kept open, so that

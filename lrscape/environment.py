@@ -1,4 +1,4 @@
-"""Where a run is made: what must be the same for it to repeat bit for bit."""
+"""The versions, devices and cores that a run depends on to repeat bit for bit."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _version(package: str) -> str | None:
 
 
 def differences(stored: Mapping[str, Any], devices: Sequence[jax.Device]) -> list[str]:
-    """What has changed since `describe`, of that which a run's bits depend on."""
+    """The changes since `describe` that a run's bits depend on."""
     now = describe(devices)
     # A package that was not written down then cannot be said to differ.
     versions = stored.get("versions", {})

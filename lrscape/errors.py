@@ -1,4 +1,4 @@
-"""What bad input gets: one exception that names the field, the value and a way out."""
+"""Errors of input: an exception that names the field, the value and a way out."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ EXACT = "exact"
 
 
 class Extension(NamedTuple):
-    """How a run was made longer.
+    """An extension of a run by more epochs.
 
     Attributes:
         epochs: its length before.
@@ -63,7 +63,7 @@ class Extension(NamedTuple):
 def seams(
     fields: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Extension, float]]:
-    """Where a run was made longer, as its curves show it.
+    """The epochs at which a run was extended, for its curves.
 
     Args:
         fields: of its settings on disk, whatever they hold.

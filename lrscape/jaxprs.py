@@ -1,4 +1,4 @@
-"""What a traced program contains."""
+"""Searches of traced programs (jaxprs)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def convolutions(jaxpr: Any) -> Iterator[Any]:
-    """Every convolution in a jaxpr, those within loops and calls too."""
+    """Finds every convolution in a jaxpr, also within loops and calls."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
             yield equation

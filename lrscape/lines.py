@@ -56,7 +56,7 @@ def begins_plain(file: Path) -> bool:
 
 
 def read_line(line: str) -> dict[str, Any]:
-    """What a line that `with_checksum` made holds; one without a checksum is read too.
+    """Reads a line that `with_checksum` made, or one without a checksum.
 
     Raises:
         ValueError: it is no object, or not what was written.
@@ -110,7 +110,7 @@ def text_of_lines(
 def read_lines(
     file: Path, reader: Reader | None = None, *, most: int = LINES
 ) -> list[dict[str, Any]]:
-    """Every line of a file, without its checksum; half a line at the end is left out.
+    """Reads every line of a file; half a line at its end is left out.
 
     Args:
         file: its path.

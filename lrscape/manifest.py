@@ -107,7 +107,7 @@ def check(manifest: Path, file: Path, content: bytes) -> None:
 
 
 def check_listed(listed: Listed, manifest: Path, file: Path, content: bytes) -> None:
-    """As `check`, with a manifest that has been read."""
+    """Checks a file as `check` does, against a manifest that has been read."""
     expected = listed.get(_path_in(manifest.parent, file))
     if expected is not None and digest(content) not in expected:
         raise ChangedError(

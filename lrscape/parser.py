@@ -1,4 +1,4 @@
-"""What all command lines have in common: misspelt flags, and numbers with bounds."""
+"""Argument parsing that all commands share: misspelt flags, numbers with bounds."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
-        """As argparse does, with values checked."""
+        """Parses arguments as argparse does, and checks their values."""
         found, unknown = self.parse_known_args(args, namespace)
         try:
             for word in unknown:

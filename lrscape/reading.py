@@ -122,7 +122,7 @@ class Reader:
     def content(
         self, file: Path, most: int, *, weight: int = 1, because: str = ""
     ) -> bytes:
-        """All bytes of a regular file.
+        """Reads all bytes of a regular file.
 
         Args:
             file: its path, which begins with `root`.
@@ -191,7 +191,7 @@ class Reader:
             )
 
     def entries(self, folder: Path) -> list[Path]:
-        """What lies in a folder, sorted by name; nothing where there is none.
+        """Lists a folder, sorted by name; empty where there is none.
 
         Raises:
             InputError: a link to a folder, or more than `ENTRIES` files and folders.
@@ -211,7 +211,7 @@ class Reader:
         return sorted(found)
 
     def files_below(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-        """Every file below a folder, with its status.
+        """Lists every file below a folder, with its status.
 
         Raises:
             InputError: anything that is neither a regular file nor a folder.
@@ -373,7 +373,7 @@ def _megabytes(size: int) -> str:
 
 
 def resolved(path: Path) -> Path:
-    """Where a path leads, through all links; those in a circle lead to themselves."""
+    """Resolves a path through all links; links in a circle lead to themselves."""
     try:
         return path.resolve()
     except (OSError, RuntimeError):

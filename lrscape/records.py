@@ -290,7 +290,7 @@ class Records:
             opened.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every logged line, in order; one that was cut short is left out.
+        """Reads every logged line, in order; one that was cut short is left out.
 
         Raises:
             InputError: a line was changed on disk, or lost from a run that is finished.
@@ -331,7 +331,7 @@ class Records:
         return length
 
     def metrics_problem(self, length: int) -> str | None:
-        """What keeps the metrics from being cut to the length a checkpoint noted.
+        """Says why the metrics cannot be cut to the length that a checkpoint noted.
 
         Args:
             length: in bytes.
@@ -561,7 +561,7 @@ class Onlooker(Records):
 
 
 def lines_implied(config: Mapping[str, Any]) -> int:
-    """How many lines of metrics a run's settings imply, at the most.
+    """The most lines of metrics that a run's settings imply.
 
     Args:
         config: the settings; where they do not say, the largest data that are in use

@@ -1,4 +1,4 @@
-"""What runs on images and on texts have in common, as fields that JSON can hold."""
+"""The settings that runs on images and on texts share, as fields that JSON can hold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT_CYCLES = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFields(LoopConfig):
-    """What makes a run, besides its data.
+    """The settings of a run, besides its data.
 
     Attributes:
         experiment: the name of the experiment that started it.

@@ -148,7 +148,7 @@ def choose(
     *,
     field: str = "examples",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which examples to keep and which to hold out, the same for the same seed.
+    """Chooses examples to keep and to hold out, the same for the same seed.
 
     Args:
         count: how many there are.

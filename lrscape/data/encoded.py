@@ -49,7 +49,7 @@ class Encoded(Protocol):
 
     @property
     def root(self) -> str:
-        """Where the data set lies."""
+        """The directory of the data set."""
 
     @property
     def fingerprint(self) -> str:

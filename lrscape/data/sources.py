@@ -1,4 +1,4 @@
-"""Where data sets come from: embedded digits, prepared TFDS images, folders."""
+"""Sources of data sets: embedded digits, prepared TFDS images, folders."""
 
 from __future__ import annotations
 

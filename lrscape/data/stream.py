@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class Gauge:
-    """How fast examples can be read, and how long they were waited for.
+    """The speed at which examples are read, and the time spent waiting for them.
 
     Attributes:
         decoded: examples that were read.
@@ -69,7 +69,7 @@ class Gauge:
 
     @property
     def images_per_second(self) -> float | None:
-        """What all threads together read, beside whatever else runs meanwhile."""
+        """Images a second that all threads together read."""
         return self.threads * self.decoded / self.seconds if self.seconds else None
 
 
@@ -108,7 +108,7 @@ class Stream:
         return found.hexdigest()
 
     def name_of(self, index: int) -> str:
-        """What an example is called, wherever the data set lies."""
+        """The name of an example, which does not depend on the data directory."""
         return self.encoded.name_of(int(self.at[index]))
 
     def read(

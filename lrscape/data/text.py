@@ -53,7 +53,7 @@ class Text:
 
     @property
     def num_classes(self) -> int:
-        """How many tokens there are to choose from."""
+        """The size of the vocabulary."""
         return len(self.vocabulary)
 
     @functools.cached_property
@@ -293,7 +293,7 @@ def token_streams(tokens: np.ndarray, batch_size: int, steps: int) -> Windows:
 
 
 def stream_starts(num_tokens: int, batch_size: int, steps: int) -> np.ndarray:
-    """Where the pieces of `token_streams` begin in a text.
+    """The positions in a text at which the pieces of `token_streams` begin.
 
     Args:
         num_tokens: the length of the text.

@@ -21,7 +21,7 @@ SIDE = 64  # pixels
 
 
 def folder(root: Path) -> Path:
-    """Where the data set is looked for, given a data directory.
+    """The folder of the data set in a data directory.
 
     Args:
         root: a data directory, or the data set's own folder: one that is named
@@ -41,7 +41,7 @@ def is_present(root: Path) -> bool:
 
 
 def count(root: Path) -> int:
-    """How many training images the data set has, without reading any.
+    """The number of training images, without reading any.
 
     Raises:
         MissingDatasetError: it is not there.
@@ -53,7 +53,7 @@ def count(root: Path) -> int:
 
 
 def how_to_get(root: Path) -> str:
-    """What to do to have the data set below `root`, to end a message with."""
+    """Instructions for getting the data set, to end a message with."""
     return (
         f"Download {URL} and unpack it in {folder(root).parent}, or set TFDS_DATA_DIR "
         f"or --data-dir to where {FOLDER} is."

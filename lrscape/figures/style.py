@@ -1,4 +1,4 @@
-"""What all figures share: colours, and what is done to axes."""
+"""The style that all figures share: colours and axes."""
 
 from __future__ import annotations
 

@@ -406,7 +406,7 @@ def _linearized(objective, point, batch):
 
 @once_a_shape
 def linearized_bytes(objective, point) -> int:
-    """How much memory the linearisation of one batch takes."""
+    """Estimates the memory, in bytes, of the linearisation of one batch."""
     kept = jax.eval_shape(lambda o, p: _linearized(o, p, o.batch(0)), objective, point)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 

@@ -74,7 +74,7 @@ class Asymmetry(NamedTuple):
 
     @property
     def reversed(self) -> Asymmetry:
-        """That of the opposite direction, from the same slopes."""
+        """The asymmetry of the opposite direction, from the same slopes."""
         d, losses, slopes, errors = (values[::-1] for values in self.profile)
         return read_profile(SlopeProfile(-d, losses, -slopes, errors))
 

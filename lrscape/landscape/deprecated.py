@@ -132,7 +132,7 @@ REPLACED: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 def moved(name: str) -> Any:
-    """What an old name of `lrscape.landscape` stood for, with a warning.
+    """Returns what an old name of `lrscape.landscape` stood for, with a warning.
 
     Args:
         name: the old name.

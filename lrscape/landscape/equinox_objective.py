@@ -40,7 +40,7 @@ class EquinoxNetwork:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Nothing else."""
+        """Empty: an Equinox model has no settings besides its leaves."""
         return {}
 
     def outputs(self, params: Any, batch_stats: Any, inputs: Any) -> jax.Array:

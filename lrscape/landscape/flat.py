@@ -12,7 +12,7 @@ from lrscape.landscape.accumulate import accumulate
 
 
 def dtype_of(leaves: list[Any]) -> Any:
-    """What vectors are kept in: single precision at the least."""
+    """The dtype of flat vectors: single precision at the least."""
     wide = [tree.wide_dtype(leaf.dtype) for leaf in leaves]
     return max(wide, key=lambda dtype: dtype.itemsize)
 

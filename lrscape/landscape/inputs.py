@@ -33,7 +33,7 @@ class InputObjective(SampleObjective):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the objective whose inputs are moved."""
+        """The settings of the objective whose inputs are moved."""
         return {**self.base.settings, "moved": "inputs"}
 
     def batch_loss(self, point: Any, batch: Any) -> Any:

@@ -22,7 +22,7 @@ Product = Callable[[jax.Array], jax.Array]
 
 
 class Matrix(Protocol):
-    """What a search for eigenvalues needs of a `lrscape.landscape.Operator`.
+    """The part of a `lrscape.landscape.Operator` that a search for eigenvalues needs.
 
     Attributes:
         size: rows.
@@ -196,7 +196,7 @@ def _three_terms(image, vector, before, remainder):
 def orthogonalized(
     blocks: Sequence[jax.Array], vector: jax.Array
 ) -> tuple[jax.Array, float]:
-    """What is left of a vector (size,) off all rows of some arrays, and its norm."""
+    """Orthogonalises a vector (size,) against the rows of arrays; with its norm."""
     left = float(jnp.linalg.norm(vector))
     # Once, and again where much was taken away: twice is enough (Kahan and Parlett).
     for _ in range(2):

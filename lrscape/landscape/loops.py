@@ -1,4 +1,4 @@
-"""Which loops are fast: what must not run within a compiled one on CPU."""
+"""Detects operations that are slow within a compiled loop on CPU."""
 
 from __future__ import annotations
 

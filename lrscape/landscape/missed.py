@@ -1,4 +1,4 @@
-r"""How likely a Lanczos iteration from a random start has missed an eigenvalue.
+r"""The probability that a Lanczos iteration has missed an eigenvalue.
 
 A residual says that some eigenvalue is near, and nothing of those that are not. The
 start says more. After m products the iteration has applied a known polynomial to it,

@@ -38,12 +38,12 @@ class Network(Protocol):
 
     @property
     def name(self) -> str:
-        """What the model is called in settings."""
+        """The name of the model in settings."""
         ...
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What else the outputs depend on."""
+        """Further settings that the outputs depend on."""
         ...
 
     def outputs(self, params: Any, batch_stats: Any, inputs: Any) -> jax.Array:
@@ -109,7 +109,7 @@ class ModelObjective(SampleObjective):
         return total_loss(self, point, outputs, batch, batch[1])
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
-        """What the model makes of a batch's inputs, (n, outputs), float32 at least."""
+        """The model's outputs for a batch, (n, outputs), float32 at least."""
         check_weights(point, self.leaves, self.norm)
         if self.norm == "recalibrate":
             # Right for a single call; `at` does it once for all batches.

@@ -1,4 +1,4 @@
-"""How much the gradients of batches differ from one another."""
+"""Gradient noise: the variance of the gradients of batches."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def once_a_shape(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def num_programs() -> int:
-    """How many structures of arguments have a program at the moment."""
+    """The number of argument structures that have a compiled program now."""
     return len(_programs)
 
 

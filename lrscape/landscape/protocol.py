@@ -1,4 +1,4 @@
-"""How probes read an objective: its optional members, its losses, bare functions.
+"""The protocol of objectives: required and optional members, and bare functions.
 
 Written for any object with the members that `lrscape.landscape.Objective` documents,
 whether it derives from that class or not.

@@ -130,7 +130,7 @@ class _Search:
 
     @property
     def allowed(self) -> float:
-        """What rounding alone may leave of a residual."""
+        """The residual that rounding alone may leave."""
         return _ALLOWED * self._eps * self._scale
 
     def row(self, i: int) -> jax.Array:

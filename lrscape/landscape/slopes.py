@@ -195,7 +195,7 @@ class SlopeObjective(SampleObjective):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the objective."""
+        """The settings of the objective."""
         return {**settings_of(self.inner), "measured": "slope"}
 
     def at(self, point: Any) -> SlopeObjective:

@@ -208,7 +208,7 @@ def _begins(line: bytes) -> bool:
 def identity_of(
     objective: Any, subspace: Any, coordinates: np.ndarray, one: Any
 ) -> dict:
-    """What tells a surface from others, as a hash of each of its parts.
+    """The identity of a surface: a hash of each of its parts.
 
     Args:
         objective: what is measured.

@@ -42,7 +42,7 @@ class Subspace:
 
     @property
     def num_coordinates(self) -> int:
-        """How many numbers a point of the subspace is given by."""
+        """The number of coordinates of a point of the subspace."""
         count = KINDS[self.kind][0]
         return len(self.points) - 1 if count is None else count
 

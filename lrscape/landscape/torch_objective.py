@@ -135,7 +135,7 @@ class TorchObjective(Objective):
         return self._like(point, found)
 
     def outputs(self, point: Any, batch: Any) -> jax.Array:
-        """What the module makes of a batch's inputs."""
+        """The module's outputs for a batch."""
         import torch
 
         with torch.no_grad(), _differentiable_attention():

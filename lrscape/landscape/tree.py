@@ -62,7 +62,7 @@ def leaf_dtype(leaf: Any) -> Any:
 
 
 def wide_dtype(dtype: Any) -> Any:
-    """What sums of a floating dtype are taken in: float32 at the least."""
+    """The dtype that sums of a floating dtype are taken in: float32 at the least."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""What the leaves of a point are: kernels and their units, biases, scales, embeddings.
+"""The roles of a point's leaves: kernels with their units, biases, scales, embeddings.
 
 A unit's weights, by which Li et al. rescale directions, lie along the input axes of its
 layer's kernel. Which axes these are differs from layer to layer and from library to
@@ -89,7 +89,7 @@ def roles(point: Any, axes: Any = None) -> Any:
 def settled(
     params: Any, axes: Any, model_axes: dict[str, Axes], *, needed_by: str | None
 ) -> tuple[Leaf, ...]:
-    """What the leaves of a known model are: what a user says, then what the model does.
+    """The roles of a known model's leaves: a user's word first, then its modules.
 
     Args:
         params: the model's parameters, or their shapes.
@@ -256,7 +256,7 @@ class Table:
 
     @property
     def settings(self) -> dict[str, int]:
-        """How many arrays of each role and axes there are, as JSON holds it."""
+        """The number of arrays of each role and axes, as JSON holds it."""
         counts = collections.Counter(leaf.pattern for leaf in self.leaves)
         return dict(sorted(counts.items()))
 

@@ -1,4 +1,4 @@
-"""What one leaf of a point is: its role, and which of its axes count units."""
+"""The role of one leaf of a point, and the axes that count its units."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Leaf:
 
     @property
     def layers(self) -> int:
-        """How many layers the array holds."""
+        """The number of layers that the array holds."""
         return math.prod(self.shape[axis] for axis in self.stacked)
 
     @property
     def units(self) -> int:
-        """How many units all of its layers have; 0 of what has none."""
+        """The number of units of all its layers together; 0 for a leaf without any."""
         if self.role not in WEIGHTS:
             return 0
         return self.layers * math.prod(self.shape[axis] for axis in self.outputs)

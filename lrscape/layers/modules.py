@@ -1,4 +1,4 @@
-"""What leaves are, read off the modules that hold them."""
+"""Reads the roles of leaves off the modules that hold them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Linen:
 def trace(
     model: Any, inputs: Any, *args: Any, **kwargs: Any
 ) -> tuple[dict[str, Axes], Any]:
-    """What a Linen model's modules say, and its parameters' shapes, by tracing it.
+    """Traces a Linen model: the roles of its parameters, and their shapes.
 
     Args:
         model: a Linen module.
@@ -272,7 +272,7 @@ def _nnx_rank(module: Any) -> int | None:
 
 
 def in_point(point: Any) -> tuple[dict[int, Axes], dict[int, tuple[int, ...]]]:
-    """What modules and boxes within a point say, by the number of the leaf.
+    """The roles that modules and boxes within a point give, by the number of the leaf.
 
     Returns:
         Axes of the leaves of Equinox's layers; the stacked axes of leaves whose axes

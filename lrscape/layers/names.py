@@ -1,4 +1,4 @@
-"""What leaves are, as far as their names and the arrays beside them tell.
+"""Reads the roles of leaves off their names and the arrays beside them.
 
 Names tell kernel from bias, and Flax's layout (outputs last) from that of Equinox and
 PyTorch (outputs first). How many axes count outputs, and how many count stacked layers,
@@ -71,7 +71,7 @@ def parts_of(path: str) -> tuple[str, ...]:
 def read(
     paths: list[str], shapes: list[Shape], stacks: dict[int, tuple[int, ...]]
 ) -> list[Leaf]:
-    """What each leaf is, as far as names and shapes tell.
+    """The role of each leaf, as far as names and shapes tell.
 
     Args:
         paths: the path of each leaf.

@@ -1,4 +1,4 @@
-"""What a user says of leaves: ``axes=`` as a rule, as patterns or as a tree."""
+"""The user's roles of leaves: ``axes=`` as a rule, as patterns or as a tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMS = (
 
 
 def specs(axes: Any, point: Any, paths: list[str]) -> list[Any]:
-    """What `axes` says of each leaf; None where it says nothing.
+    """The role that `axes` gives each leaf; None where it gives none.
 
     Args:
         axes: see `lrscape.layers.roles`.

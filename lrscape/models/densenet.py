@@ -18,7 +18,7 @@ COMPRESSION = 0.5
 
 
 def layers_per_block(depth: int, bottleneck: bool) -> int:
-    """How many layers each of the three blocks has.
+    """The number of layers in each of the three blocks.
 
     Raises:
         InputError: no whole number of layers gives that depth.

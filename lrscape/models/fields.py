@@ -1,4 +1,4 @@
-"""What a model's fields may be, by their annotations and names."""
+"""Checks of models' fields, by their annotations and names."""
 
 from __future__ import annotations
 

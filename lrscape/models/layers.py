@@ -191,5 +191,5 @@ def check_dtype(dtype: str) -> None:
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """As float32 at the least: what a last layer computes in, whatever others do."""
+    """Converts to float32 at the least, the precision of a last layer."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -22,7 +22,7 @@ _LAYERS = {"basic": 2, "bottleneck": 3}
 
 
 def blocks_per_stage(depth: int, block: str) -> int:
-    """How many blocks each of the three stages has.
+    """The number of blocks in each of the three stages.
 
     Raises:
         InputError: no whole number of blocks gives that depth.
@@ -39,7 +39,7 @@ def blocks_per_stage(depth: int, block: str) -> int:
 
 
 class Layers(nn.Module):
-    """What residual networks share: fields, and how they convolve and normalise."""
+    """The layers that residual networks share: convolutions and norms."""
 
     num_classes: int
     depth: int = 20

@@ -1,4 +1,4 @@
-"""What a reader of a report should know before believing its numbers."""
+"""Warnings that a report begins with, before its numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ERRORS = 2
 
 
 def doubts(run: RunOnDisk) -> list[str]:
-    """What is doubtful about a run: damage, an early stop, values that are not finite.
+    """Lists the doubts about a run: damage, an early stop, values that are not finite.
 
     Args:
         run: as `lrscape.report.reading.read_run` reads it.
@@ -35,7 +35,7 @@ def doubts(run: RunOnDisk) -> list[str]:
 
 
 def between(runs: Sequence[RunOnDisk]) -> list[str]:
-    """What makes runs hard to compare: other versions, devices or source.
+    """Lists differences that make runs hard to compare: versions, devices, source.
 
     Args:
         runs: that are put side by side.

@@ -138,7 +138,7 @@ def picture(content: bytes, alt: str, kind: str = "") -> str:
 
 
 def details(summary: str, content: str) -> str:
-    """What is folded away until it is asked for."""
+    """A part of the page that is folded away until it is asked for."""
     return f"<details><summary>{text(summary)}</summary>{content}</details>"
 
 

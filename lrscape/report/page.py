@@ -184,7 +184,7 @@ class _Page:
         return f'<section id="curves"><h2>Curves</h2>{plot}</section>'
 
     def run(self, run: RunOnDisk, *, alone: bool) -> str:
-        """All that is known of one run."""
+        """The part of the page about one run."""
         self.is_late = deadline(self.seconds)
         parts = [] if alone else [f"<h2>{text(run.name)}</h2>", numbers_of(run)]
         if run.is_paper:

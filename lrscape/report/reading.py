@@ -37,7 +37,7 @@ CURVES = "learning_curves"
 
 @dataclasses.dataclass
 class Result:
-    """What lies in ``results/`` under one name.
+    """A result: the files in ``results/`` of one name.
 
     Attributes:
         name: of its files.
@@ -53,7 +53,7 @@ class Result:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it was made."""
+        """The settings that it was made with."""
         found = self.summary.get("settings") if isinstance(self.summary, dict) else None
         if found is None and self.dataset is not None:
             try:
@@ -75,7 +75,7 @@ class Result:
 
 @dataclasses.dataclass
 class RunOnDisk:
-    """What could be read of a run directory.
+    """The readable part of a run directory.
 
     Attributes:
         path: the directory.
@@ -105,7 +105,7 @@ class RunOnDisk:
 
     @property
     def epochs(self) -> float | None:
-        """How many epochs it was to have."""
+        """The number of epochs that it was to have."""
         value = self.config.get("epochs")
         return float(value) if isinstance(value, int | float) else None
 
@@ -193,7 +193,7 @@ class _Reading:
             self.networks()
 
     def networks(self) -> None:
-        """Those that a paper's experiment trained."""
+        """Reads the networks that a paper's experiment trained."""
         path = self.run.path
         for child in [*self.listed(path), *self.listed(path / "networks")]:
             if os.path.lexists(child / "config.json"):
@@ -288,7 +288,7 @@ class _Reading:
                 found.pictures[file.stem] = picture
 
     def listed(self, folder: Path) -> list[Path]:
-        """What lies in a folder, without what is being written or measured.
+        """Lists a folder, without files that are being written.
 
         That has a name that begins with a dot.
         """
@@ -307,7 +307,7 @@ class _Reading:
         return read_json(file, self.reader)
 
     def tried(self, file: Path, read: Callable[[Path], T]) -> T | None:
-        """What a file holds; None where it is missing, damaged or refused: noted."""
+        """Reads a file; None, and a note, where it is missing, damaged or refused."""
         if not os.path.lexists(file):
             return None
         try:

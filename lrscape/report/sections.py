@@ -1,4 +1,4 @@
-"""What a page says of runs in words, numbers and tables."""
+"""Sections of a page: words, numbers and tables about runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def header(runs: Sequence[RunOnDisk]) -> str:
 
 
 def numbers_of(run: RunOnDisk) -> str:
-    """What a run is, in a line, and its few numbers."""
+    """A line about a run, and its few numbers."""
     if run.is_paper:
         count = len(run.networks)
         trained = f", {counted(count, 'network')}" if count else ""
@@ -95,7 +95,7 @@ def counted(count: int, name: str) -> str:
 
 
 def settings(config: dict[str, Any]) -> str:
-    """How a run was made, folded away."""
+    """The settings of a run, folded away."""
     if not config:
         return ""
     chosen = {k: v for k, v in config.items() if k not in (*MADE_BY, "given")}

@@ -161,7 +161,7 @@ class TextConfig(LoopConfig):
         self._set("offset", checks.whole("offset", self.offset))
 
     def starts(self, text: Text) -> np.ndarray:
-        """Where the piece of each update and stream begins, (updates, batch_size).
+        """The positions at which pieces of the streams begin, (updates, batch_size).
 
         Raises:
             InputError: a text that is too short for one piece a stream.

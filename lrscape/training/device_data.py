@@ -1,4 +1,4 @@
-"""What an update sees of its data: a whole set on the device, or what passes by."""
+"""The data of an update: a whole set on the device, or batches that are streamed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class DeviceData(NamedTuple):
 
 
 class Passing(NamedTuple):
-    """How to normalise examples that pass by, of a set that is streamed.
+    """The normalisation of examples of a set that is streamed.
 
     Attributes:
         mean: subtracted from pixels; broadcasts against an image.

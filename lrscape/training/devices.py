@@ -1,4 +1,4 @@
-"""What lies where on several devices: state and data whole, only indices are split.
+"""Placement on devices: state and data are whole on each, only indices are split.
 
 Of several processes each holds state and data whole on its own devices, and takes its
 share of the batch; see `lrscape.training.mapping` for how a step runs on them.
@@ -59,7 +59,7 @@ def choose_devices(num_devices: int | None, batch_size: int) -> list[jax.Device]
 
 
 def device_count(devices: Sequence[jax.Device]) -> int:
-    """How many devices a batch is split over: those of each process."""
+    """The number of devices of each process that a batch is split over."""
     return len(devices) * jax.process_count()
 
 

@@ -1,4 +1,4 @@
-"""How batches reach the devices: as indices into what is there, or themselves."""
+"""Batches for the devices: indices into data that is there, or the data itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _permutation(key, epoch, num_examples):
 def position(
     data: StreamedDataset, key: jax.Array, step: int, batch_size: int
 ) -> dict[str, Any]:
-    """Where a stream stands after so many updates, as JSON holds it.
+    """The position of a stream after so many updates, as JSON holds it.
 
     Args:
         data: that is trained on.
@@ -85,7 +85,7 @@ class Resident:
     def batches(
         self, indices_of: IndicesOf, steps: range, key: jax.Array | None = None
     ) -> Generator[Any]:
-        """What a mapped step takes for its batch, at each of `steps`."""
+        """The batch argument of the mapped step, at each of `steps`."""
         return (split(indices_of(n), self._devices) for n in steps)
 
 
@@ -118,7 +118,7 @@ class Streamed:
     def batches(
         self, indices_of: IndicesOf, steps: range, key: jax.Array | None = None
     ) -> Generator[Batch]:
-        """What a mapped step takes for its batch, at each of `steps`.
+        """The batch argument of the mapped step, at each of `steps`.
 
         Args:
             indices_of: step -> the global batch, of which this process reads its share.

@@ -137,7 +137,7 @@ def pass_through(
     yield_at: Callable[[int], bool],
     donate: bool,
 ) -> Generator[TrainState, TrainState | None]:
-    """What `fit` does, of one network or of several that are stacked.
+    """Passes through the data as `fit` does, for one network or several stacked ones.
 
     Args:
         make_state: the state to start from, or the states of several networks, stacked
@@ -331,7 +331,7 @@ def check_start(
 
 
 def scan_steps(config: Config, devices: Sequence[jax.Device]) -> int:
-    """How many updates run in one compiled loop, at the most."""
+    """The largest number of updates in one compiled loop."""
     if config.scan_steps is not None:
         return config.scan_steps
     return 1 if devices[0].platform == "cpu" else 100

@@ -98,7 +98,7 @@ def _shapes(tree: Any, *, drop: bool = False) -> dict[str, tuple[int, ...]]:
 
 
 def num_outputs(model: Any, data: Dataset | StreamedDataset | Text) -> int:
-    """How many outputs a model has for an example, without computing anything.
+    """The number of a model's outputs for an example, without computing anything.
 
     Raises:
         InputError: no Linen model, or one whose outputs are not an array.

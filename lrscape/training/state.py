@@ -47,7 +47,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What ``model.apply`` takes."""
+        """The variables that ``model.apply`` takes."""
         if jax.tree.leaves(self.batch_stats):
             return {"params": self.params, "batch_stats": self.batch_stats}
         return {"params": self.params}
@@ -98,7 +98,7 @@ def initial_state(
 
 
 def variables_of(state: Any) -> dict[str, Any]:
-    """What ``model.apply`` takes, of a state or of a snapshot."""
+    """The variables that ``model.apply`` takes, from a state or a snapshot."""
     if not hasattr(state, "variables"):
         raise InputError(
             f"state={checks.shown(state)} has no variables: pass a state of training, "

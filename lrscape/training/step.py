@@ -197,7 +197,7 @@ def _taken(function: Callable[..., Any], offered: dict[str, Any]) -> dict[str, A
 
 
 def sown(intermediates: Any, name: str) -> list[jax.Array]:
-    """What a model, or a module of it, sowed under `name`."""
+    """The values that a model, or a module of it, sowed under `name`."""
     return [
         leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates)
@@ -206,7 +206,7 @@ def sown(intermediates: Any, name: str) -> list[jax.Array]:
 
 
 def penultimate(intermediates: Any) -> jax.Array | None:
-    """What a model sowed as ``penultimate``, the last if several; None without any."""
+    """The value that a model sowed as ``penultimate``, the last if several; or None."""
     found = sown(intermediates, "penultimate")
     return found[-1] if found else None
 

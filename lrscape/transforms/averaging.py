@@ -230,7 +230,7 @@ def recorded_averages() -> Iterator[list[tuple[int, int]]]:
 
 
 def averages_in(opt_state: Any) -> list[AverageWeightsState]:
-    """Every state of `average_weights` in an optimizer's, in the chain's order."""
+    """Finds every state of `average_weights` in an optimizer's, in chain order."""
 
     def is_one(node: Any) -> bool:
         return isinstance(node, AverageWeightsState)
