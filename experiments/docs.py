@@ -69,6 +69,8 @@ def build(out: Path) -> list[str]:
         warnings.simplefilter("always")
         # Types that exist for checkers alone, ours and Optax's, are shown as written.
         warnings.filterwarnings("ignore", "Error parsing type annotation")
+        # And those of packages that are not installed, such as PyTorch.
+        warnings.filterwarnings("ignore", "Failed to run TYPE_CHECKING code")
         pdoc.pdoc("lrscape", output_directory=Path(made))
         # pdoc itself writes through links and into devices.
         for file in sorted(Path(made).rglob("*")):

@@ -54,6 +54,21 @@ def _resident() -> int:
     return int(_PAGES.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what ``slow.txt`` lists."""
+    text = (Path(__file__).parent / "slow.txt").read_text()
+    listed = [line for line in text.splitlines() if line and not line.startswith("#")]
+    for item in items:
+        if not set(listed).isdisjoint(names_of(item.nodeid)):
+            item.add_marker(pytest.mark.slow)
+
+
+def names_of(nodeid):
+    """The id of a test, and that of its function with any parameters."""
+    return nodeid, nodeid.partition("[")[0]
+
+
 def pytest_runtest_logreport(report):
     """Tells of a failure at once, to whoever watches a long run."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:

@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -115,3 +116,13 @@ for package in ("lrscape", "experiments"):
             importlib.import_module(found.name)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_slow_test_that_is_listed_is_there():
+    here = Path(__file__).parent
+    lines = (here / "slow.txt").read_text().splitlines()
+    for line in lines:
+        if line and not line.startswith("#"):
+            file, _, name = line.partition("::")
+            source = (here.parent / file).read_text()
+            assert f"def {name.partition('[')[0]}(" in source, line
