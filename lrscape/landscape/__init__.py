@@ -23,7 +23,7 @@ from lrscape.landscape.curvature import spectral_density as spectral_density
 from lrscape.landscape.curvature import spectral_norm as spectral_norm
 from lrscape.landscape.curvature import top_eigenpairs as top_eigenpairs
 from lrscape.landscape.curvature import trace as trace
-from lrscape.landscape.deprecated import moved
+from lrscape.landscape.deprecated import moved as _moved
 from lrscape.landscape.direction import direction_between as direction_between
 from lrscape.landscape.direction import fooling_direction as fooling_direction
 from lrscape.landscape.direction import gaussian_direction as gaussian_direction
@@ -129,7 +129,7 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        return moved(name)
+        return _moved(name)
 
 
 def __dir__() -> list[str]:
