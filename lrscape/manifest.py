@@ -39,7 +39,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def add(root: Path, file: Path, content: bytes) -> None:
+def list_file(root: Path, file: Path, content: bytes) -> None:
     """Lists a file that is about to take its name.
 
     Args:
@@ -54,7 +54,7 @@ def add(root: Path, file: Path, content: bytes) -> None:
     Example:
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())
-        >>> add(root, root / 'a.json', b'{}')
+        >>> list_file(root, root / 'a.json', b'{}')
         >>> check(root / NAME, root / 'a.json', b'{}')
         >>> check(root / NAME, root / 'a.json', b'[]')
         Traceback (most recent call last):

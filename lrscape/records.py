@@ -515,7 +515,7 @@ def write_aside(file: Path, *, listed_in: Path | None = None) -> Iterator[Path]:
         with aside.open("rb") as written:
             os.fsync(written.fileno())
             if listed_in is not None:
-                manifest.add(listed_in, file, written.read())
+                manifest.list_file(listed_in, file, written.read())
         aside.chmod(0o666 & ~_umask())
         aside.replace(file)
         sync_directory(file.parent)

@@ -32,7 +32,7 @@ def start(run_dir, *flags):
 def rewrite(file, value):
     """Writes JSON to a file of a run, and its checksum to the manifest."""
     content = json.dumps(value).encode()
-    manifest.add(file.parent, file, content)
+    manifest.list_file(file.parent, file, content)
     file.write_bytes(content)
 
 

@@ -48,7 +48,7 @@ def test_update_by_update(num_devices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_devices", [1, 2, 4])
+@pytest.mark.parametrize("num_devices", [1, 4])
 @pytest.mark.parametrize(
     ("scan_steps", "donate"), [(1, False), (3, True)], ids=["stepwise", "scanned"]
 )

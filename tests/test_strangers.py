@@ -146,7 +146,7 @@ def test_memory_of_texts_and_arrays_is_known_before_they_are_loaded(tmp_path):
 def test_settings_that_no_writer_wrote(run_dir, text, words):
     file = run_dir / "config.json"
     file.write_text(text)
-    manifest.add(run_dir, file, text.encode())  # the stranger's own
+    manifest.list_file(run_dir, file, text.encode())  # the stranger's own
     with pytest.raises(InputError, match=words) as caught:
         open_run(run_dir)
     assert str(run_dir / "config.json") in str(caught.value)

@@ -285,7 +285,7 @@ def test_any_changed_byte_of_a_file_is_told(tmp_path):
 def test_a_kill_between_the_manifest_and_the_file_loses_nothing(tmp_path):
     records = Records.create(tmp_path / "run", {"seed": 0})
     file = records.path / "config.json"
-    manifest.add(records.path, file, b'{"seed": 1}')
+    manifest.list_file(records.path, file, b'{"seed": 1}')
     assert records.config() == {"seed": 0}
     # And in the middle of a line.
     with (records.path / manifest.NAME).open("ab") as opened:

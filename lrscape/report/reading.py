@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrscape import checks, hdf5, lines
+from lrscape import checks, hdf5, lines, manifest
 from lrscape.errors import InputError
 from lrscape.reading import MIB, Reader, parse_json, read_json
 from lrscape.records import NAME, lines_implied
@@ -156,6 +156,13 @@ def read_run(path: Path, *, seconds: float = SECONDS) -> RunOnDisk:
         )
     # `path` may be `.`, which names nothing.
     run = RunOnDisk(path, path.resolve().name or str(path))
+    try:
+        reader.check_no_link(path / manifest.NAME)
+        manifest.read(path / manifest.NAME)
+    except InputError as error:
+        # All else can be read, though not compared.
+        reader.verify = False
+        run.troubles.append(f"{manifest.NAME} is left out: {error}")
     _Reading(run, reader).whole()
     return run
 

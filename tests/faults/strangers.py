@@ -197,7 +197,7 @@ def text(name, written):
         file = run_dir / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(written if isinstance(written, str) else written())
-        manifest.add(run_dir, file, file.read_bytes())  # the stranger's own
+        manifest.list_file(run_dir, file, file.read_bytes())  # the stranger's own
 
     return make
 
