@@ -14,7 +14,7 @@ are lost where a schedule is small beside its peak: a relative error of a few 1e
 
 References:
     Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
-    Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018
+    Scheduling <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def gaussian(
 
     References:
         Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
-        Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 5
+        Scheduling <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Sec. 5
     """
     return _peak_schedule(
         "gaussian",
@@ -145,7 +145,7 @@ def laplacian(
 
     References:
         Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
-        Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 5
+        Scheduling <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Sec. 5
     """
     return _peak_schedule(
         "laplacian",
@@ -184,7 +184,7 @@ def rational(init_value: float, total_steps: int, *, decay: float) -> optax.Sche
 
     References:
         Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
-        Scheduling <http://auai.org/uai2018/proceedings/papers/361.pdf>`_, 2018, Sec. 7
+        Scheduling <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Sec. 7
     """
     field = "rational"
     init = checks.positive(f"{field}: init_value", init_value)

@@ -46,8 +46,8 @@ class CurvatureTrack:
         [48. 12.] [20. 20.]
 
     References:
-        Park et al., Towards Flatter Loss Surface via Nonmonotonic Learning Rate
-        Scheduling, 2018, Eq. 13
+        Seong et al., `Towards Flatter Loss Surface via Nonmonotonic Learning Rate
+        Scheduling <http://auai.org/uai2018/proceedings/papers/363.pdf>`_, 2018, Eq. 13
     """
 
     def __init__(
