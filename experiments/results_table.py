@@ -1,11 +1,12 @@
-"""The README's results, made from the files in experiments/results.
+"""The pages of results, made from the files in experiments/results.
 
     python -m experiments.results_table            # prints them
-    python -m experiments.results_table --write    # puts them into README.md
+    python -m experiments.results_table --write    # writes them
 
-A table of trained networks (`config.json` and `summary.json` of a run), and the
-verdicts of `python -m experiments.claims`, from the same `claims.json` that its report
-shows: what each paper says, its number, and what was measured at either scale.
+``README.md`` there gets a table of trained networks (`config.json` and `summary.json`
+of a run) and the verdicts of `python -m experiments.claims`, from the same
+`claims.json` that its report shows: what each paper says, its number, and the verdict
+at either scale. ``claims.md`` says what was measured for each, and by which command.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,15 @@ from lrscape.reading import Reader, read_json
 from lrscape.records import write_aside
 
 ROOT = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
+DETAILS = ROOT / "claims.md"
 BEGIN = "<!-- made by python -m experiments.results_table --write -->"
 END = "<!-- until here -->"
 
+# Each part of what was measured has its verdict.
+_VERDICT = re.compile(
+    ": (supported|contradicted|undecided|not measured|too few|not finite)"
+)
 # The scales of the claims.
 PRESETS = ("quick", "paper")
 PAPERS = {
@@ -39,9 +46,18 @@ PAPERS = {
 
 
 def results_table(root: Path = ROOT) -> str:
-    """All results that lie in a directory, as Markdown."""
-    parts = [_networks(root), *_claims(root)]
+    """Networks and verdicts that lie in a directory, as Markdown."""
+    parts = [_networks(root), *_verdicts(root)]
     return "\n\n".join(part for part in parts if part)
+
+
+def details_page(root: Path = ROOT) -> str:
+    """What was measured for each claim, as Markdown."""
+    parts = ["# What was measured for each claim, with 95 % intervals"]
+    for paper, claims, found in _by_paper(root):
+        parts.append(f"## {paper}")
+        parts += [_details(claim, found) for claim in claims]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _networks(root: Path) -> str:
@@ -62,8 +78,8 @@ def _networks(root: Path) -> str:
                 "seed": f"{config['seed']}",
                 "on the test set": _measured(summary["last"]),
                 "seconds": f"{summary['seconds']:.0f}",
-                "command": f"`{_plain(config['command'])}`",
                 "device": _device(config),
+                "command": f"[settings]({folder.name}/config.json)",
             }
         )
     return _markdown(rows)
@@ -75,29 +91,39 @@ def _measured(last: dict[str, float]) -> str:
     return f"error {100 * last['test_error']:.2f} %"
 
 
-def _claims(root: Path) -> list[str]:
-    """The verdicts at each scale, side by side, and what was measured."""
+Verdicts = dict[str, dict[str, dict[str, Any]]]
+
+
+def _found(root: Path) -> Verdicts:
+    """The rows of claims at each scale, by their numbers."""
     found = {}
     for preset in PRESETS:
         file = root / f"claims-{preset}" / "results" / "claims.json"
         if file.exists():
             found[preset] = {row["claim"]: row for row in _read(file)["rows"]}
+    return found
+
+
+def _by_paper(root: Path) -> Iterator[tuple[str, list[str], Verdicts]]:
+    """Each paper of which a claim was measured: heading, claims and their rows."""
+    found = _found(root)
+    for number, name in EXPERIMENTS.items():
+        claims = [claim for claim in CLAIMS if claim.split(".")[0] == number]
+        if any(claim in rows for rows in found.values() for claim in claims):
+            yield (
+                f"{PAPERS[name]} (`python -m experiments.{name}`)", claims, found,
+            )  # fmt: skip
+
+
+def _verdicts(root: Path) -> list[str]:
+    """The verdicts at each scale, side by side."""
+    found = _found(root)
     if not found:
         return []
     parts = ["**Claims of the five papers**: " + "; ".join(map(_told, found.items()))]
-    for number, name in EXPERIMENTS.items():
-        named = [claim for claim in CLAIMS if claim.split(".")[0] == number]
-        if not any(claim in rows for rows in found.values() for claim in named):
-            continue
-        rows = [_verdict(claim, found) for claim in named]
-        measured = [_details(claim, found) for claim in named]
-        parts += [
-            f"**{PAPERS[name]}** (`python -m experiments.{name}`)",
-            _markdown(rows),
-            "<details><summary>What was measured, with 95 % intervals</summary>\n\n"
-            + _markdown([row for rows in measured for row in rows])
-            + "\n\n</details>",
-        ]
+    for paper, claims, rows in _by_paper(root):
+        lines = [_verdict(claim, rows) for claim in claims]
+        parts += [f"**{paper}**", "\n".join(lines)]
     return parts
 
 
@@ -110,37 +136,52 @@ def _told(item: tuple[str, dict[str, dict[str, Any]]]) -> str:
     scales = ", ".join(sorted({row["scale"] for row in measured}))
     return (
         f"at `--preset={preset}` {told}, of {len(measured)} measured ({scales}; "
-        f"[claims.json](experiments/results/claims-{preset}/results/claims.json))"
+        f"[claims.json](claims-{preset}/results/claims.json))"
     )
 
 
-def _verdict(claim: str, found: dict[str, dict[str, Any]]) -> dict[str, str]:
-    cells = {}
+def _verdict(claim: str, found: Verdicts) -> str:
+    """A claim in a line: what it says, the paper's number, verdicts and seeds."""
+    entry, told = CLAIMS[claim], []
     for preset, rows in found.items():
-        row = rows.get(claim, {"verdict": "-", "seeds": "-"})
-        seeds = "" if row["seeds"] == "-" else f" ({row['seeds']})"
-        cells[f"verdict by {preset} (seeds)"] = row["verdict"] + seeds
-    entry = CLAIMS[claim]
-    return {"claim": claim, "says": entry.says, "paper": entry.paper, **cells}
+        row = rows.get(claim)
+        if row is not None:
+            seeds = "" if row["seeds"] == "-" else f" ({row['seeds']})"
+            told.append(f"{preset}: {row['verdict']}{seeds}")
+    number = "" if entry.paper == "-" else f" Paper: {entry.paper}."
+    verdicts = "; ".join(told) or "not measured"
+    return f"- **{claim}** {entry.says}.{number} {verdicts[0].upper()}{verdicts[1:]}."
 
 
-def _details(claim: str, found: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    return [
-        {"claim": claim, "preset": preset, "measured": rows[claim]["measured"],
-         "command": f"`{rows[claim]['command']}`"}
-        for preset, rows in found.items()
-        if claim in rows and rows[claim]["measured"] != "-"
-    ]  # fmt: skip
+def _details(claim: str, found: Verdicts) -> str:
+    """What was measured for a claim, a line for each of its parts."""
+    parts = []
+    for rows in found.values():
+        row = rows.get(claim)
+        if row is None or row["measured"] == "-":
+            continue
+        lines = [f"By `{row['command']}`:", ""]
+        lines += [f"- {part}" for part in _parts(row["measured"])]
+        parts.append("\n".join(lines))
+    if not parts:
+        return ""
+    return "\n\n".join([f"### {claim}: {CLAIMS[claim].says}", *parts])
+
+
+def _parts(measured: str) -> list[str]:
+    """The parts that a slash divides, where it is no ratio's."""
+    parts: list[str] = []
+    for piece in measured.split(" / "):
+        if parts and not (_VERDICT.search(parts[-1]) and _VERDICT.search(piece)):
+            parts[-1] += f" / {piece}"
+        else:
+            parts.append(piece)
+    return parts
 
 
 def _device(settings: dict[str, Any]) -> str:
     cores = f"{settings['cores']} cores of " if settings["device"] == "cpu" else ""
     return f"{cores}{settings['device']}, {settings['machine']}"
-
-
-def _plain(command: str) -> str:
-    """A command without the directories of the machine that it ran on."""
-    return re.sub(r" --(run-dir|data-dir)[= ]\S+", "", command)
 
 
 def _markdown(rows: list[dict[str, str]]) -> str:
@@ -175,13 +216,14 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--write", action="store_true", help="change README.md")
+    parser.add_argument("--write", action="store_true", help="change the pages")
     if not parser.parse_args(argv).write:
-        print(results_table())
+        print(results_table(), details_page(), sep="\n\n")
         return 0
     text = inserted(README.read_text("utf-8"), results_table())
-    with write_aside(README) as aside:
-        aside.write_text(text, "utf-8")
+    for file, content in ((README, text), (DETAILS, details_page())):
+        with write_aside(file) as aside:
+            aside.write_text(content, "utf-8")
     return 0
 
 

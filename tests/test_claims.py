@@ -352,12 +352,12 @@ def test_what_is_damaged_is_measured_again(tmp_path, stand_ins, capsys):
 def test_results_and_report_show_the_same_file(tmp_path, stand_ins):
     root = tmp_path / "claims-quick"
     assert call(root, "5.1", "5.8") == 0
-    shown = results_table._claims(tmp_path)
-    text = "\n".join(shown)
+    text = results_table.results_table(tmp_path)
     assert "2 supported, 1 contradicted, of 3 measured" in text
-    assert "| 5.8 |" in text and "contradicted (3 to 20)" in text
-    assert "| 5.4 |" in text  # of the paper, and not measured
-    assert "python -m experiments.claims 5.1 --preset=quick" in text
+    assert "- **5.8**" in text and "contradicted (3 to 20)" in text
+    assert "- **5.4**" in text  # of the paper, and not measured
+    details = results_table.details_page(tmp_path)
+    assert "python -m experiments.claims 5.1 --preset=quick" in details
     assert report.main([str(root)]) == 0
     page = (root / "report.html").read_text()
     assert "the last layer has the largest gradient" in page

@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands."""
+"""The Python of the README and the guide, run as it stands."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,14 @@ from lrscape import data
 from lrscape.report import render
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/guide.md")}
+BLOCKS = list(
+    dict.fromkeys(
+        block
+        for text in PAGES.values()
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +64,18 @@ def test_python_blocks_run(block, directory, monkeypatch, capsys):
 
 
 def test_every_link_leads_somewhere():
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
-        assert (ROOT / target).exists(), target
+    for name, text in PAGES.items():
+        for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+            assert ((ROOT / name).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "experiments/results/README.md"])
+def test_tables_can_be_read_on_a_phone(name):
+    text = (ROOT / name).read_text()
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert max(map(len, line.split("|"))) <= 100, line
+    assert name != "README.md" or len(text.splitlines()) <= 150
 
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()

@@ -1,4 +1,4 @@
-"""The README's commands: each is read by the program that it names."""
+"""The commands of README and guide: each is read by the program that it names."""
 
 import importlib
 import re
@@ -12,11 +12,16 @@ from experiments import kinds, results_table
 from experiments.train import main
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text("utf-8")
+TEXT = "\n".join(
+    (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/guide.md")
+)
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL))
 COMMANDS = [
-    shlex.split(line, comments=True)
-    for line in re.findall(r"^(?:srun )?python -m (experiments\.\w.*)", SHELL, re.M)
+    shlex.split(line)
+    for line in dict.fromkeys(
+        line.partition("#")[0].strip()
+        for line in re.findall(r"^(?:srun )?python -m (experiments\.\w.*)", SHELL, re.M)
+    )
     if not re.search("--help|completion", line)
 ]
 # What a program does once it has read its command line, and what that returns.
@@ -73,7 +78,9 @@ def test_all_kinds_of_commands_are_there():
 
 
 def test_the_results_are_those_of_the_files():
-    assert results_table.inserted(TEXT, results_table.results_table()) == TEXT
+    text = results_table.README.read_text("utf-8")
+    assert results_table.inserted(text, results_table.results_table()) == text
+    assert results_table.details_page() == results_table.DETAILS.read_text("utf-8")
 
 
 def test_links_of_the_results_lead_somewhere():
