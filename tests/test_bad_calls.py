@@ -1051,6 +1051,8 @@ def complaint(call, words, said):
 def _is_own(name):
     """Whether a program is the library's: single operations are programs too."""
     name = name.removeprefix("jit(").removesuffix(")")
+    if hasattr(jnp, name) or hasattr(jnp.linalg, name):
+        return False
     modules = [sys.modules[m] for m in sys.modules if m.startswith("lrscape.")]
     found = (getattr(module, name, None) for module in modules)
     return any(getattr(f, "__module__", "").startswith("lrscape") for f in found)
