@@ -104,11 +104,11 @@ def _with_hashes(tree: Any, notes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _checked(tree: Any, seal: Any, where: Path) -> dict[str, Any]:
+def _checked(tree: Any, kept: Any, where: Path) -> dict[str, Any]:
     """The notes, once tree and notes are found to be what was saved."""
     try:
-        expected, notes = seal["leaves"], seal["notes"]
-        notes_hash = seal["notes_hash"]
+        expected, notes = kept["leaves"], kept["notes"]
+        notes_hash = kept["notes_hash"]
     except (KeyError, TypeError) as error:
         raise CorruptCheckpointError(f"{where} has no hashes to check") from error
     if hashlib.sha256(_canonical(notes)).hexdigest() != notes_hash:
@@ -155,9 +155,9 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # As NumPy arrays, so that it loads on any number of devices.
     tree = jax.tree.map(np.asarray, tree)
-    seal = _with_hashes(tree, notes)
+    kept = _with_hashes(tree, notes)
     with _as_os_error(f"{path} cannot be saved"), _one_error_only():
-        ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=seal)
+        ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=kept)
     if is_first():
         sync_tree(path)
 
@@ -186,13 +186,13 @@ def load_tree(
         check_stored(path, root or path, expected)
         with _one_error_only():
             tree = ocp.load(path.absolute())
-            seal = ocp.metadata(path.absolute()).custom_metadata
+            kept = ocp.metadata(path.absolute()).custom_metadata
     # Whatever damage does to Orbax's files, it says so in its own many ways.
     except Exception as error:
         raise CorruptCheckpointError(
             f"{path} cannot be loaded: {_first_line(error)}"
         ) from error
-    return tree, _checked(tree, seal, path)
+    return tree, _checked(tree, kept, path)
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -268,12 +268,12 @@ class Checkpoints:
         if self._held is not None:
             self._held.check()
         tree, step = _to_tree(state), int(state.step)
-        seal = _with_hashes(tree, notes)
+        kept = _with_hashes(tree, notes)
         where = f"the checkpoint of step {step} cannot be saved"
         with _as_os_error(where), _one_error_only():
             # A step may be there already: the one that a run was resumed from.
             self._orbax.save(
-                step, as_global(tree), force=True, overwrite=True, custom_metadata=seal
+                step, as_global(tree), force=True, overwrite=True, custom_metadata=kept
             )
         if is_first():
             sync_tree(self.directory / str(step))
@@ -316,8 +316,8 @@ class Checkpoints:
                 with _one_error_only():
                     wanted = as_global(_to_tree(template))
                     tree = as_local(self._orbax.load(step, abstract_state=wanted))
-                    seal = self._orbax.metadata(step).custom_metadata
-                notes = _checked(tree, seal, where)
+                    kept = self._orbax.metadata(step).custom_metadata
+                notes = _checked(tree, kept, where)
                 if (problem := problem_of(step, notes)) is not None:
                     raise CorruptCheckpointError(f"{where} does not fit: {problem}")
             except CorruptCheckpointError as error:
