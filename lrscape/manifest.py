@@ -22,6 +22,8 @@ from lrscape.errors import ChangedError, InputError
 NAME = "manifest.sha256"
 # Bytes of a manifest that are read: some 100,000 lines.
 BYTES = 16 << 20
+# Beyond it lines of files that were replaced since are left out.
+LARGE = 1 << 20
 # A line of 100 bytes becomes two texts in a set in a dictionary.
 GROWTH = 8
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
@@ -129,6 +131,8 @@ def _append(root: Path, entries: list[tuple[str, str]]) -> None:
     ).encode()
     if not lines:
         return
+    if manifest.exists() and manifest.stat().st_size > LARGE:
+        _forget_replaced(manifest, known)
     new = not manifest.exists()
     with manifest.open("ab", buffering=0) as opened:
         whole = _end_of_last_line(manifest)
@@ -144,6 +148,26 @@ def _append(root: Path, entries: list[tuple[str, str]]) -> None:
             raise
     if new:
         sync_directory(root)
+
+
+def _forget_replaced(manifest: Path, known: Listed) -> None:
+    """Keeps the lines of what is on disk, where files were replaced many times."""
+    lines = []
+    for path, digests in known.items():
+        file = manifest.parent / path
+        if file.is_file() and not file.is_symlink():
+            now = digest(file.read_bytes())
+            kept = {now} if now in digests else digests
+            lines += [f"{one}  {path}\n" for one in sorted(kept)]
+    aside = manifest.with_name(f".{NAME}-{os.getpid()}")
+    try:
+        with aside.open("w") as opened:
+            opened.writelines(lines)
+            opened.flush()
+            os.fsync(opened.fileno())
+        aside.replace(manifest)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _end_of_last_line(manifest: Path) -> int:

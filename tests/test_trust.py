@@ -297,6 +297,25 @@ def test_a_kill_between_the_manifest_and_the_file_loses_nothing(tmp_path):
     assert set(listed) == {"config.json"} and len(listed["config.json"]) == 3
 
 
+def test_a_manifest_does_not_grow_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "LARGE", 2000)
+    records = Records.create(tmp_path / "run", {"seed": 0})
+    records.save_text("notes.txt", "kept")
+    for number in range(100):
+        file = records.save_result_summary("history", {"epoch": number})
+        assert records.load_result_summary("history") == {"epoch": number}
+    listing = records.path / manifest.NAME
+    assert listing.stat().st_size < 3000
+    for name in ("notes.txt", "results/history.json", "config.json"):
+        file = records.path / name
+        manifest.check(listing, file, file.read_bytes())
+        with pytest.raises(InputError, match="was changed on disk"):
+            manifest.check(listing, file, b"something else")
+    assert {path.name for path in records.path.iterdir()} == {
+        "config.json", "manifest.sha256", "notes.txt", "results",
+    }  # fmt: skip
+
+
 def test_sha256sum_reads_the_manifest(tmp_path):
     records = Records.create(tmp_path / "run", {"seed": 0})
     records.save_text("notes.txt", "a")
