@@ -147,7 +147,7 @@ def _verdict(claim: str, found: Verdicts) -> str:
         row = rows.get(claim)
         if row is not None:
             seeds = "" if row["seeds"] == "-" else f" ({row['seeds']})"
-            told.append(f"{preset}: {row['verdict']}{seeds}")
+            told.append(f"by {preset}: {row['verdict']}{seeds}")
     number = "" if entry.paper == "-" else f" Paper: {entry.paper}."
     verdicts = "; ".join(told) or "not measured"
     return f"- **{claim}** {entry.says}.{number} {verdicts[0].upper()}{verdicts[1:]}."

@@ -1,12 +1,12 @@
-"""Surveying: pure probes of the ground, functions of an objective and a point.
+"""Probes of the loss landscape: pure functions of an objective and a point.
 
 A *point* is any pytree of floating-point arrays: Flax parameters, an NNX state, a dict,
 a dataclass. An *objective* is a mean of a loss over a fixed sample: `mean_objective`
 makes one of any loss, `flax_objective` of a Linen model; a bare function of a point
 will do too.
 
-Masks are in `lrscape.landscape.masks`. What fewer users need is in the module that it
-belongs to, and so are the records that results come as.
+Masks are in `lrscape.landscape.masks`. Less common probes, and the records that results
+come as, are in modules of their own.
 """
 
 from __future__ import annotations
