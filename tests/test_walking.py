@@ -82,7 +82,8 @@ def test_the_spectral_norm_is_that_of_both_modes(root):
 def test_a_history_goes_on_where_it_stopped(root, monkeypatch):
     history = next(root.glob("mlp-*seed_0/results/history-*.json"))
     whole = history.read_text()
-    history.write_text(json.dumps(json.loads(whole)[:2]))
+    records = Records(history.parents[1])
+    records.save_result_summary(history.stem, json.loads(whole)[:2])
     assert call(root, "fig3") == 0
     assert history.read_text() == whole
 
