@@ -36,6 +36,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # Of processes that are killed semaphores are left, which the system takes back.
 os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
 
+import jax  # noqa: E402
+
+from lrscape import environment  # noqa: E402
 from tests.faults.kinds import KINDS  # noqa: E402
 from tests.faults.suite import ERROR, SAME, Suite, inject  # noqa: E402
 
@@ -59,6 +62,7 @@ def main(argv=None):
     started = time.monotonic()
     about = {"seed": options.seed, "all": options.all, "most": options.most}
     rows = kept(options.out, about)
+    made = environment.describe(jax.devices())
     # What is named is injected again.
     names = options.kinds or [name for name in KINDS if name not in rows]
 
@@ -81,8 +85,8 @@ def main(argv=None):
         ):
             rows[name] = row_of(outcomes, seconds)
             if options.out is not None:
-                written = json.dumps({**about, "kinds": rows}, indent=2)
-                options.out.write_text(written + "\n")
+                found = {**about, "made": made, "kinds": rows}
+                options.out.write_text(json.dumps(found, indent=2) + "\n")
     return show(rows, options.seed, time.monotonic() - started)
 
 
