@@ -63,7 +63,7 @@ def dead_sweep(suite, where):
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not (found := list(root.glob("*/checkpoints/*"))):
+    while not (found := list(root.glob("runs/*/checkpoints/*"))):
         check(process.poll() is None, "the sweep ended")
         check(time.monotonic() < deadline, "it does not train")
         time.sleep(0.1)
