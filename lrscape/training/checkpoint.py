@@ -13,8 +13,10 @@ import hashlib
 import io
 import json
 import logging
+import queue
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,13 +28,16 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from lrscape.durable import HeldDirectory, sync_tree
-from lrscape.processes import as_global, as_local, is_first
+from lrscape.processes import as_global, as_local, is_alone, is_first
 from lrscape.records import check_path
 from lrscape.training.state import TrainState
 from lrscape.training.stored import check_stored, leaves_of
 
 # The newest checkpoint, and one to fall back to.
 KEPT = 2
+# How long several processes may take to save: seconds, and bytes a second beside.
+SAVE_SECONDS = 30.0
+SLOW_DISK = 2e6
 # In the names of folders that Orbax hasn't finished.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -78,6 +83,50 @@ def _ignore_closed_loops() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
+
+
+def _in_time(
+    tree: Any, save: Callable[..., Any], *arguments: Any, **options: Any
+) -> None:
+    """Saves; of several processes, raises where one keeps the others waiting.
+
+    An error of Orbax's own threads, such as a full disk, is not told to the other
+    processes, which wait for minutes, and the one that has it among them.
+
+    Args:
+        tree: what is saved, by whose size the time is meted out.
+        save: saves it.
+        *arguments: of `save`.
+        **options: of `save`.
+
+    Raises:
+        TimeoutError: it takes longer than the slowest of disks would.
+    """
+    if is_alone():
+        save(*arguments, **options)
+        return
+    size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+    seconds = SAVE_SECONDS + size / SLOW_DISK
+    done: queue.Queue[Exception | None] = queue.Queue()
+
+    def work() -> None:
+        try:
+            save(*arguments, **options)
+        except Exception as error:
+            done.put(error)
+        else:
+            done.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(
+            f"a process did not write its part within {seconds:.0f} seconds; look "
+            "whether the disk is full or cannot be written"
+        ) from None
+    if error is not None:
+        raise error
 
 
 class CorruptCheckpointError(OSError):
@@ -157,7 +206,9 @@ def save_tree(path: Path, tree: Any, notes: dict[str, Any]) -> None:
     tree = jax.tree.map(np.asarray, tree)
     kept = _with_hashes(tree, notes)
     with _as_os_error(f"{path} cannot be saved"), _one_error_only():
-        ocp.save(path.absolute(), tree, overwrite=True, custom_metadata=kept)
+        _in_time(
+            tree, ocp.save, path.absolute(), tree, overwrite=True, custom_metadata=kept
+        )
     if is_first():
         sync_tree(path)
 
@@ -243,6 +294,9 @@ class Checkpoints:
     ) -> None:
         if self._held is not None:
             self._held.close()
+        # It would wait for the other processes, which are about to be ended.
+        if error is not None and not is_alone():
+            return
         try:
             with _one_error_only():
                 self._orbax.close()
@@ -272,9 +326,10 @@ class Checkpoints:
         where = f"the checkpoint of step {step} cannot be saved"
         with _as_os_error(where), _one_error_only():
             # A step may be there already: the one that a run was resumed from.
-            self._orbax.save(
-                step, as_global(tree), force=True, overwrite=True, custom_metadata=kept
-            )
+            _in_time(
+                tree, self._orbax.save, step, as_global(tree), force=True,
+                overwrite=True, custom_metadata=kept,
+            )  # fmt: skip
         if is_first():
             sync_tree(self.directory / str(step))
 
