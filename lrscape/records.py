@@ -114,8 +114,10 @@ class Records:
                 f"run_dir={str(self.path)!r} already holds a run; go on with it by "
                 "--resume, or choose another directory"
             )
+        # A run that was killed as it was made may have left its manifest.
         if self.path.is_dir() and any(
-            not child.name.startswith(".") for child in self.path.iterdir()
+            not child.name.startswith(".") and child.name != manifest.NAME
+            for child in self.path.iterdir()
         ):
             raise InputError(
                 f"run_dir={str(self.path)!r} is not empty and holds no run; choose "

@@ -297,6 +297,13 @@ def test_a_kill_between_the_manifest_and_the_file_loses_nothing(tmp_path):
     assert set(listed) == {"config.json"} and len(listed["config.json"]) == 3
 
 
+def test_a_kill_before_the_settings_leaves_room_for_the_run(tmp_path):
+    root = tmp_path / "run"
+    root.mkdir()
+    manifest.list_file(root, root / "config.json", b"{}")
+    assert Records.create(root, {"seed": 1}).config() == {"seed": 1}
+
+
 def test_a_manifest_does_not_grow_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "LARGE", 2000)
     records = Records.create(tmp_path / "run", {"seed": 0})
