@@ -52,7 +52,7 @@ def results_table(root: Path = ROOT) -> str:
 
 
 def details_page(root: Path = ROOT) -> str:
-    """What was measured for each claim, as Markdown."""
+    """The page that lists the measurements for each claim, as Markdown."""
     parts = ["# What was measured for each claim, with 95 % intervals"]
     for paper, claims, found in _by_paper(root):
         parts.append(f"## {paper}")
@@ -79,7 +79,7 @@ def _networks(root: Path) -> str:
                 "on the test set": _measured(summary["last"]),
                 "seconds": f"{summary['seconds']:.0f}",
                 "device": _device(config),
-                "command": f"[settings]({folder.name}/config.json)",
+                "settings": f"[config.json]({folder.name}/config.json)",
             }
         )
     return _markdown(rows)
@@ -154,7 +154,7 @@ def _verdict(claim: str, found: Verdicts) -> str:
 
 
 def _details(claim: str, found: Verdicts) -> str:
-    """What was measured for a claim, a line for each of its parts."""
+    """The measurements for a claim, a line for each of its parts."""
     parts = []
     for rows in found.values():
         row = rows.get(claim)

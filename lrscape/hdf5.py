@@ -1,4 +1,4 @@
-"""Loads labelled arrays from HDF5, once it was looked at before any is read.
+"""Loads labelled arrays from an HDF5 file, which is checked before any is read.
 
 HDF5 can do more than hold arrays: it links to other files and stores arrays in them,
 puts arrays together from others, loads filters as programs, and declares shapes beyond

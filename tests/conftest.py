@@ -58,9 +58,9 @@ def _resident() -> int:
 def pytest_collection_modifyitems(items):
     """Marks as slow what ``slow.txt`` lists."""
     text = (Path(__file__).parent / "slow.txt").read_text()
-    listed = [line for line in text.splitlines() if line and not line.startswith("#")]
+    listed = {line for line in text.splitlines() if not line.startswith("#")}
     for item in items:
-        if not set(listed).isdisjoint(names_of(item.nodeid)):
+        if not listed.isdisjoint(names_of(item.nodeid)):
             item.add_marker(pytest.mark.slow)
 
 

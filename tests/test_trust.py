@@ -249,13 +249,15 @@ def flip(file, place):
 
 
 def test_any_changed_byte_of_a_file_is_told(tmp_path):
-    """Of settings, arrays and pictures, and of the manifest that lists them."""
+    """Of settings, arrays, results and texts, and of the manifest that lists them."""
     records = Records.create(tmp_path / "run", {"seed": 0, "name": "a"})
     array = xr.Dataset({"loss": ("alpha", np.arange(3.0))})
     arrays = records.save_result("line", array, {})
     summary = records.save_result_summary("line", [{"a": 1}, {"a": 2}])
+    page = records.save_text("page.html", "<p>a</p>")
     reads = {
         records.path / "config.json": records.config,
+        page: lambda: Reader(records.path).content(page, 100),
         arrays: lambda: records.load_result("line"),
         summary: lambda: records.load_result_summary("line"),
     }

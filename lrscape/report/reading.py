@@ -297,7 +297,7 @@ class _Reading:
     def listed(self, folder: Path) -> list[Path]:
         """Lists a folder, without files that are being written.
 
-        That has a name that begins with a dot.
+        Their names begin with a dot.
         """
         found = []
         for file in self.tried(folder, self.reader.entries) or ():
