@@ -57,8 +57,8 @@ def list_file(root: Path, file: Path, content: bytes) -> None:
         >>> import tempfile
         >>> root = Path(tempfile.mkdtemp())
         >>> list_file(root, root / 'a.json', b'{}')
-        >>> check(root / NAME, root / 'a.json', b'{}')
-        >>> check(root / NAME, root / 'a.json', b'[]')
+        >>> check(read(root / NAME), root / NAME, root / 'a.json', b'{}')
+        >>> check(read(root / NAME), root / NAME, root / 'a.json', b'[]')
         Traceback (most recent call last):
         lrscape.errors.ChangedError: .../a.json was changed on disk: ...
     """
@@ -103,13 +103,15 @@ def read(manifest: Path) -> Listed:
     return found
 
 
-def check(manifest: Path, file: Path, content: bytes) -> None:
-    """Raises ChangedError where a file is listed, and its content is not what was."""
-    check_listed(read(manifest), manifest, file, content)
+def check(listed: Listed, manifest: Path, file: Path, content: bytes) -> None:
+    """Raises ChangedError where a file is listed, and its content is not what was.
 
-
-def check_listed(listed: Listed, manifest: Path, file: Path, content: bytes) -> None:
-    """Checks a file as `check` does, against a manifest that has been read."""
+    Args:
+        listed: the manifest's lines, as `read` gives them.
+        manifest: its path, in the directory that it is of.
+        file: the path of the file.
+        content: of the file.
+    """
     expected = listed.get(_path_in(manifest.parent, file))
     if expected is not None and digest(content) not in expected:
         raise ChangedError(

@@ -167,7 +167,7 @@ class Reader:
                     self.take(listing, manifest.GROWTH * size)
                     self._listed[listing] = (version, manifest.read(listing))
                 listed = self._listed[listing][1]
-                manifest.check_listed(listed, listing, file, content)
+                manifest.check(listed, listing, file, content)
                 return
             if folder == self.root:
                 return

@@ -317,9 +317,9 @@ def test_a_manifest_does_not_grow_for_ever(tmp_path, monkeypatch):
     assert listing.stat().st_size < 3000
     for name in ("notes.txt", "results/history.json", "config.json"):
         file = records.path / name
-        manifest.check(listing, file, file.read_bytes())
+        manifest.check(manifest.read(listing), listing, file, file.read_bytes())
         with pytest.raises(InputError, match="was changed on disk"):
-            manifest.check(listing, file, b"something else")
+            manifest.check(manifest.read(listing), listing, file, b"something else")
     assert {path.name for path in records.path.iterdir()} == {
         "config.json", "manifest.sha256", "notes.txt", "results",
     }  # fmt: skip
