@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
+from experiments.harness.commands import commands
 from lrscape import console
-
-# Shared code, not experiments.
-PARTS = {
-    "__init__", "__main__", "arguments", "arms", "extending", "filing", "finish",
-    "flags", "kinds", "loop", "mappings", "memory", "paper", "parents", "parsing",
-    "programs", "running", "seeds", "signals", "stand_ins", "statistics",
-    "tensorboard", "train", "values", "verdicts",
-}  # fmt: skip
-
 
 # What all of them have in common.
 COMMON = """
@@ -28,11 +19,10 @@ Completion, here of experiments.cifar in bash (there are zsh and tcsh too):
 
 
 def main() -> None:
-    """Prints a line for each experiment, the first of its file's docstring."""
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if file.stem not in PARTS:
-            docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-            print(f"python -m experiments.{file.stem:<18} {docstring.splitlines()[0]}")
+    """Prints a line for each command, the first of its file's docstring."""
+    for name, file in commands().items():
+        docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+        print(f"python -m experiments.{name:<18} {docstring.splitlines()[0]}")
     print(COMMON)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from experiments.paper import command_line
-from experiments.values import DataDirectory, Directory
+from experiments.harness.paper import command_line
+from experiments.harness.values import DataDirectory, Directory
 from lrscape import checks, console, data, figures
 from lrscape.errors import InputError
 from lrscape.records import write_aside

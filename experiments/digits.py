@@ -6,8 +6,8 @@
 about 10 seconds.
 """
 
-from experiments.arguments import Preset
-from experiments.train import main
+from experiments.harness.arguments import Preset
+from experiments.harness.train import main
 from lrscape import console
 
 PRESETS = {

@@ -19,8 +19,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from experiments.paper import command_line
-from experiments.values import Directory
+from experiments.harness.paper import command_line
+from experiments.harness.values import Directory
 from lrscape import checks, console
 from lrscape.errors import InputError
 from lrscape.records import write_aside

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import tyro
 
-from experiments.parents import launched_by_this
-from experiments.sweeping.grid import EXPERIMENTS
+from experiments.harness.parents import launched_by_this
+from experiments.sweep.grid import EXPERIMENTS
 from lrscape import checks, console
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records

@@ -5,8 +5,8 @@
 Needs the TFDS set mnist: ``python -m lrscape.data prepare mnist``.
 """
 
-from experiments.arguments import Preset
-from experiments.train import main
+from experiments.harness.arguments import Preset
+from experiments.harness.train import main
 from lrscape import console
 
 PRESETS = {

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import tyro
 
-from experiments.paper import command_line
-from experiments.values import Positive
+from experiments.harness.paper import command_line
+from experiments.harness.values import Positive
 from lrscape import checks, console
 from lrscape.errors import InputError
 from lrscape.report import write_report

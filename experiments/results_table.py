@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.judging.registry import CLAIMS, EXPERIMENTS
+from experiments.claims.registry import CLAIMS, EXPERIMENTS
 from lrscape import console
 from lrscape.parser import Parser
 from lrscape.reading import Reader, read_json

@@ -29,10 +29,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.memory import keep_freed_memory
-from experiments.parsing import parse
-from experiments.probes import PROBES, Found, Settings, Survey
-from experiments.values import (
+from experiments.harness.memory import keep_freed_memory
+from experiments.harness.parsing import parse
+from experiments.harness.values import (
     Checked,
     Count,
     DataDirectory,
@@ -46,6 +45,7 @@ from experiments.values import (
     check_values,
     whole,
 )
+from experiments.probes import PROBES, Found, Settings, Survey
 from lrscape import console
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name

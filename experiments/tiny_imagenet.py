@@ -6,8 +6,8 @@ Needs the published folder tiny-imagenet-200 in the data directory. An hour an e
 the preset paper's network on two CPU cores; minutes on a GPU.
 """
 
-from experiments.arguments import Preset
-from experiments.train import main
+from experiments.harness.arguments import Preset
+from experiments.harness.train import main
 from lrscape import console
 
 _SHARED = {

@@ -21,7 +21,7 @@ import hypothesis
 import jax
 import pytest
 
-from experiments.mappings import few_mappings
+from experiments.harness.mappings import few_mappings
 from tests import processes
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")

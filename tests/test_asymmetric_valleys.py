@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.valleys import bias, toy
-from experiments.valleys.one_dimensional import (
+from experiments.asymmetric_valleys import bias, toy
+from experiments.asymmetric_valleys.one_dimensional import (
     VALLEYS,
     Valley,
     descend,

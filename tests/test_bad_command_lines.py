@@ -12,7 +12,8 @@ import re
 
 import pytest
 
-from experiments.values import Checked, flags_of
+from experiments.harness.commands import module_of
+from experiments.harness.values import Checked, flags_of
 
 TRAINING = ("digits", "mnist", "cifar", "tiny_imagenet", "imagenet", "language")
 PAPERS = {
@@ -53,7 +54,7 @@ def main_of(name):
     modules = {"bench": "experiments.bench.__main__", "data": "lrscape.data.__main__"}
     module = importlib.import_module(modules.get(name, f"experiments.{name}"))
     if name in TRAINING and name != "language":
-        from experiments.train import main
+        from experiments.harness.train import main
 
         return lambda argv: main(name, module.__doc__, module.PRESETS, argv)
     return module.main
@@ -61,12 +62,12 @@ def main_of(name):
 
 def flags_class(command):
     if command == "language line":
-        from experiments.texts.lines import LineArguments
+        from experiments.language.lines import LineArguments
 
         return LineArguments
-    module = importlib.import_module(f"experiments.{command}")
+    module = module_of(command)
     if command in TRAINING:
-        from experiments.kinds import IMAGES
+        from experiments.harness.kinds import IMAGES
 
         return getattr(module, "KIND", IMAGES).flags
     return module.Arguments
@@ -267,7 +268,7 @@ def places(tmp_path_factory):
     found = {name: root / name.lower() for name in
              ("RUN", "NEW", "FILE", "PLACE", "FOREIGN", "OTHER", "THESIS")}  # fmt: skip
     from experiments import digits
-    from experiments.arguments import resolve
+    from experiments.harness.arguments import resolve
 
     config = resolve("digits", digits.PRESETS, "quick", {}, None).to_dict()
     for name in ("RUN", "PLACE", "OTHER", "THESIS"):

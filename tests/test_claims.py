@@ -13,11 +13,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import claims, report, results_table, statistics
-from experiments.judging import measure, workers
-from experiments.judging.registry import CLAIMS, EXPERIMENTS
-from experiments.judging.table import judged_papers, page, rows_of
-from experiments.statistics import Claim, Condition, above, below, differs, judge
+from experiments import report, results_table
+from experiments.claims import __main__ as claims
+from experiments.claims import measure, workers
+from experiments.claims.registry import CLAIMS, EXPERIMENTS
+from experiments.claims.table import judged_papers, page, rows_of
+from experiments.harness import statistics
+from experiments.harness.statistics import (
+    Claim,
+    Condition,
+    above,
+    below,
+    differs,
+    judge,
+)
 from lrscape.environment import available_cores
 from lrscape.errors import InputError
 from lrscape.records import Records
@@ -244,8 +253,8 @@ def test_processes_end_with_the_one_that_began_them(tmp_path, number):
 _ENDLESS = """
 import signal
 import sys
-from experiments import claims
-from experiments.judging import workers
+from experiments.claims import __main__ as claims
+from experiments.claims import workers
 from tests.test_claims import endless
 # What a shell starts in the background ignores SIGINT, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -374,7 +383,7 @@ def test_another_directory_is_left_alone(tmp_path, stand_ins, capsys):
 @pytest.mark.parametrize("count", [3, 5, 10])
 def test_chance_is_seldom_taken_for_an_effect(count, together, monkeypatch):
     """In 500 papers without an effect, of a claim and of twenty of them."""
-    monkeypatch.setattr("experiments.statistics.RESAMPLES", 1000)
+    monkeypatch.setattr("experiments.harness.statistics.RESAMPLES", 1000)
     random = np.random.default_rng(count)
     papers = [
         {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import cifar, digits, imagenet, mnist, tiny_imagenet
-from experiments.arguments import resolve, schedule_options
-from experiments.train import main
+from experiments.harness.arguments import resolve, schedule_options
+from experiments.harness.train import main
 from lrscape import schedules
 from lrscape.errors import InputError
 from lrscape.runs import open_run

@@ -13,8 +13,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import digits, parents
-from experiments.train import main
+from experiments import digits
+from experiments.harness import parents
+from experiments.harness.train import main
 from lrscape import durable, file_lock, processes
 from lrscape.durable import GoneError, HeldDirectory
 from lrscape.errors import InputError
@@ -285,7 +286,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, code):
 
 _LAUNCHER = """
 import subprocess, sys, os, time
-from experiments.parents import launched_by_this
+from experiments.harness.parents import launched_by_this
 code = "from experiments import parents; import time, os, pathlib, sys\\n" \\
     "parents.end_with_launcher(); pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\\n" \\
     "time.sleep(60)"

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import digits, language
-from experiments.texts.kind import TEXTS
-from experiments.train import main
+from experiments import digits
+from experiments.harness.train import main
+from experiments.language import __main__ as language
+from experiments.language.kind import TEXTS
 from lrscape import schedules
 from lrscape.errors import InputError
 from lrscape.extensions import Extension, seams
@@ -195,7 +196,7 @@ def test_seeds(tmp_path, monkeypatch, capsys, replicas):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.seeds.agree", killed)
+        patch.setattr("experiments.harness.seeds.agree", killed)
         status = command("--resume", "--epochs=3", f"--run-dir={root}")
         assert status == 128 + signal.SIGINT
     assert Records(root / "seed_0").config()["epochs"] == 2

@@ -7,8 +7,10 @@ import matplotlib.pyplot as plt
 import pytest
 import xarray as xr
 
-from experiments import filing, loss_surfaces, nonmonotonic, stand_ins
-from experiments.paper import Result, save
+from experiments.harness import filing, stand_ins
+from experiments.harness.paper import Result, save
+from experiments.loss_surfaces import __main__ as loss_surfaces
+from experiments.nonmonotonic import __main__ as nonmonotonic
 from lrscape.errors import InputError
 from lrscape.records import Records
 

@@ -7,9 +7,31 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# One paper each, of which no other paper and nothing that trains one network knows.
+PAPERS = (
+    "experiments.asymmetric_valleys",
+    "experiments.lipschitz_rate",
+    "experiments.loss_surfaces",
+    "experiments.nonmonotonic",
+    "experiments.walk_with_sgd",
+)
 # From what knows of all to what knows of none; a row knows of the rows below it alone.
 ORDER = (
-    ("experiments",),
+    ("experiments.bench", "experiments.claims", "experiments.results_table"),
+    PAPERS,
+    (
+        "experiments.cifar",
+        "experiments.digits",
+        "experiments.imagenet",
+        "experiments.language",
+        "experiments.launch",
+        "experiments.mnist",
+        "experiments.report",
+        "experiments.survey",
+        "experiments.sweep",
+        "experiments.tiny_imagenet",
+    ),
+    ("experiments.harness", "experiments.probes"),
     ("lrscape.report",),
     ("lrscape.figures",),
     ("lrscape.runs", "lrscape.run_fields"),
@@ -87,6 +109,20 @@ def ways_into(parts, forbidden):
 def test_no_part_imports_what_is_above_it(row):
     above = [part for parts in ORDER[:row] for part in parts]
     assert not ways_into(ORDER[row], above)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_no_paper_imports_another(paper):
+    assert not ways_into((paper,), [other for other in PAPERS if other != paper])
+
+
+def test_every_file_of_the_experiments_has_its_place():
+    rows = [part for parts in ORDER[:4] for part in parts]
+    rest = {name for name in GRAPH if lies_in(name, ("experiments",))}
+    assert {name for name in rest if not lies_in(name, rows)} == {
+        "experiments", "experiments.__main__", "experiments.augmentations",
+        "experiments.docs",
+    }  # fmt: skip
 
 
 def test_models_and_data_are_independent():

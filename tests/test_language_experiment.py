@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import digits, language, survey
-from experiments.sweeping.grid import check
-from experiments.texts import lines
-from experiments.texts.kind import TEXTS
-from experiments.train import main
+from experiments import digits, survey
+from experiments.harness.train import main
+from experiments.language import __main__ as language
+from experiments.language import lines
+from experiments.language.kind import TEXTS
+from experiments.sweep.grid import check
 from lrscape import data, landscape, models
 from lrscape.errors import InputError
 from lrscape.records import Records
@@ -116,7 +117,7 @@ def test_stopped_and_resumed_bit_for_bit(run_dir, story, tmp_path, monkeypatch, 
             Stopping.asked_for += 1
             return signal.SIGTERM if Stopping.asked_for == 3 else None
 
-    monkeypatch.setattr("experiments.running.noted_signals", Stopping)
+    monkeypatch.setattr("experiments.harness.running.noted_signals", Stopping)
     path = tmp_path / "stopped"
     flags = [*FLAGS, f"--dataset={story}", f"--run-dir={path}"]
     assert command(*flags) == 128 + signal.SIGTERM

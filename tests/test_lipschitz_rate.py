@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import lipschitz_rate
-from experiments.lipschitz import premise
-from experiments.lipschitz.methods import Method
-from experiments.lipschitz.settings import PRESETS, Lab, Plan
+from experiments.lipschitz_rate import __main__ as lipschitz_rate
+from experiments.lipschitz_rate import premise
+from experiments.lipschitz_rate.methods import Method
+from experiments.lipschitz_rate.settings import PRESETS, Lab, Plan
 from lrscape import data, models, training
 from lrscape.records import Records
 from lrscape.training import fit, initial_state
@@ -163,7 +163,7 @@ def test_time_decay_is_tried_where_the_preset_lacks_it(presets, tmp_path):
 
 def test_what_stands_in_for_a_data_set(presets, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "experiments.stand_ins.prepared", lambda _: iter(["cifar10", "mnist"])
+        "experiments.harness.stand_ins.prepared", lambda _: iter(["cifar10", "mnist"])
     )
     plans = dict(PRESETS["quick"])
     plans["cifar100"] = dataclasses.replace(plans["cifar100"], dataset="cifar100")
@@ -195,7 +195,7 @@ def test_interrupted_between_epochs_it_goes_on(presets, tmp_path, monkeypatch):
         return kept(state)
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.arms.Signals", lambda: signals)
+        patch.setattr("experiments.harness.arms.Signals", lambda: signals)
         patch.setattr(training, "averages", averages)
         assert call(tmp_path / "cut", "mnist", "--seeds=1") == 130
     assert len(rows_of(tmp_path / "cut", "mnist-*-seed_0")) == 2
@@ -217,14 +217,14 @@ def test_a_run_that_fails_is_said_to_and_counts_as_nothing_right(
     arm = lab.arm("mnist", Method(name="far", feed="none", rate=1e30), 0)
     history = arm.history()
     assert "diverged" in history[-1] and arm.history() == history
-    from experiments.lipschitz.variants import last_accuracy
+    from experiments.lipschitz_rate.variants import last_accuracy
 
     np.testing.assert_array_equal(last_accuracy([history]), [0.0])
 
 
 def test_the_limit_of_stability_is_compared_with_the_constant_itself(presets, tmp_path):
     """Neither with a rate that was cut, nor with one that time has decayed."""
-    from experiments.lipschitz import claims, curves, stability
+    from experiments.lipschitz_rate import claims, curves, stability
 
     lab = Lab("authors", PRESETS["authors"], tmp_path, None, "digits")
     history = lab.arm("cifar10", lab.adaptive("cifar10"), 0).history()

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import __main__ as listing
 from experiments import digits
-from experiments.train import main
+from experiments.harness.train import main
 
 
 def test_every_experiment_is_listed_and_nothing_else(capsys):
@@ -16,9 +16,11 @@ def test_every_experiment_is_listed_and_nothing_else(capsys):
     names = [line.split()[2].removeprefix("experiments.") for line in lines]
     assert {"cifar", "digits", "report", "survey"} <= set(names)
     # Those that can be called, and no others.
-    files = Path(listing.__file__).parent.glob("*.py")
-    callable_ = {f.stem for f in files if '__name__ == "__main__"' in f.read_text()}
-    assert set(names) == callable_ - {"__main__"}
+    folder = Path(listing.__file__).parent
+    files = {f: f.stem for f in folder.glob("*.py") if f.stem != "__main__"}
+    files |= {f: f.parent.name for f in folder.glob("*/__main__.py")}
+    called = [n for f, n in files.items() if '__name__ == "__main__"' in f.read_text()]
+    assert names == sorted(called)
     assert all(len(line.split(None, 3)[3]) > 20 for line in lines)
 
 

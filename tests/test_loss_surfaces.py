@@ -10,15 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import loss_surfaces
-from experiments.minima import around, criteria, integrators, pairs, switching
-from experiments.minima.alignment import aligned, chain
-from experiments.minima.arms import drawn
-from experiments.minima.drawing import surfaces_page
-from experiments.minima.methods import METHODS, Method
-from experiments.minima.plans import FIXED, PRESETS, Plan
-from experiments.minima.settings import Lab
-from experiments.statistics import Claim, Condition, judge
+from experiments.harness.statistics import Claim, Condition, judge
+from experiments.loss_surfaces import __main__ as loss_surfaces
+from experiments.loss_surfaces import around, criteria, integrators, pairs, switching
+from experiments.loss_surfaces.alignment import aligned, chain
+from experiments.loss_surfaces.arms import drawn
+from experiments.loss_surfaces.drawing import surfaces_page
+from experiments.loss_surfaces.methods import METHODS, Method
+from experiments.loss_surfaces.plans import FIXED, PRESETS, Plan
+from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape, models
 from lrscape.errors import InputError
 from lrscape.landscape import tree

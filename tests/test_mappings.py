@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.mappings import few_mappings
+from experiments.harness.mappings import few_mappings
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/maps").exists(), reason="Linux alone tells mappings"

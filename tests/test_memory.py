@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from experiments.memory import keep_freed_memory
+from experiments.harness.memory import keep_freed_memory
 
 PAGES = """
 import resource, sys
 import numpy as np
-from experiments.memory import keep_freed_memory
+from experiments.harness.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def faults():

@@ -10,8 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import nonmonotonic
-from experiments.peaks import (
+from experiments.harness.rates import scale_by_rates
+from experiments.harness.statistics import judge, mean_and_interval
+from experiments.nonmonotonic import __main__ as nonmonotonic
+from experiments.nonmonotonic import (
     bounds,
     claims,
     curves,
@@ -22,10 +24,9 @@ from experiments.peaks import (
     sweeps,
     tables,
 )
-from experiments.peaks.networks import PEAK
-from experiments.peaks.rules import Rule, optimizer_of, scale_by_rates
-from experiments.peaks.settings import PRESETS, Lab, Plan, Survey, Sweep
-from experiments.statistics import judge, mean_and_interval
+from experiments.nonmonotonic.networks import PEAK
+from experiments.nonmonotonic.rules import Rule, optimizer_of
+from experiments.nonmonotonic.settings import PRESETS, Lab, Plan, Survey, Sweep
 from lrscape import data, landscape, models, schedules
 from lrscape.errors import InputError
 from lrscape.landscape import masks, tree

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import digits
-from experiments.train import main
+from experiments.harness.train import main
 from lrscape import data
 from lrscape.report import render
 

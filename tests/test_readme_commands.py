@@ -8,8 +8,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from experiments import kinds, results_table
-from experiments.train import main
+from experiments import results_table
+from experiments.harness import kinds
+from experiments.harness.train import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = "\n".join(
@@ -56,9 +57,9 @@ def test_a_command_is_understood(command, tmp_path, monkeypatch):
         called(arguments)
 
     if given[:1] == ["line"]:
-        monkeypatch.setattr("experiments.texts.lines.run", called)
+        monkeypatch.setattr("experiments.language.lines.run", called)
     elif name in TRAINING:
-        monkeypatch.setattr("experiments.train.train", trained)
+        monkeypatch.setattr("experiments.harness.train.train", trained)
     elif name in DOES:
         called.return_value = DOES[name][1]
         monkeypatch.setattr(module, DOES[name][0], called)

@@ -6,7 +6,7 @@ What they reach at full length is in experiments/results.
 import pytest
 
 from experiments import cifar, mnist
-from experiments.train import main
+from experiments.harness.train import main
 from lrscape.records import Records
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_data]

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.arguments import resolve
 from experiments.digits import PRESETS
+from experiments.harness.arguments import resolve
 from lrscape import data, models, training, transforms
 from lrscape.errors import InputError
 from lrscape.training import (

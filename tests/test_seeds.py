@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import digits, imagenet, kinds, seeds
-from experiments.arguments import Arguments, resolve
+from experiments import digits, imagenet
 from experiments.bench import seeds as bench
-from experiments.finish import as_dataset
-from experiments.train import main
+from experiments.harness import kinds, seeds
+from experiments.harness.arguments import Arguments, resolve
+from experiments.harness.finish import as_dataset
+from experiments.harness.train import main
 from lrscape.errors import InputError
 from lrscape.records import Records
 from lrscape.runs import open_run

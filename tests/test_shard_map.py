@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from experiments import digits
-from experiments.train import main
+from experiments.harness.train import main
 from lrscape import models
 from lrscape.errors import InputError
 from lrscape.records import Records

@@ -15,11 +15,11 @@ import xarray as xr
 
 from experiments import augmentations, report
 from experiments.bench.pairs import write_json
-from experiments.judging import measure
-from experiments.paper import compiled_once
-from experiments.sweeping.gather import gather
-from experiments.sweeping.grid import Job
-from experiments.sweeping.launchers import Notes
+from experiments.claims import measure
+from experiments.harness.paper import compiled_once
+from experiments.sweep.gather import gather
+from experiments.sweep.grid import Job
+from experiments.sweep.launchers import Notes
 from lrscape import hdf5, manifest, reading
 from lrscape.errors import InputError
 from lrscape.landscape import evaluate, line

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import digits, survey
-from experiments.train import main as train
+from experiments.harness.train import main as train
 from lrscape import landscape
 from lrscape.errors import InputError
 from lrscape.runs import open_run

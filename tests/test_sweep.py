@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import sweep
-from experiments.sweeping import launchers
-from experiments.sweeping.gather import figure, gather, table
-from experiments.sweeping.grid import make_jobs, parse_grid
+from experiments.sweep import __main__ as sweep
+from experiments.sweep import launchers
+from experiments.sweep.gather import figure, gather, table
+from experiments.sweep.grid import make_jobs, parse_grid
 from lrscape.errors import InputError
 from lrscape.records import Records
 from tests.processes import ROOT, wait_until

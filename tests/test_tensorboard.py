@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from experiments import digits
-from experiments.tensorboard import open_events
-from experiments.train import main
+from experiments.harness.tensorboard import open_events
+from experiments.harness.train import main
 from lrscape.records import Records
 from tests.test_command_line import SHORT
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import digits, survey
-from experiments.train import main
+from experiments.harness.train import main
 from lrscape import lines, manifest
 from lrscape.data.sources import prepared_builder
 from lrscape.errors import InputError

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.statistics import judge
-from experiments.valleys import judgements
+from experiments.asymmetric_valleys import judgements
+from experiments.harness.statistics import judge
 
 YES, NO, MIXED = np.array([1.0, 1.1, 1.2]), np.array([-1.0, -1.1, -1.2]), [-1.0, 0.5, 1]
 ZERO, ERRORS = np.zeros(3), np.full(3, 0.01)

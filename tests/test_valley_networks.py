@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import asymmetric_valleys
-from experiments.valleys import directions, lines, projections
-from experiments.valleys.averages import accuracy_of
-from experiments.valleys.networks import ALL, AVERAGE, NORMS, OTHERS, merged
-from experiments.valleys.settings import (
+from experiments.asymmetric_valleys import __main__ as asymmetric_valleys
+from experiments.asymmetric_valleys import directions, lines, projections
+from experiments.asymmetric_valleys.averages import accuracy_of
+from experiments.asymmetric_valleys.networks import ALL, AVERAGE, NORMS, OTHERS, merged
+from experiments.asymmetric_valleys.settings import (
     AFTER,
     LARGE,
     PRESETS,

@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import statistics, walk_with_sgd
-from experiments.walking import networks, trajectories
-from experiments.walking.descent import descend
-from experiments.walking.networks import Sample
-from experiments.walking.settings import PRESETS
+from experiments.harness import statistics
+from experiments.walk_with_sgd import __main__ as walk_with_sgd
+from experiments.walk_with_sgd import networks, trajectories
+from experiments.walk_with_sgd.descent import descend
+from experiments.walk_with_sgd.networks import Sample
+from experiments.walk_with_sgd.settings import PRESETS
 from lrscape import landscape
 from lrscape.records import Records
 from lrscape.runs import open_run

@@ -10,13 +10,14 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import statistics, walk_with_sgd
-from experiments.statistics import Claim, Condition, bootstrap, judge
-from experiments.walking import claims, identity, noise, quadratic, rates, redrawn
-from experiments.walking.claims import PARTS
-from experiments.walking.descent import descend, minibatch_gradient
-from experiments.walking.networks import Sample
-from experiments.walking.settings import PRESETS, Plan
+from experiments.harness import statistics
+from experiments.harness.statistics import Claim, Condition, bootstrap, judge
+from experiments.walk_with_sgd import __main__ as walk_with_sgd
+from experiments.walk_with_sgd import claims, identity, noise, quadratic, rates, redrawn
+from experiments.walk_with_sgd.claims import PARTS
+from experiments.walk_with_sgd.descent import descend, minibatch_gradient
+from experiments.walk_with_sgd.networks import Sample
+from experiments.walk_with_sgd.settings import PRESETS, Plan
 from lrscape import data as data_
 from lrscape import landscape, models
 from lrscape.errors import InputError
@@ -43,7 +44,7 @@ def tiny():
             curvature=dataclasses.replace(SAMPLE, redrawn=True),
         )  # fmt: skip
         patch.setitem(PRESETS["authors"], "mlp", redrawn_plan)
-        patch.setattr("experiments.walking.trajectories.SHOWN", 6)
+        patch.setattr("experiments.walk_with_sgd.trajectories.SHOWN", 6)
         patch.setattr(identity, "SAMPLES", 3)
         patch.setattr(identity, "TOP", 2)
         patch.setitem(claims.SEEDS, "quick", 3)

@@ -3,8 +3,8 @@
     python -m experiments.bench.memory --json memory.json
 
 The gradient of one batch's loss in training mode, in a process as it is and in one that
-`experiments.memory` has seen to, as it does to all commands that train. Five minutes on
-two CPU cores.
+keeps freed memory, as all commands that train do (`experiments.harness.memory`). Five
+minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.bench.convolution import BATCHES, command_line, compiled_gradient
 from experiments.bench.pairs import interleaved, ratios, show
-from experiments.memory import keep_freed_memory
+from experiments.harness.memory import keep_freed_memory
 from lrscape import console
 
 

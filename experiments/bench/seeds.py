@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 
-from experiments.arguments import resolve
 from experiments.bench.pairs import (
     file_of_figures,
     interleaved,
@@ -28,7 +27,8 @@ from experiments.bench.pairs import (
     write_json,
 )
 from experiments.digits import PRESETS
-from experiments.paper import compiled_once
+from experiments.harness.arguments import resolve
+from experiments.harness.paper import compiled_once
 from lrscape import console, training
 from lrscape.data import Dataset
 from lrscape.environment import describe

@@ -24,9 +24,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.bench.pairs import file_of_figures, write_json
-from experiments.walking.networks import STRETCH
-from experiments.walking.result import on_both
-from experiments.walking.settings import PRESETS, RATES, Lab
+from experiments.walk_with_sgd.networks import STRETCH
+from experiments.walk_with_sgd.result import on_both
+from experiments.walk_with_sgd.settings import PRESETS, RATES, Lab
 from lrscape import console
 from lrscape.environment import describe
 from lrscape.parser import Parser

@@ -22,7 +22,7 @@ import xarray  # noqa: F401
 import experiments.digits
 import experiments.report
 import experiments.survey
-from experiments import train
+from experiments.harness import train
 from lrscape.errors import InputError
 from lrscape.landscape import evaluate, grid_coordinates, plane
 from lrscape.records import Records

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from unittest import mock
 
+from experiments.harness.commands import module_of
 from lrscape.reading import read_json
 from tests.faults.suite import SAME, check
 from tests.processes import without_times
@@ -32,7 +33,7 @@ def make(paper, run_dir):
     import jax
 
     item, flags, tests = COMMANDS[paper]
-    command = importlib.import_module(f"experiments.{paper}")
+    command = module_of(paper)
     flags = [item, "--dataset=digits", *flags, f"--run-dir={run_dir}"]
     with jax.numpy_dtype_promotion("standard"), mock.patch.dict(*plans(tests)):
         return command.main(flags)

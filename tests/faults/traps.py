@@ -100,7 +100,7 @@ def limit_file_size(limit):
 
 def signal_at_update(step, name, delay):
     """A signal to this process so many seconds after an update."""
-    from experiments.loop import Loop
+    from experiments.harness.loop import Loop
 
     original = Loop.after_update
     number = getattr(signal, name)
@@ -117,7 +117,7 @@ def signal_at_update(step, name, delay):
 
 def fail_at_update(step, name, message):
     """An error of a kind after an update."""
-    from experiments.loop import Loop
+    from experiments.harness.loop import Loop
     from lrscape.errors import InputError
 
     original = Loop.after_update
@@ -133,7 +133,7 @@ def fail_at_update(step, name, message):
 
 def lose_directory_at_update(step, way, aside):
     """The run directory is removed, moved, or moved and replaced after an update."""
-    from experiments.loop import Loop
+    from experiments.harness.loop import Loop
 
     original = Loop.after_update
 

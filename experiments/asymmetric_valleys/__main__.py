@@ -1,0 +1,175 @@
+"""Paper 4, "Asymmetric Valleys": measured beside its numbers.
+
+    python -m experiments.asymmetric_valleys fig2 --preset=quick
+    python -m experiments.asymmetric_valleys results
+
+Items: theorem1, theorem2, toy, fig5 and fig6 (no networks: seconds); fig2 (asymmetric
+directions, and what is not merely the direction of ones), fig3 (test loss, shifted),
+fig4 (neighbours), fig7 (projected losses, epoch by epoch), fig8 and table1 (weight
+averaging and SGD after it), fig9 (on which side the average lies), fig10 (a small batch
+after a large one), fig11 (widths), fig12 (batch norm's directions), fig13 (its averages
+alone), fig14 (networks with and without it), claims, all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. The preset quick trains an 8-layer ResNet on a part of the
+images for some epochs: within 30 minutes on two CPU cores. Paper takes the text's
+networks and settings, as far as they are known; authors draws lines as the paper's code
+does, and keeps only those epochs of SGD after SWA that bear the paper out. Both take a
+GPU. --models and --dataset give the appendix's figures. Where CIFAR-100 is not
+prepared, quick trains on CIFAR-10, and on digits where nothing is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.asymmetric_valleys.assumptions import fig3, fig4
+from experiments.asymmetric_valleys.averages import fig13, fig14
+from experiments.asymmetric_valleys.claims import claims
+from experiments.asymmetric_valleys.directions import fig2, fig12
+from experiments.asymmetric_valleys.lines import fig8, fig10, table1
+from experiments.asymmetric_valleys.projections import fig7, fig9
+from experiments.asymmetric_valleys.settings import DATASETS, PRESETS, Lab, check
+from experiments.asymmetric_valleys.theory import (
+    fig5,
+    fig6,
+    theorem1,
+    theorem2,
+    toy_item,
+)
+from experiments.asymmetric_valleys.widths import fig11
+from experiments.harness.paper import (
+    Result,
+    changes,
+    check_flags,
+    command_line,
+    flags_given,
+    make,
+)
+from experiments.harness.values import (
+    DataDirectory,
+    Directory,
+    Epochs,
+    Networks,
+    Positive,
+    Whole,
+)
+from lrscape import console, models
+from lrscape.errors import InputError, unknown_name
+
+# In the order in which `all` makes them.
+ITEMS: dict[str, Callable[[Lab], Result]] = {
+    "theorem1": theorem1,
+    "theorem2": theorem2,
+    "toy": toy_item,
+    "fig5": fig5,
+    "fig6": fig6,
+    "fig2": fig2,
+    "fig3": fig3,
+    "fig4": fig4,
+    "fig7": fig7,
+    "fig8": fig8,
+    "table1": table1,
+    "fig9": fig9,
+    "fig10": fig10,
+    "fig11": fig11,
+    "fig12": fig12,
+    "fig13": fig13,
+    "fig14": fig14,
+    "claims": claims,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the figure, table or theorem, all, or results: a list of what there
+            is.
+        preset: quick, paper or authors.
+        seeds: networks that differ by their seed alone.
+        examples: trained on; 0: all of them.
+        sgd_epochs: of SGD's solution.
+        swa_epochs: of the run whose weights are averaged.
+        swa_from: the epoch after which averaging begins.
+        r: the outer distance of Definition 1.
+        zeta: its inner one: what is nearer does not count.
+        models: instead of each figure's own network; figure 14 keeps its own.
+        dataset: instead of each figure's own: cifar10, cifar100 or digits.
+        run_dir: where networks and results are kept; default:
+            runs/asymmetric_valleys-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    sgd_epochs: Epochs | None = None
+    swa_epochs: Epochs | None = None
+    swa_from: Epochs | None = None
+    r: Positive | None = None
+    zeta: Positive | None = None
+    models: tuple[str, ...] | None = None
+    dataset: str | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    least = {"seeds": 1, "examples": 0, "sgd_epochs": 1, "swa_epochs": 1, "swa_from": 1}
+    check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS)
+    for name in arguments.models or ():
+        if name not in models.NAMES:
+            raise unknown_name("models", name, models.NAMES)
+        if name == "lstm":
+            raise InputError("models='lstm' reads text, and not images; choose another")
+    settings = PRESETS[arguments.preset]
+    asked = changes(arguments, "seeds", "sgd_epochs", "swa_epochs", "swa_from")
+    plan = dataclasses.replace(settings.plan, **asked)
+    survey = dataclasses.replace(settings.survey, **flags_given(arguments, "r", "zeta"))
+    settings = dataclasses.replace(settings, plan=plan, survey=survey)
+    check(settings)
+    root = arguments.run_dir or Path("runs") / f"asymmetric_valleys-{arguments.preset}"
+    return Lab(
+        arguments.preset, settings, root, arguments.data_dir, arguments.dataset,
+        arguments.models or (),
+    )  # fmt: skip
+
+
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    return lab.datasets(item)
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+
+    def about(item: str) -> dict[str, Any]:
+        return lab.about()
+
+    make("asymmetric_valleys", ITEMS, arguments, lab, about, datasets_of)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("asymmetric_valleys", Arguments, __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    console.run(main)

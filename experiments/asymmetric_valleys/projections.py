@@ -1,0 +1,263 @@
+"""Figures 7 and 9: the loss along a direction over epochs, and where averages lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from experiments.asymmetric_valleys.directions import best_of, either_way, row_of
+from experiments.asymmetric_valleys.drawing import panels
+from experiments.asymmetric_valleys.lines import chosen
+from experiments.asymmetric_valleys.networks import AVERAGE
+from experiments.asymmetric_valleys.settings import AFTER, SGD, SWA, Lab, Pair
+from experiments.harness.paper import Result
+from experiments.harness.statistics import mean_and_interval
+from lrscape import landscape
+from lrscape.figures.style import CYCLE, DARK, tidy
+from lrscape.landscape import tree
+
+Row = dict[str, Any]
+# Directions that are drawn.
+DRAWN = 3
+# Figure 9's directions: u, what is left of it orthogonally to v, and their sum.
+KINDS = {"u": "u", "orthogonal": "u - <u, v> v", "sum": "unit(u + v)"}
+
+
+def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
+    """The training loss along SGD's most asymmetric direction, epoch by epoch.
+
+    Returns:
+        ``epochs``, ``distances`` and ``losses`` (epochs, distances).
+    """
+    network, survey = lab.network(pair, SGD, seed), lab.survey
+    epochs = [e for e in network.config.looked_at if e]
+
+    def make() -> Row:
+        ((direction, _),) = best_of(lab, network, 1)
+        objective = lab.objective(network, "train")
+        reach = np.linspace(-survey.r, survey.r, 2 * survey.curve + 1)
+        losses = [
+            landscape.evaluate(
+                objective, landscape.ray(network.at(f"epoch_{e}").params, direction),
+                reach,
+            )["loss"].tolist()
+            for e in epochs
+        ]  # fmt: skip
+        return {"epochs": epochs, "distances": reach.tolist(), "losses": losses}
+
+    name = f"epochs-{len(epochs)}-{survey.r:g}-{survey.curve}-{survey.examples}"
+    return network.numbers(name, make)
+
+
+def changes(losses: np.ndarray) -> np.ndarray:
+    """How much a curve changes from one epoch to the next, relatively.
+
+    Args:
+        losses: (..., epochs, distances); only their shape counts: each less its middle.
+
+    Returns:
+        (..., epochs - 1): the root of the mean square of the change over that of the
+        last curve.
+
+    Example:
+        >>> changes(np.array([[1.0, 0.0, 1.0], [3.0, 1.0, 3.0]]))
+        array([0.5])
+    """
+    shape = losses - losses[..., losses.shape[-1] // 2, None]
+    moved = np.sqrt((np.diff(shape, axis=-2) ** 2).mean(axis=-1))
+    return moved / np.sqrt((shape[..., -1, :] ** 2).mean(axis=-1))[..., None]
+
+
+def fig7(lab: Lab) -> Result:
+    """Figure 7: the loss along one direction, from the weights of successive epochs."""
+    rows: list[Row] = []
+    variables: dict[str, Any] = {}
+    drawn: dict[str, Figure] = {}
+    for pair in lab.pairs("fig7"):
+        model, dataset = pair
+        found = [epochs_of(lab, pair, seed) for seed in lab.seeds]
+        epochs = np.array(found[0]["epochs"])
+        losses = np.array([one["losses"] for one in found])
+        change = changes(losses)
+        for i, epoch in enumerate(epochs[1:]):
+            rows.append(
+                {
+                    "network": model,
+                    "data": dataset,
+                    "from epoch": int(epochs[i]),
+                    "to": int(epoch),
+                    "relative change of the curve": mean_and_interval(change[:, i]),
+                    "paper": "stable after the first epochs",
+                }
+            )  # fmt: skip
+        dims = (f"{dataset}_{model}_seed", f"{dataset}_{model}_epoch", "distance")
+        variables[f"{dataset}_{model}_loss"] = (dims, losses, {"units": "nat"})
+        variables[f"{dataset}_{model}_epochs"] = (dims[1:2], epochs)
+        drawn["-".join(pair)] = _figure7(pair, found)
+    notes = [*lab.notes("fig7"), "the direction is the final weights' most asymmetric"]
+    return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _figure7(pair: Pair, found: list[Row]) -> Figure:
+    from matplotlib import colormaps
+
+    figure, (left, right) = panels(2)
+    at, losses = np.array(found[0]["distances"]), np.array(found[0]["losses"])
+    epochs = found[0]["epochs"]
+    for i, epoch in enumerate(epochs):
+        shade = colormaps["viridis"](i / max(1, len(epochs) - 1) * 0.9)
+        left.plot(at, losses[i], color=shade, marker=".", label=f"epoch {epoch}")
+    left.set_xlabel("distance along the direction (flat side +)")
+    left.set_ylabel("training loss (nats)")
+    left.set_title("seed 0", fontsize=10)
+    left.legend(frameon=False, fontsize=8)
+    for color, one in zip(CYCLE, found, strict=False):
+        change = changes(np.array(one["losses"]))
+        right.plot(epochs[1:], change, color=color, marker=".")
+    right.axhline(0.1, color=DARK, linewidth=0.8, linestyle=":")
+    right.set_yscale("log")
+    right.set_xlabel("epoch")
+    right.set_ylabel("relative change since the one before")
+    right.set_title("each seed", fontsize=10)
+    for axes in (left, right):
+        tidy(axes)
+    figure.suptitle(f"{pair[0]} on {pair[1]}")
+    return figure
+
+
+def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
+    """The asymmetry of random directions at SGD's solution, and where SWA lies.
+
+    Returns:
+        For each of `KINDS` the rows of `directions.row_of` with
+        ``towards``, the inner product of the direction with SWA - SGD.
+    """
+    survey, after = lab.survey, lab.network(pair, AFTER, seed)
+    name, _ = chosen(lab, pair, seed)
+
+    def make() -> Row:
+        average = lab.network(pair, SWA, seed).at(AVERAGE).params
+        point = after.at(name).params
+        way = tree.subtract(average, point)
+        v = tree.scale(1 / tree.norm(way), way)
+        objective = lab.sloped(after)
+        found: Row = {kind: [] for kind in KINDS}
+        found["distance"] = float(tree.norm(way))
+        reach = np.linspace(-survey.r, survey.r, 2 * survey.curve + 1)
+        for index in range(survey.sides):
+            key = jax.random.fold_in(jax.random.key(seed), 1000 + index)
+            u = landscape.uniform_direction(key, point)
+            ways = {
+                "u": u,
+                "orthogonal": tree.combine([1, -tree.dot(u, v)], [u, v]),
+                "sum": tree.combine([1, 1], [u, v]),
+            }
+            for kind, one in ways.items():
+                one = tree.scale(1 / tree.norm(one), one)
+                asymmetry = landscape.asymmetry(
+                    objective, point, one, r=survey.r, zeta=survey.zeta,
+                    num_points=survey.slopes,
+                )  # fmt: skip
+                row = row_of(asymmetry)
+                row["towards"] = float(tree.dot(way, one))
+                if index < DRAWN and kind != "orthogonal":
+                    losses = landscape.evaluate(
+                        objective, landscape.ray(point, one), reach
+                    )
+                    row |= {"at": reach.tolist(), "curve": losses["loss"].tolist()}
+                found[kind].append(row)
+        return found
+
+    file = f"sides-{name}-{survey.sides}-{survey.r:g}-{survey.zeta:g}"
+    return after.numbers(f"{file}-{survey.slopes}-{survey.sloped}", make)
+
+
+def flat_shares(
+    found: list[Row], kind: str, limit: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The share of asymmetric directions on whose flat side SWA lies.
+
+    Args:
+        found: of each seed, see `sides_of`.
+        kind: a name in `KINDS`.
+        limit: c above which a direction counts as asymmetric, either way.
+
+    Returns:
+        (n,) shares of the seeds that have an asymmetric direction, and (seeds,) how
+        many each has.
+    """
+    shares, counts = [], []
+    for one in found:
+        cs, sides = either_way(one[kind])
+        towards = np.array([row["towards"] for row in one[kind]])
+        asymmetric = cs > limit
+        counts.append(int(asymmetric.sum()))
+        if counts[-1]:
+            shares.append(float((sides * towards > 0)[asymmetric].mean()))
+    return np.array(shares), np.array(counts)
+
+
+def fig9(lab: Lab) -> Result:
+    """Figure 9: on which side of random directions SWA lies, seen from SGD after it."""
+    rows: list[Row] = []
+    variables: dict[str, Any] = {}
+    drawn: dict[str, Figure] = {}
+    for pair in lab.pairs("fig9"):
+        model, dataset = pair
+        found = [sides_of(lab, pair, seed) for seed in lab.seeds]
+        for kind, what in KINDS.items():
+            shares, counts = flat_shares(found, kind, lab.survey.c)
+            towards = np.array([[row["towards"] for row in one[kind]] for one in found])
+            share = mean_and_interval(shares) if len(shares) else "none is asymmetric"
+            if kind == "orthogonal":
+                share = "they share this coordinate"
+            rows.append(
+                {
+                    "network": model,
+                    "data": dataset,
+                    "direction": what,
+                    "asymmetric": f"{counts.sum()} of {towards.size}",
+                    "share with SWA on the flat side": share,
+                    "mean distance": f"{np.abs(towards).mean():.3g} of "
+                    f"{np.mean([one['distance'] for one in found]):.3g}",
+                    "paper": "on the flat side" if kind == "sum" else "-",
+                }
+            )  # fmt: skip
+            dims = (f"{dataset}_{model}_seed", "direction")
+            cs = np.array([either_way(one[kind])[0] for one in found])
+            variables[f"{dataset}_{model}_{kind}_c"] = (dims, cs)
+            variables[f"{dataset}_{model}_{kind}_towards"] = (dims, towards)
+        drawn["-".join(pair)] = _figure9(pair, found)
+    notes = [
+        *lab.notes("fig9"),
+        (
+            "v = unit(SWA - SGD after it), u uniform in (0, 1); how the paper combines "
+            "them is lost: unit(u + v) is likelier, since along u - <u, v> v both lie "
+            "at the same place"
+        ),
+    ]
+    return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _figure9(pair: Pair, found: list[Row]) -> Figure:
+    figure, grid = panels(2)
+    for axes, kind in zip(grid, ("sum", "u"), strict=True):
+        for number, row in enumerate(found[0][kind][:DRAWN]):
+            color, (at, losses) = CYCLE[number], (row["at"], row["curve"])
+            axes.plot(at, losses, color=color, marker=".", markersize=4)
+            height = np.interp(row["towards"], at, losses)
+            axes.plot(row["towards"], height, "*", color=color, markersize=12)
+            axes.plot(0, np.interp(0, at, losses), "o", color=color)
+        axes.plot([], [], "*", color=DARK, label="SWA, projected")
+        axes.plot([], [], "o", color=DARK, label="SGD after SWA")
+        axes.set_title(KINDS[kind], fontsize=10)
+        axes.set_xlabel("distance along the direction")
+        axes.legend(frameon=False, fontsize=8)
+        tidy(axes)
+    grid[0].set_ylabel("training loss (nats)")
+    figure.suptitle(f"{pair[0]} on {pair[1]}: directions of seed 0")
+    return figure

@@ -1,0 +1,436 @@
+"""Presets of paper 4's experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments.asymmetric_valleys.networks import AVERAGE, Network, NetworkConfig
+from experiments.harness.stand_ins import dataset_or_stand_in
+from lrscape.errors import InputError
+from lrscape.landscape.asymmetry import both_sides
+from lrscape.runs import Snapshot
+
+DATASETS = ("cifar10", "cifar100", "digits")
+STAND_INS = {"cifar100": ("cifar10",)}
+
+# How a network comes about. ``small`` and ``large`` go on from ``sgd`` with the small
+# batch and, for as many updates, with the large one; ``after`` goes on from SWA.
+SGD, SWA, AFTER, SMALL, LARGE = "sgd", "swa", "after", "small", "large"
+# The 8-layer networks of figure 14.
+WITH, WITHOUT = "with_norm", "without_norm"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How networks are trained.
+
+    Attributes:
+        examples: trained on; None is all.
+        test: test examples; None is all.
+        seeds: networks that differ by their seed alone.
+        augment: see `lrscape.data.AUGMENTATIONS`.
+        batch_size: the large one.
+        small_batch: the small one.
+        rate: the first.
+        momentum: of SGD.
+        weight_decay: of an L2 term on all parameters.
+        sgd_epochs: of the solution that the large batch finds.
+        sgd_last: its last rate, a share of the first.
+        swa_epochs: of the run whose weights are averaged.
+        swa_from: the epoch after which averaging begins; the rate falls between half
+            and 0.9 of what comes before.
+        swa_rate: the rate while weights are averaged.
+        after_epochs: of SGD from the averaged weights.
+        after_rate: its rate.
+        after_every: epochs from one that may be chosen to the next.
+        small_epochs: with the small batch.
+        small_rate: the rate then, with either batch.
+        eight_rate: of the 8-layer networks with and without batch norm.
+        draws: sets of others, as many as batch norm has parameters, averaged alone.
+        measured_every: epochs from one measurement to the next.
+        calibration: training examples that statistics are estimated on, for errors;
+            None is all.
+    """
+
+    examples: int | None = None
+    test: int | None = None
+    seeds: int
+    augment: tuple[str, ...] = ()
+    batch_size: int
+    small_batch: int
+    rate: float
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    sgd_epochs: int
+    sgd_last: float = 0.01
+    swa_epochs: int
+    swa_from: int
+    swa_rate: float
+    after_epochs: int
+    after_rate: float
+    after_every: int = 1
+    small_epochs: int
+    small_rate: float
+    eight_rate: float
+    draws: int = 5
+    measured_every: int = 1
+    calibration: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """How the ground is looked at.
+
+    Attributes:
+        examples: of the training set and of the test set, whose mean losses are taken.
+        sloped: of the training set, for slopes, which take longer.
+        batch_size: of them; also what batch norm's statistics are estimated by.
+        r: Definition 1's outer distance; the paper's are lost.
+        zeta: its inner one: not much smaller, since what is asked of all distances
+            between them is a matter of their ratio otherwise: in a symmetric bowl
+            whose slopes grow with the distance, c is zeta / r.
+        c: what a direction must exceed to count as asymmetric.
+        slopes: distances between them, on each side.
+        curve: distances on each side of a curve that is drawn, up to r.
+        tries: random directions of each kind, of figure 2.
+        shifted: asymmetric directions whose best shift is looked for, of each network;
+            and half as many symmetric ones.
+        shift_points: points a radius of half of r, which is the largest shift too.
+        radii: of orthogonal moves, as shares of ||w||.
+        neighbors: moves a radius.
+        line: points of a line from -1 to 2 times the way (``authors``: -2 to 3).
+        ends: where lines begin and end.
+        sides: random directions of figure 9, of each kind.
+        widths: random directions of figure 11.
+        width: how far they go, and how far filter-normalised ones do.
+        width_points: distances of them.
+        norms: directions of each kind, of figure 12.
+        epochs: of figure 7: so many evenly spaced ones, the last among them.
+    """
+
+    examples: int
+    sloped: int
+    batch_size: int
+    r: float
+    zeta: float
+    c: float = 2.0
+    slopes: int
+    curve: int
+    tries: int
+    shifted: int
+    shift_points: int
+    radii: tuple[float, ...]
+    neighbors: int
+    line: int
+    ends: tuple[float, float] = (-1.0, 2.0)
+    sides: int
+    widths: int
+    width: tuple[float, float]
+    width_points: int
+    norms: int
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Theory:
+    """How much of the theorems is tried.
+
+    Attributes:
+        runs: of SGD on functions of one variable.
+        rounds: of oscillation that are looked at.
+        landscapes: random ones, of Theorem 1.
+        toys: seeds of the toy.
+        fresh: its fresh examples of each class.
+    """
+
+    runs: int = 10_000
+    rounds: int = 5
+    landscapes: int = 10_000
+    toys: int = 50
+    fresh: int = 10_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A preset.
+
+    Attributes:
+        plan: how networks are trained.
+        survey: how the ground is looked at.
+        theory: how much of the theorems is tried.
+        models: those that take the place of the paper's; empty: its own.
+        authors_rule: whether SGD after SWA keeps, as the authors' code does, only an
+            epoch whose training loss is below and whose test loss is above SWA's.
+        augmented: whether statistics along lines are those of augmented images.
+    """
+
+    plan: Plan
+    survey: Survey
+    theory: Theory = Theory()
+    models: tuple[str, ...] = ()
+    authors_rule: bool = False
+    augmented: bool = False
+
+
+_PAPER = Settings(
+    plan=Plan(
+        seeds=5, augment=("crop", "flip"), batch_size=128, small_batch=32, rate=0.1,
+        sgd_epochs=200, swa_epochs=225, swa_from=126, swa_rate=0.05, after_epochs=50,
+        after_rate=0.001, after_every=5, small_epochs=80, small_rate=0.01,
+        eight_rate=0.05, measured_every=5,
+    ),
+    survey=Survey(
+        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=1.6, slopes=20,
+        curve=20, tries=20, shifted=20, shift_points=20,
+        radii=(0.01, 0.03, 0.1), neighbors=20,
+        line=61,
+        sides=50, widths=20, width=(20.0, 1.0), width_points=21, norms=50, epochs=20,
+    ),
+)  # fmt: skip
+
+PRESETS: dict[str, Settings] = {
+    "quick": Settings(
+        plan=Plan(
+            examples=640, test=1000, seeds=3, batch_size=64, small_batch=16, rate=0.05,
+            sgd_epochs=20, swa_epochs=24, swa_from=12, swa_rate=0.025, after_epochs=4,
+            after_rate=0.002, small_epochs=4, small_rate=0.01, eight_rate=0.05,
+            measured_every=4, calibration=512,
+        ),
+        survey=Survey(
+            examples=192, sloped=64, batch_size=192, r=2.0, zeta=1.6, slopes=2,
+            curve=5, tries=7, shifted=7, shift_points=3,
+            radii=(0.03, 0.1), neighbors=4, line=13,
+            sides=5, widths=5, width=(5.0, 0.5), width_points=5, norms=17, epochs=6,
+        ),
+        models=("resnet8",),
+    ),
+    "paper": _PAPER,
+    "authors": dataclasses.replace(
+        _PAPER, authors_rule=True, augmented=True,
+        survey=dataclasses.replace(_PAPER.survey, line=201, ends=(-2.0, 3.0)),
+    ),
+}  # fmt: skip
+
+# These train no networks.
+WITHOUT_DATA = ("theorem1", "theorem2", "toy", "fig5", "fig6")
+
+Pair = tuple[str, str]
+_TEN: tuple[Pair, ...] = (("preresnet110", "cifar10"),)
+_DEEP = ("preresnet110", "preresnet164", "densenet100")
+# The networks that the paper's figures are of.
+PAPER_PAIRS: dict[str, tuple[Pair, ...]] = {
+    "fig2": tuple((m, d) for d in ("cifar10", "cifar100") for m in _DEEP),
+    "fig8": (("preresnet110", "cifar100"),),
+    "fig9": (("preresnet110", "cifar100"),),
+    "fig10": (("preresnet164", "cifar100"),),
+    "fig11": (("preresnet164", "cifar100"),),
+    "fig14": (("resnet8", "cifar10"),),
+    "table1": tuple((m, "cifar100") for m in _DEEP),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """What was asked for, and where it is kept.
+
+    Attributes:
+        preset: a name in `PRESETS`.
+        settings: the preset's.
+        root: the directory that all commands of a preset share.
+        data_dir: the TFDS data directory, or None.
+        dataset: replaces each figure's own data set, or None.
+        models: replace each figure's own networks; empty: they do not.
+        networks: those that were opened, by name.
+    """
+
+    preset: str
+    settings: Settings
+    root: Path
+    data_dir: Path | None
+    dataset: str | None
+    models: tuple[str, ...] = ()
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def plan(self) -> Plan:
+        """How networks are trained."""
+        return self.settings.plan
+
+    @property
+    def survey(self) -> Survey:
+        """How the ground is looked at."""
+        return self.settings.survey
+
+    @property
+    def seeds(self) -> range:
+        """Of every network."""
+        return range(self.plan.seeds)
+
+    def pairs(self, item: str) -> list[Pair]:
+        """The networks and data sets that a figure is of."""
+        paper = PAPER_PAIRS.get(item, _TEN)
+        names = self.models or self.settings.models
+        if item == "fig14":  # the only ones that train without batch norm
+            names = ("resnet8",)
+        found: dict[Pair, None] = {}
+        for model, dataset in paper:
+            dataset = self._dataset(dataset)
+            for name in names or (model,):
+                found[name, dataset] = None
+        return list(found)
+
+    def datasets(self, item: str) -> dict[str, str]:
+        """An item's own data sets, each with the one that is taken for it."""
+        if item in WITHOUT_DATA:
+            return {}
+        paper = PAPER_PAIRS.get(item, _TEN)
+        return {dataset: self._dataset(dataset) for _, dataset in paper}
+
+    def _dataset(self, wanted: str) -> str:
+        if self.dataset or self.preset != "quick":
+            return self.dataset or wanted  # reading it says what is missing
+        return dataset_or_stand_in(wanted, self.data_dir, STAND_INS.get(wanted, ()))
+
+    def network(self, pair: Pair, kind: str, seed: int) -> Network:
+        """A network, opened once; what it goes on from is trained at once.
+
+        Args:
+            pair: model and data set.
+            kind: `SGD`, `SWA` and so on.
+            seed: of everything random in it.
+        """
+        plan, (model, dataset) = self.plan, pair
+        examples, batch_size = plan.examples, plan.batch_size
+        if dataset == "digits":  # of which there are 1,437
+            examples = min(examples or 1280, 1280)
+            batch_size = min(batch_size, 64)
+        small = min(plan.small_batch, batch_size)
+        if kind in (WITH, WITHOUT) and plan.eight_rate == plan.rate and kind == WITH:
+            kind = SWA  # the same network
+        parents = {AFTER: (SWA, AVERAGE), SMALL: (SGD, ""), LARGE: (SGD, "")}
+        averages = kind in (SWA, WITH, WITHOUT)
+        rate = {
+            AFTER: plan.after_rate, SMALL: plan.small_rate, LARGE: plan.small_rate,
+            WITH: plan.eight_rate, WITHOUT: plan.eight_rate,
+        }.get(kind, plan.rate)  # fmt: skip
+        last, falls, epochs = rate, (0.0, 0.0), 0
+        if kind == SGD:
+            last, falls, epochs = plan.sgd_last * rate, (0.5, 0.9), plan.sgd_epochs
+        elif averages:
+            share = plan.swa_from / plan.swa_epochs
+            falls, epochs = (0.5 * share, 0.9 * share), plan.swa_epochs
+            last = rate * plan.swa_rate / plan.rate
+        elif kind == AFTER:
+            epochs = plan.after_epochs
+        else:  # as many updates by either batch
+            epochs = plan.small_epochs
+            if kind == LARGE:
+                epochs *= batch_size // small
+        every = {AFTER: plan.after_every, SGD: max(1, epochs // self.survey.epochs)}
+        looked_at = {epochs, *range(0, epochs + 1, every.get(kind, epochs))}
+        parent = parents.get(kind)
+        name = "-".join([dataset, model, kind, f"seed_{seed}"])
+        start: Snapshot | None = None
+        if parent is not None:
+            before = self.network(pair, parent[0], seed)
+            start = before.at(parent[1]) if parent[1] else before.final
+        config = NetworkConfig(
+            task=kind, dataset=dataset, examples=examples, validation=0,
+            test=plan.test, model=model, epochs=epochs, seed=seed,
+            batch_size=small if kind == SMALL else batch_size, augment=plan.augment,
+            looked_at=tuple(sorted(looked_at)),
+            model_options={"batch_norm": False} if kind == WITHOUT else {},
+            rate=rate, last_rate=last, falls=falls, momentum=plan.momentum,
+            weight_decay=plan.weight_decay,
+            averaged_from=plan.swa_from if averages else None,
+            draws=plan.draws if kind == SWA else 0,
+            parent=None if parent is None else f"{parent[0]} {parent[1]}".strip(),
+            measured_every=plan.after_every if kind == AFTER else plan.measured_every,
+            calibration=plan.calibration,
+        )  # fmt: skip
+        if name not in self.networks:
+            data_dir = str(self.data_dir) if self.data_dir else None
+            self.networks[name] = Network(config, self.root / name, data_dir, start)
+        return self.networks[name]
+
+    def all_of(self, pair: Pair, kind: str) -> list[Network]:
+        """The networks of a kind, one a seed."""
+        return [self.network(pair, kind, seed) for seed in self.seeds]
+
+    def objective(self, network: Network, part: str, *, line: bool = False) -> Any:
+        """The survey's loss on a part of a network's data.
+
+        Args:
+            network: whose model and data.
+            part: ``'train'`` or ``'test'``.
+            line: whether it is for a line between solutions, where the authors'
+                statistics are those of augmented images.
+        """
+        survey = self.survey
+        return network.objective(
+            part, survey.examples, batch_size=survey.batch_size,
+            augment=line and self.settings.augmented,
+        )  # fmt: skip
+
+    def sloped(self, network: Network) -> Any:
+        """The survey's training loss, as slopes are taken of it."""
+        survey = self.survey
+        return network.objective(
+            "train", survey.sloped, batch_size=min(survey.batch_size, survey.sloped)
+        )
+
+    def about(self) -> dict[str, Any]:
+        """The settings, as JSON holds them."""
+        return dataclasses.asdict(self.settings)
+
+    def notes(self, item: str) -> list[str]:
+        """What was measured, in words, to be said beside a table."""
+        pairs = self.pairs(item)
+        network = self.network(pairs[0], WITHOUT if item == "fig14" else SWA, 0)
+        data, survey = network.data, self.survey
+        names = ", ".join(" on ".join(pair) for pair in pairs)
+        statistics = "batch norm's statistics estimated anew at every point"
+        if self.settings.augmented:
+            statistics += ", along lines on augmented images"
+        return [
+            (
+                f"{names}; {len(data.train)} training and {len(data.test)} test "
+                f"examples, {self.plan.seeds} seeds; losses in nats over "
+                f"{min(survey.examples, len(data.train))} examples, slopes over "
+                f"{min(survey.sloped, len(data.train))}, {statistics}; weight decay, "
+                "of all parameters, is no part of them"
+            )
+        ]
+
+
+def check(settings: Settings) -> None:
+    """Checks what the command line may have changed.
+
+    Raises:
+        InputError: averaging that begins after the run's end, a batch that does not
+            fit, or distances that are none.
+    """
+    plan, survey = settings.plan, settings.survey
+    both_sides(survey.r, survey.zeta, survey.slopes)
+    if not survey.zeta:
+        raise InputError(
+            "zeta=0.0 must be positive: at the minimum itself the loss has no slope, "
+            f"and no direction would be asymmetric; choose it below r={survey.r!r}"
+        )
+    if not 1 <= plan.swa_from <= plan.swa_epochs:
+        raise InputError(
+            f"swa_from={plan.swa_from}: averaging would begin after that epoch, and "
+            f"the run has {plan.swa_epochs}; choose 1 to {plan.swa_epochs}"
+        )
+    if plan.examples is not None and plan.examples < plan.batch_size:
+        raise InputError(
+            f"examples={plan.examples} must be at least one batch, {plan.batch_size}, "
+            "or 0 for all"
+        )
+    if plan.batch_size % plan.small_batch:
+        raise InputError(
+            f"batch_size={plan.batch_size} must be a multiple of "
+            f"small_batch={plan.small_batch}: both make as many updates"
+        )

@@ -1,0 +1,1 @@
+"""Plumbing of the experiments: no command lies here."""

@@ -1,0 +1,307 @@
+"""What the experiments on papers share: results, how they are kept, exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import xarray as xr
+
+from experiments.harness import filing, stand_ins
+from experiments.harness.memory import keep_freed_memory
+from experiments.harness.parsing import parse
+from experiments.harness.values import check_values
+from lrscape.environment import describe
+from lrscape.errors import InputError, unknown_name
+from lrscape.records import Records
+from lrscape.training import NonFiniteLossError
+from lrscape.training.checkpoint import CorruptCheckpointError
+from lrscape.user_cache import private_directory
+
+# Items of every paper: all that it has, and a list of the results that there are.
+ALL, RESULTS = "all", "results"
+
+
+@dataclasses.dataclass
+class Result:
+    """What a command found.
+
+    Attributes:
+        rows: of a table: names to values.
+        dataset: labelled arrays.
+        figures: by name.
+        notes: what has to be said beside the table.
+        pages: figures to turn in a browser, by name.
+    """
+
+    rows: list[dict[str, Any]]
+    dataset: xr.Dataset
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    pages: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def command_line(
+    name: str,
+    arguments: type,
+    docstring: str,
+    run: Callable[[Any], None],
+    argv: list[str] | None,
+) -> int:
+    """Runs a paper's experiment from its command line.
+
+    Args:
+        name: of the experiment.
+        arguments: a dataclass of its flags, ``debug`` among them.
+        docstring: of its file, shown by ``--help``.
+        run: makes what was asked for.
+        argv: the command line; None is the process's own.
+
+    Returns:
+        The exit status, see `guarded`.
+    """
+    if argv is None:  # in a process of its own
+        keep_freed_memory()
+    given: Any = parse(arguments, f"experiments.{name}", docstring, argv)
+
+    def checked() -> None:
+        check_values(given)
+        run(given)
+
+    return guarded(checked, debug=given.debug)
+
+
+def check_flags(
+    arguments: Any,
+    items: Iterable[str],
+    presets: Iterable[str],
+    least: Mapping[str, int],
+    **choices: Iterable[str],
+) -> None:
+    """Checks what all papers' command lines have in common.
+
+    Args:
+        arguments: with ``item``, ``preset`` and the fields below.
+        items: that can be made, besides ``all``, or listed by ``results``.
+        presets: that can be followed.
+        least: numbers' names -> the least that they may be; None is from the preset.
+        **choices: other fields' names -> what they may be, or None.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    if arguments.item not in (named := [*items, ALL, RESULTS]):
+        raise unknown_name("item", arguments.item, named)
+    for field, known in {"preset": presets, **choices}.items():
+        value = getattr(arguments, field)
+        if value is not None and value not in known:
+            raise unknown_name(field, value, known)
+    for field, lowest in least.items():
+        value = getattr(arguments, field)
+        if value is not None and value < lowest:
+            raise InputError(f"{field}={value} must be {lowest} or more")
+
+
+def flags_given(arguments: Any, *fields: str) -> dict[str, Any]:
+    """Those of some flags that were given, by name."""
+    return {
+        field: value
+        for field in fields
+        if (value := getattr(arguments, field)) is not None
+    }
+
+
+def changes(
+    arguments: Any, *fields: str, batch_size: int | None = None
+) -> dict[str, Any]:
+    """What flags change of a plan: those of some fields, and ``examples``, 0 being all.
+
+    Args:
+        arguments: of the command line.
+        fields: that flag and plan call by one name.
+        batch_size: the plan's; None: any number of examples will do.
+
+    Raises:
+        InputError: fewer examples than a batch.
+    """
+    found, examples = flags_given(arguments, *fields), arguments.examples
+    if examples and batch_size is not None and examples < batch_size:
+        raise InputError(
+            f"examples={examples} must be at least one batch, {batch_size}, or 0 for "
+            "all"
+        )
+    return found if examples is None else {**found, "examples": examples or None}
+
+
+def make(
+    paper: str,
+    items: Mapping[str, Callable[[Any], Result]],
+    arguments: Any,
+    lab: Any,
+    about: Callable[[str], dict[str, Any]],
+    datasets_of: Callable[[Any, str], dict[str, str]],
+) -> None:
+    """Makes tables and figures, prints and saves them; or lists those that there are.
+
+    Args:
+        paper: the experiment's name.
+        items: name -> what makes it; its docstring's first line is its title.
+        arguments: of the command line, with ``item``.
+        lab: handed to them, with ``preset``, ``data_dir``, and ``root``, where
+            everything is kept.
+        about: item -> its settings, as JSON holds them.
+        datasets_of: the lab and an item -> its own data sets, each with the one that is
+            taken for it.
+
+    Raises:
+        InputError: data that are not prepared, or a directory that holds something
+            else, before anything is trained or written.
+    """
+    if arguments.item == RESULTS:
+        print(as_text(filing.listed(lab.root)))
+        return
+    wanted = list(items) if arguments.item == ALL else [arguments.item]
+    used = {item: datasets_of(lab, item) for item in wanted}
+    together = {own: taken for one in used.values() for own, taken in one.items()}
+    stand_ins.check_prepared(together.values(), lab.data_dir)
+    if arguments.dataset is None:
+        stand_ins.say(together, lab.data_dir)
+    records = filing.own(lab.root, {"paper": paper, "preset": lab.preset})
+    with compiled_once():
+        for item in wanted:
+            # Compiled programs hold memory mappings, of which Linux allows 65,530.
+            jax.clear_caches()
+            started = time.monotonic()
+            found = items[item](lab)
+            seconds = time.monotonic() - started
+            title = (items[item].__doc__ or "").splitlines()[0]
+            print(f"\n{item}, {lab.preset}: {title}")
+            print(as_text(found.rows))
+            for note in found.notes:
+                print(note)
+            differs = filing.differences(arguments, used[item])
+            settings = {
+                "preset": lab.preset,
+                "differs": differs,
+                **about(item),
+                "seconds": round(seconds, 1),
+                **describe(jax.local_devices()),
+            }
+            name = filing.place(records, item, differs)
+            written = save(records, name, found, settings)
+            print(f"{seconds:.0f} s; written:", *written, sep="\n  ")
+
+
+@contextlib.contextmanager
+def compiled_once(directory: Path | None = None) -> Iterator[None]:
+    """Keeps compiled programs: networks that differ by a seed share them.
+
+    Args:
+        directory: where; None is the user's own cache directory, which grows and can be
+            deleted at any time. Never a run directory: what is there is run as a
+            program, whoever wrote it.
+    """
+    where, least = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = {name: getattr(jax.config, name) for name in (where, least)}
+    if before[where] is None and directory is None:
+        try:
+            directory = private_directory("compiled")
+        except InputError as error:
+            print(f"warning: compiled programs are not kept: {error}", file=sys.stderr)
+    # One that the user has chosen stays.
+    changes = {
+        where: before[where] or (directory and str(directory.absolute())),
+        least: 0.1,
+    }
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def save(
+    records: Records, item: str, found: Result, settings: dict[str, Any]
+) -> list[Path]:
+    """Saves a result's arrays, figures and table; the files."""
+    written = [records.save_result(item, found.dataset, settings)]
+    for shown_by, made in (
+        (records.save_figure, found.figures), (records.save_page, found.pages)
+    ):  # fmt: skip
+        for name, figure in made.items():
+            written.append(shown_by(f"{item}-{name}" if name else item, figure))
+    summary = {"rows": found.rows, "notes": found.notes, "settings": settings}
+    return [*written, records.save_result_summary(item, summary)]
+
+
+def shown(value: float | None) -> str:
+    """A number of the paper, or a dash where it has none."""
+    return "-" if value is None else f"{value:g}"
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as columns, aligned.
+
+    Example:
+        >>> print(as_text([{'a': 1, 'bc': 'x'}]))
+        a  bc
+        1  x
+    """
+    if not rows:
+        return "(nothing was measured)"
+    cells = [list(rows[0]), *([str(v) for v in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def guarded(function: Callable[[], None], *, debug: bool) -> int:
+    """Calls a function and turns what goes wrong into a message and an exit status.
+
+    Args:
+        function: the experiment.
+        debug: show a traceback with an error.
+
+    Returns:
+        0, 2 for bad input, 1 for training or a disk that failed, 130 for Ctrl-C.
+    """
+    try:
+        function()
+    except (InputError, CorruptCheckpointError) as error:
+        return _said(error, 2, debug)
+    except NonFiniteLossError as error:
+        return _said(error, 1, debug)
+    except OSError as error:
+        way_out = (
+            "make room, or remove what is damaged, and give the same command again"
+        )
+        return _said(error, 1, debug, f"; {way_out}")
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; give the same command again to go on with what is measured",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _said(error: Exception, status: int, debug: bool, way_out: str = "") -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {error}{way_out}", file=sys.stderr)
+    return status

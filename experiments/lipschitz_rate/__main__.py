@@ -1,0 +1,154 @@
+"""Paper 5, "A novel adaptive learning rate scheduler": measured beside its numbers.
+
+    python -m experiments.lipschitz_rate mnist --preset=quick
+    python -m experiments.lipschitz_rate results
+
+Items: mnist (figures 1, 2), cifar10-fixed (figure 3), cifar10-adaptive (figures 4, 5,
+beside a tuned constant rate), cifar100 (figures 6, 7), eq1 (is the last layer's
+gradient the largest, and below the constants), estimates (K_z for nothing beside passes
+that measure it), stability (1/K beside 2/lambda_max), variants (with L2 and momentum;
+the later text's momentum, RMSprop and Adam), claims (what all of it says of the paper's
+claims), all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. The preset quick takes a part of the examples, a few epochs,
+and K_z from the updates' own forward passes; on MNIST with the constant that is a true
+bound, since the paper's own rate, ten times as large, takes more epochs to settle
+(--form=paper). Paper takes the text's settings, and K_z from a pass in train mode each
+epoch; authors does as the paper's code does: inference mode, time decay, the mean image
+subtracted. Both take a GPU. Where CIFAR-100 is not prepared, quick trains on CIFAR-10,
+and on digits where nothing is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.harness.paper import Result, changes, check_flags, command_line, make
+from experiments.harness.values import DataDirectory, Directory, Epochs, Networks, Whole
+from experiments.lipschitz_rate.claims import claims
+from experiments.lipschitz_rate.curves import (
+    cifar10_adaptive,
+    cifar10_fixed,
+    cifar100,
+    mnist,
+)
+from experiments.lipschitz_rate.estimates import estimates
+from experiments.lipschitz_rate.premise import eq1
+from experiments.lipschitz_rate.settings import DATASETS, PRESETS, Lab
+from experiments.lipschitz_rate.stability import stability
+from experiments.lipschitz_rate.variants import variants
+from lrscape import console
+from lrscape.transforms.lipschitz import FORMS
+
+# Where K_z may come from.
+FEEDS = ("free", "train", "inference")
+
+
+# In the order in which `all` makes them.
+ITEMS: dict[str, Callable[[Lab], Result]] = {
+    "mnist": mnist,
+    "cifar10-fixed": cifar10_fixed,
+    "cifar10-adaptive": cifar10_adaptive,
+    "cifar100": cifar100,
+    "eq1": eq1,
+    "estimates": estimates,
+    "stability": stability,
+    "variants": variants,
+    "claims": claims,
+}
+
+# The tasks that an item looks at.
+TASKS: dict[str, tuple[str, ...]] = {
+    "mnist": ("mnist",),
+    "cifar10-fixed": ("cifar10",),
+    "cifar10-adaptive": ("cifar10",),
+    "cifar100": ("cifar100",),
+    "eq1": ("variants", "cifar10"),
+    "estimates": ("variants", "cifar10"),
+    "stability": ("variants", "cifar10"),
+    "variants": ("variants",),
+    "claims": ("mnist", "variants", "cifar10", "cifar100"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the figure, all, or results: a list of what there is.
+        preset: quick, paper or authors.
+        epochs: passes over the training examples.
+        seeds: networks that differ by their seed alone.
+        examples: trained on; 0: all of them.
+        feed: where K_z comes from: free, train or inference.
+        form: of the constant: paper, or bound, which it never exceeds.
+        dataset: instead of each task's own: mnist, cifar10, cifar100 or digits.
+        run_dir: where networks and results are kept; default:
+            runs/lipschitz_rate-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    epochs: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    feed: str | None = None
+    form: str | None = None
+    dataset: str | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    least = {"epochs": 1, "seeds": 1, "examples": 0}
+    check_flags(
+        arguments, ITEMS, PRESETS, least, dataset=DATASETS, feed=FEEDS, form=FORMS
+    )
+    plans = {}
+    for task, plan in PRESETS[arguments.preset].items():
+        asked = changes(
+            arguments, "epochs", "seeds", "feed", "form", batch_size=plan.batch_size
+        )
+        plans[task] = dataclasses.replace(plan, **asked)
+    root = arguments.run_dir or Path("runs") / f"lipschitz_rate-{arguments.preset}"
+    return Lab(arguments.preset, plans, root, arguments.data_dir, arguments.dataset)
+
+
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    return lab.datasets(TASKS[item])
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+
+    def about(item: str) -> dict[str, Any]:
+        return {"plans": {task: lab.about(task) for task in TASKS[item]}}
+
+    make("lipschitz_rate", ITEMS, arguments, lab, about, datasets_of)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("lipschitz_rate", Arguments, __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    console.run(main)

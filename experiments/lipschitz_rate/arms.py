@@ -1,0 +1,126 @@
+"""Networks of paper 5, each trained once by one method, and what is seen of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from experiments.harness import arms
+from experiments.lipschitz_rate.methods import Method
+from lrscape import training, transforms
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmConfig(arms.ArmConfig):
+    """How a network is trained.
+
+    Attributes:
+        weight_decay: of an L2 term on all parameters.
+        method: where the rate comes from.
+        pass_batches: batches of the passes that measure K_z; None is all.
+    """
+
+    weight_decay: float
+    method: Method
+    pass_batches: int | None
+
+
+class Arm(arms.Arm):
+    """A network that one method trains.
+
+    Its history holds ``activation_norm``, which the last update's rate was made of,
+    ``weight_norm`` and with batch norm's averages ``weight_norm_all``; ``train_norm``,
+    ``train_max``, ``inference_norm`` and ``inference_max`` of the passes at that point,
+    with their seconds; ``train_loss``, ``train_error`` (over the epoch, as it was
+    trained), ``validation_error``, ``test_error``.
+    """
+
+    @functools.cached_property
+    def tx(self) -> Any:
+        """Its optimizer."""
+        return self.config.method.optimizer(
+            num_classes=self.data.num_classes,
+            batch_size=self.config.batch_size,
+            weight_decay=self.config.weight_decay,
+            steps_per_epoch=self.steps_per_epoch,
+        )
+
+    def watch(self) -> arms.Watch:
+        """Norms and errors."""
+        return _Watch(self)
+
+    def told(self, state: training.TrainState, row: arms.Row) -> Any:
+        """The state with what a pass at this point measured, if that is the method."""
+        method = self.config.method
+        if method.feed not in ("train", "inference"):
+            return None
+        # As their authors do, batch norm's averages are among the weights.
+        weights = row["weight_norm" if method.feed == "train" else "weight_norm_all"]
+        return state.replace(
+            opt_state=transforms.hold_norms(
+                state.opt_state,
+                activation_norm=row[f"{method.feed}_norm"],
+                weight_norm=weights,
+            )
+        )
+
+    def rate(self, state: training.TrainState) -> float:
+        """The rate of the last update."""
+        return super().rate(state) * float(self.config.method.decayed(state.step - 1))
+
+
+class _Watch:
+    """Measures a network at one point of its training."""
+
+    def __init__(self, arm: Arm):
+        self._arm, config = arm, arm.config
+        self._evaluate = training.make_evaluate(arm.model, arm.data, config)
+        self._passes = {}
+        if config.method.measured:
+            self._passes = {
+                mode: training.make_largest_activations(
+                    arm.model, arm.data, config, mode=mode,
+                    num_batches=config.pass_batches,
+                )
+                for mode in ("train", "inference")
+            }  # fmt: skip
+
+    def start(self, state: training.TrainState) -> arms.Row:
+        """What can be measured before any update too."""
+        row: arms.Row = {
+            "weight_norm": _largest_norm(state.params),
+            "weight_norm_all": _largest_norm(state.variables),
+            "test_error": self._evaluate(state, "test")["error"],
+        }
+        for mode, measure in self._passes.items():
+            if int(state.step) == 0:
+                measure(state)  # compiles, which is not the pass's time
+            started = time.monotonic()
+            found = measure(state)
+            row[f"{mode}_seconds"] = time.monotonic() - started
+            row[f"{mode}_norm"] = found["activation_norm"]
+            row[f"{mode}_max"] = found["activation_max"]
+        if self._arm.data.validation is not None:
+            row["validation_error"] = self._evaluate(state, "validation")["error"]
+        return row
+
+    def epoch(self, state: training.TrainState) -> arms.Row:
+        """What is measured after an epoch."""
+        train = training.averages(state)
+        row = {"train_loss": train["loss"], "train_error": train["error"]}
+        if self._arm.config.method.feed != "none":
+            for name in ("activation_norm", "lipschitz_constant"):
+                row[name] = float(optax.tree.get(state.opt_state, name))
+        return {**row, **self.start(state)}
+
+
+def _largest_norm(tree: Any) -> float:
+    """NaN among norms is the largest."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    return float(np.max([np.linalg.norm(leaf) for leaf in leaves]))

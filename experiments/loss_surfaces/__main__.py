@@ -1,0 +1,167 @@
+"""Paper 2, "An Empirical Analysis of Deep Network Loss Surfaces".
+
+    python -m experiments.loss_surfaces table1 --preset=quick
+    python -m experiments.loss_surfaces results
+
+Items: table1 (every two optimizers: surfaces, functions, barriers), fig2, fig3
+(surfaces between four networks), fig4 (accuracies), fig5, fig6 (losses around minima),
+fig7, fig12 to fig15 (one optimizer after another), table2, fig8 (without batch norm),
+fig9 (Runge-Kutta), table3 (its coefficients, and the order of its error), fig10 (beyond
+the minima), fig11 (extreme starts), claims (what all of it says of the paper's claims),
+all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. All optimizers share a seed's start and its order of the
+examples. The preset quick takes a small dense network and a part of MNIST on two CPU
+cores, digits where nothing is prepared; with --model=vgg or nin a network of a quarter
+of the paper's channels and a part of CIFAR-10, by two optimizers. Paper takes the
+paper's NIN and VGG, and a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.harness.paper import Result, changes, check_flags, command_line, make
+from experiments.harness.values import (
+    DataDirectory,
+    Directory,
+    Epochs,
+    Grid,
+    Networks,
+    Whole,
+)
+from experiments.loss_surfaces.around import fig4, fig5, fig6, fig8, fig10
+from experiments.loss_surfaces.claims import claims
+from experiments.loss_surfaces.extreme import fig11
+from experiments.loss_surfaces.integrators import fig9, table3
+from experiments.loss_surfaces.methods import NAMES
+from experiments.loss_surfaces.pairs import table1
+from experiments.loss_surfaces.plans import MODELS, PRESETS
+from experiments.loss_surfaces.settings import DATASETS, Lab
+from experiments.loss_surfaces.surfaces import fig2, fig3, table2
+from experiments.loss_surfaces.switching import fig7, fig12, fig13, fig14, fig15
+from lrscape import console
+from lrscape.errors import InputError, unknown_name
+
+# In the order in which `all` makes them.
+ITEMS: dict[str, Callable[[Lab], Result]] = {
+    "table1": table1,
+    "fig2": fig2,
+    "fig3": fig3,
+    "fig4": fig4,
+    "fig5": fig5,
+    "fig6": fig6,
+    "fig7": fig7,
+    "table2": table2,
+    "fig8": fig8,
+    "fig9": fig9,
+    "table3": table3,
+    "fig10": fig10,
+    "fig11": fig11,
+    "fig12": fig12,
+    "fig13": fig13,
+    "fig14": fig14,
+    "fig15": fig15,
+    "claims": claims,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the table or figure, all, or results: a list of what there is.
+        preset: quick or paper.
+        model: mlp, nin or vgg; default: mlp of quick, of paper each item's own.
+        optimizers: of table 1 and what follows from it.
+        epochs: passes over the training examples.
+        seeds: starts; all optimizers share each.
+        examples: trained on; 0: all of them.
+        grid: values a side of a surface.
+        dataset: instead of the plan's: mnist, cifar10, cifar100 or digits.
+        run_dir: where networks and results are kept; default:
+            runs/loss_surfaces-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    model: str | None = None
+    optimizers: tuple[str, ...] | None = None
+    epochs: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    grid: Grid | None = None
+    dataset: str | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    # A switch after a quarter of the run needs four epochs.
+    least = {"epochs": 4, "seeds": 1, "examples": 0, "grid": 3}
+    check_flags(
+        arguments, ITEMS, PRESETS, least, dataset=DATASETS, model=MODELS
+    )  # fmt: skip
+    for name in arguments.optimizers or ():
+        if name not in NAMES:
+            raise unknown_name("optimizers", name, NAMES)
+    if len(set(arguments.optimizers or ())) < len(arguments.optimizers or ()):
+        raise InputError(f"optimizers={' '.join(arguments.optimizers or ())!r} repeats")
+    plans = {}
+    for model, plan in PRESETS[arguments.preset].items():
+        asked = changes(
+            arguments,
+            "epochs",
+            "seeds",
+            "optimizers",
+            "grid",
+            batch_size=plan.batch_size,
+        )
+        plans[model] = dataclasses.replace(plan, **asked)
+    root = arguments.run_dir or Path("runs") / f"loss_surfaces-{arguments.preset}"
+    lab = Lab(
+        arguments.preset, arguments.model, plans, root, arguments.data_dir,
+        arguments.dataset,
+    )  # fmt: skip
+    return lab.of("nin") if arguments.item == "claims" else lab
+
+
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    del item  # all are of one
+    return lab.datasets()
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+
+    def about(item: str) -> dict[str, Any]:
+        return {"plan": lab.about()}
+
+    make("loss_surfaces", ITEMS, arguments, lab, about, datasets_of)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("loss_surfaces", Arguments, __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    console.run(main)

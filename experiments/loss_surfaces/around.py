@@ -1,0 +1,344 @@
+"""Figures 4 to 6, 8 and 10: accuracies, and losses along lines from minima."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.harness.arms import column
+from experiments.harness.paper import Result
+from experiments.harness.statistics import mean_and_interval
+from experiments.loss_surfaces import probes
+from experiments.loss_surfaces.arms import Arm
+from experiments.loss_surfaces.drawing import (
+    lines_figure,
+)
+from experiments.loss_surfaces.methods import TITLES
+from experiments.loss_surfaces.pairs import Pair, both, pairs_of
+from experiments.loss_surfaces.settings import Lab
+from lrscape import landscape
+from lrscape.figures.style import CYCLE, tidy
+from lrscape.landscape import tree
+
+# From the initial weights, at 0, to the last ones, at 1.
+ALPHAS = np.linspace(0, 1, 26)
+# And as far again.
+BEYOND = np.linspace(0, 2, 51)
+# From the last weights, at 0, past the initial ones, at 1.
+BACK = np.linspace(0, 1.5, 31)
+# Pairs of figures 5 and 8, where both are there.
+SHOWN: tuple[Pair, ...] = (
+    ("sgd", "adam"), ("sgd", "rk2"), ("adam", "adadelta"), ("adam", "adam_rk2"),
+    ("sgd", "adadelta"), ("rmsprop", "adam"),
+)  # fmt: skip
+# A basin is where the loss is below so many times the minimum's, and so much more.
+BASIN = (2.0, 0.1)
+
+
+def shown_pairs(lab: Lab, most: int = 3) -> list[Pair]:
+    """A few pairs of the optimizers."""
+    there = pairs_of(lab)
+    return ([pair for pair in SHOWN if pair in there] or there)[:most]
+
+
+def whole(arms: list[Arm]) -> list[Arm]:
+    """Those that did not fail."""
+    return [arm for arm in arms if not arm.failed()]
+
+
+def start_curves(
+    lab: Lab, name: str, alphas: np.ndarray, kind: str, **changes: Any
+) -> np.ndarray:
+    """(seeds, points), losses from the start to the minimum; NaN of a failed run."""
+    return np.array(
+        [
+            np.full(len(alphas), np.nan)
+            if arm.failed()
+            else probes.from_start(lab, arm, alphas, kind)
+            for arm in lab.all_trained(name, **changes)
+        ]
+    )
+
+
+def pair_curves(lab: Lab, pair: Pair, **changes: Any) -> np.ndarray:
+    """(seeds, points), losses between two minima; NaN where a run failed."""
+    alphas, found = probes.pair_alphas(lab), []
+    for seed in lab.seeds:
+        a, b = both(lab, pair, seed, **changes)
+        failed = a.failed() or b.failed()
+        found.append(
+            np.full(len(alphas), np.nan) if failed else probes.line(lab, a, b, alphas)
+        )
+    return np.array(found)
+
+
+def fig4(lab: Lab) -> Result:
+    """Figure 4: training and test accuracy by optimizer, over several starts."""
+    lab = lab.of("nin")
+    rows, variables, found = [], {}, {}
+    for name in lab.plan.optimizers:
+        histories = [arm.history() for arm in lab.all_trained(name)]
+        parts = {
+            part: 100 * (1 - column(histories, f"{part}_error", worst=1.0))
+            for part in ("train", "test")
+        }
+        found[name] = parts
+        row: dict[str, Any] = {"optimizer": TITLES[name], "seeds": len(histories)}
+        for part, values in parts.items():
+            row[f"{part} %, last"] = mean_and_interval(values[:, -1])
+            row[f"{part} %, best"] = mean_and_interval(np.nanmax(values, axis=1))
+            variables[f"{name}_{part}_accuracy"] = (
+                ("seed", "epoch"), values, {"units": "percent"}
+            )  # fmt: skip
+        row["failed"] = sum("diverged" in h[-1] for h in histories)
+        rows.append(row)
+    figure = Figure(figsize=(9.2, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    lowest = [100.0, 100.0]
+    for n, (axes, part) in enumerate(zip(panels, ("train", "test"), strict=True)):
+        for i, (name, parts) in enumerate(found.items()):
+            for k, values in enumerate(parts[part]):
+                axes.plot(
+                    values, color=CYCLE[i % len(CYCLE)], linewidth=1, alpha=0.8,
+                    label=TITLES[name] if k == 0 else None,
+                )  # fmt: skip
+                lowest[n] = min(lowest[n], float(values[len(values) // 4]))
+        top = axes.get_ylim()[1]
+        axes.set_ylim(lowest[n] - 1, min(top, 100.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(f"{part} accuracy (%)")
+        tidy(axes)
+    panels[1].legend(frameon=False, fontsize="small")
+    figure.suptitle(f"{lab.what}, {lab.plan.seeds} starts each")
+    notes = [lab.note(), lab.tuned_note(lab.plan.optimizers)]
+    return Result(rows, labelled(variables), {"": figure}, notes)
+
+
+def fig5(lab: Lab, *, batch_norm: bool = True) -> Result:
+    """Figure 5: losses from the start to the minima, and between minima."""
+    lab = lab.of("nin")
+    changes = {"batch_norm": batch_norm}
+    starts = {
+        TITLES[name]: start_curves(lab, name, ALPHAS, "start", **changes)
+        for name in lab.plan.optimizers
+    }
+    pairs = {
+        " to ".join(TITLES[n] for n in pair): pair_curves(lab, pair, **changes)
+        for pair in shown_pairs(lab)
+    }
+    alphas = probes.pair_alphas(lab)
+    rows = [
+        {
+            "line": f"start to {name}",
+            "last loss": mean_and_interval(curves[:, -1]),
+            "highest within": mean_and_interval(curves[:, 1:-1].max(axis=1)),
+            "local maxima, median": f"{np.median([maxima(c) for c in curves]):g}",
+        }
+        for name, curves in starts.items()
+    ] + [
+        {
+            "line": name,
+            "last loss": mean_and_interval(curves[:, -1]),
+            "highest within": mean_and_interval(curves[:, 1:-1].max(axis=1)),
+            "local maxima, median": f"{np.median([maxima(c) for c in curves]):g}",
+        }
+        for name, curves in pairs.items()
+    ]
+    variables: dict[str, Any] = {
+        f"{name}_loss": (("seed", "alpha"), curves, {"units": "nat"})
+        for name, curves in starts.items()
+    }
+    for name, curves in pairs.items():
+        variables[f"{name}_loss"] = (("seed", "along"), curves, {"units": "nat"})
+    coordinates = {"alpha": ALPHAS, "along": alphas}
+    normed = "with" if batch_norm else "without"
+    title = f"{lab.what}, {normed} batch norm, {lab.plan.seeds} starts each"
+    figures = {
+        "start": lines_figure(
+            {name: (ALPHAS, {name: list(c)}) for name, c in starts.items()},
+            "start (0) to minimum (1)", title, columns=4,
+        ),
+        "pairs": lines_figure(
+            {n: (alphas, {f"{len(c)} starts": list(c)}) for n, c in pairs.items()},
+            "along the line", title,
+        ),
+    }  # fmt: skip
+    notes = [lab.note(), lab.tuned_note(lab.plan.optimizers, batch_norm=batch_norm)]
+    return Result(rows, labelled(variables, coordinates), figures, notes)
+
+
+def fig8(lab: Lab) -> Result:
+    """Figure 8: figure 5 without batch norm."""
+    return fig5(lab, batch_norm=False)
+
+
+def maxima(losses: np.ndarray) -> int:
+    """The strict local maxima within a curve; of several equal values the middle.
+
+    Example:
+        >>> maxima(np.array([0.0, 1.0, 0.5, 2.0, 2.0, 1.0])), maxima(np.arange(4.0))
+        (2, 0)
+    """
+    steps = np.sign(np.diff(losses))
+    steps = steps[steps != 0]
+    return int(((steps[:-1] > 0) & (steps[1:] < 0)).sum())
+
+
+def width(losses: np.ndarray, at: np.ndarray) -> float:
+    """How far from the minimum the loss stays low; up to the last point.
+
+    Args:
+        losses: (points,), the minimum's first.
+        at: (points,), how far each is from it.
+
+    Returns:
+        Where the loss first passes `BASIN`'s limit, interpolated; NaN of a curve that
+        is not finite at the minimum.
+
+    Example:
+        >>> print(round(width(np.array([0.1, 0.2, 0.4]), np.array([0.0, 1.0, 2.0])), 3))
+        1.5
+    """
+    if not np.isfinite(losses[0]):
+        return float("nan")
+    limit = BASIN[0] * losses[0] + BASIN[1]
+    above = ~(losses <= limit)
+    if not above.any():
+        return float(at[-1])
+    i = int(np.argmax(above))
+    if not np.isfinite(losses[i]):
+        return float(at[i - 1])
+    share = (limit - losses[i - 1]) / (losses[i] - losses[i - 1])
+    return float(at[i - 1] + share * (at[i] - at[i - 1]))
+
+
+def widths(lab: Lab, name: str) -> dict[str, np.ndarray]:
+    """(seeds,) each: the basin towards the start, on three scales.
+
+    Returns:
+        ``alpha``, a share of the way; ``distance``; and ``relative``, the distance over
+        the norm of the last weights.
+    """
+    found: dict[str, list[float]] = {"alpha": [], "distance": [], "relative": []}
+    for arm in lab.all_trained(name):
+        if arm.failed():
+            for values in found.values():
+                values.append(np.nan)
+            continue
+        losses = back_losses(lab, arm)
+        size = sizes(arm)
+        share = width(losses, BACK)
+        found["alpha"].append(share)
+        found["distance"].append(share * size["distance"])
+        found["relative"].append(share * size["distance"] / size["norm"])
+    return {scale: np.array(values) for scale, values in found.items()}
+
+
+def back_losses(lab: Lab, arm: Arm) -> np.ndarray:
+    """(points,), from the last weights past the initial ones, at `BACK`."""
+    return probes.from_start(lab, arm, 1 - BACK, "back")
+
+
+def sizes(arm: Arm) -> dict[str, float]:
+    """The norm of the last weights, and how far they are from the initial ones."""
+
+    def make() -> dict[str, float]:
+        last = arm.final.params
+        moved = landscape.parameter_distance(arm.initial, last)
+        return {"distance": float(moved), "norm": float(tree.norm(last))}
+
+    return arm.numbers("sizes", make)
+
+
+def fig6(lab: Lab) -> Result:
+    """Figure 6: losses by the distance from the minimum, towards the start and past."""
+    lab = lab.of("nin")
+    rows, panels, variables = [], {}, {}
+    for name in lab.plan.optimizers:
+        found = widths(lab, name)
+        rows.append(
+            {
+                "optimizer": TITLES[name],
+                "basin (share of the way)": mean_and_interval(found["alpha"]),
+                "basin (distance)": mean_and_interval(found["distance"]),
+                "over the weights' norm": mean_and_interval(found["relative"]),
+            }
+        )
+        arms = whole(lab.all_trained(name))
+        panels[TITLES[name]] = [
+            (BACK * sizes(arm)["distance"], back_losses(lab, arm)) for arm in arms
+        ]
+        for scale, values in found.items():
+            variables[f"{name}_{scale}"] = (("seed",), values)
+    figure = Figure(figsize=(6.8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, curves) in enumerate(panels.items()):
+        for k, (at, losses) in enumerate(curves):
+            axes.plot(
+                at, losses, color=CYCLE[i % len(CYCLE)], linewidth=1.1, alpha=0.8,
+                label=name if k == 0 else None,
+            )  # fmt: skip
+            axes.plot(
+                at[np.argmin(np.abs(BACK - 1))], losses[np.argmin(np.abs(BACK - 1))],
+                ".", color=CYCLE[i % len(CYCLE)],
+            )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_xlabel("distance from the minimum towards the start (dot), Eq. 1")
+    axes.set_ylabel("training loss (nats)")
+    axes.legend(frameon=False, fontsize="small")
+    tidy(axes)
+    figure.suptitle(f"{lab.what}, {lab.plan.seeds} starts each")
+    notes = [
+        lab.note(),
+        lab.tuned_note(lab.plan.optimizers),
+        (
+            f"a basin: up to where the loss passes {BASIN[0]:g} times the minimum's "
+            f"plus {BASIN[1]:g}, on the line to the start and half as far again"
+        ),
+    ]
+    return Result(rows, labelled(variables), {"": figure}, notes)
+
+
+def fig10(lab: Lab) -> Result:
+    """Figure 10: losses from the start to the minimum and as far beyond it."""
+    lab = lab.of("nin")
+    rows, panels, variables = [], {}, {}
+    for name in lab.plan.optimizers:
+        curves = start_curves(lab, name, BEYOND, "beyond")
+        after = curves[:, BEYOND >= 1]
+        rises = (np.diff(after, axis=1) > 0).all(axis=1)
+        rows.append(
+            {
+                "optimizer": TITLES[name],
+                "loss at 1": mean_and_interval(after[:, 0]),
+                "at 1.5": mean_and_interval(curves[:, np.argmin(abs(BEYOND - 1.5))]),
+                "at 2": mean_and_interval(after[:, -1]),
+                "rises from 1 to 2 in": f"{rises.sum()} of {len(curves)}",
+            }
+        )
+        panels[TITLES[name]] = (BEYOND, {TITLES[name]: list(curves)})
+        variables[f"{name}_loss"] = (("seed", "alpha"), curves, {"units": "nat"})
+    title = f"{lab.what}, {lab.plan.seeds} starts each"
+    figure = lines_figure(panels, "start (0), minimum (1) and beyond", title, columns=4)
+    notes = [lab.note(), lab.tuned_note(lab.plan.optimizers)]
+    dataset = labelled(variables, {"alpha": BEYOND})
+    return Result(rows, dataset, {"": figure}, notes)
+
+
+def labelled(
+    variables: dict[str, Any], coordinates: dict[str, Any] | None = None
+) -> xr.Dataset:
+    """Labelled arrays by names that files may have."""
+
+    def plain(name: str) -> str:
+        return name.replace("&", "_").replace(" ", "_")
+
+    named = {plain(name): value for name, value in variables.items()}
+    used = {dim for value in named.values() for dim in value[0]}
+    kept = {n: v for n, v in (coordinates or {}).items() if n in used}
+    return xr.Dataset(named, kept)

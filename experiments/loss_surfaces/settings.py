@@ -1,0 +1,216 @@
+"""What was asked for of paper 2, and the networks that it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.harness.stand_ins import dataset_or_stand_in
+from experiments.loss_surfaces.arms import Arm, ArmConfig
+from experiments.loss_surfaces.methods import METHODS, Method
+from experiments.loss_surfaces.plans import Plan
+from lrscape.errors import unknown_name
+
+DATASETS = ("mnist", "cifar10", "cifar100", "digits")
+# The training examples of digits that are trained on, of 1,437.
+DIGITS = 1280
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """What was asked for, and where it is kept.
+
+    Attributes:
+        preset: quick or paper.
+        model: mlp, nin or vgg; None: each item's own.
+        plans: by model.
+        root: the directory that all commands of a preset share.
+        data_dir: the TFDS data directory, or None.
+        dataset: replaces the plan's, or None.
+        arms: those that were opened, by name.
+        shared: what is made once for many probes, by name.
+    """
+
+    preset: str
+    model: str | None
+    plans: dict[str, Plan]
+    root: Path
+    data_dir: Path | None
+    dataset: str | None
+    arms: dict[str, Arm] = dataclasses.field(default_factory=dict, repr=False)
+    shared: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    def of(self, own: str | None = None) -> Lab:
+        """For an item that the paper made with a network of its own.
+
+        Args:
+            own: the model that the paper preset makes it with.
+        """
+        model = self.model or (own if self.preset == "paper" else None)
+        return dataclasses.replace(self, model=model)
+
+    @property
+    def plan(self) -> Plan:
+        """How networks are trained."""
+        return self.plans[self.model or next(iter(self.plans))]
+
+    @property
+    def seeds(self) -> range:
+        """Starts."""
+        return range(self.plan.seeds)
+
+    @property
+    def data_name(self) -> str:
+        """The data set; digits where quick's is not prepared."""
+        wanted = self.dataset or self.plan.dataset
+        if wanted not in DATASETS:
+            raise unknown_name("dataset", wanted, DATASETS)
+        if self.dataset or self.preset != "quick":
+            return wanted  # reading it says what is missing
+        return dataset_or_stand_in(wanted, self.data_dir)
+
+    def datasets(self) -> dict[str, str]:
+        """Its networks' own data set, with the one that is taken for it."""
+        lab = self.of("nin")
+        return {lab.plan.dataset: lab.data_name}
+
+    @property
+    def what(self) -> str:
+        """Network and data, in words."""
+        return f"{self.plan.model} on {self.data_name}"
+
+    def arm(
+        self,
+        method: Method,
+        seed: int,
+        *,
+        batch_norm: bool = True,
+        order: int = 0,
+        reordered: int = 0,
+        start: tuple[float, float] | None = None,
+        decay: float = 0.0,
+    ) -> Arm:
+        """A network, opened once.
+
+        Args:
+            method: how it is optimized.
+            seed: of its start, and of all else that is random.
+            batch_norm: whether it has batch norm.
+            order: of the examples, see `ArmConfig`.
+            reordered: the epoch after which that order begins.
+            start: how its weights are drawn instead, see `ArmConfig`.
+            decay: an L2 term.
+        """
+        plan, dataset = self.plan, self.data_name
+        examples, validation = plan.examples, plan.validation
+        batch_size = plan.batch_size
+        if dataset == "digits":
+            examples = min(examples or DIGITS, DIGITS)
+            validation, batch_size = min(validation, 157), min(batch_size, 64)
+        config = ArmConfig(
+            task="loss_surfaces", dataset=dataset, examples=examples,
+            validation=validation, test=plan.test, model=plan.model,
+            epochs=plan.epochs, batch_size=batch_size, seed=seed,
+            # Digits are not the same when they are mirrored.
+            augment=() if dataset in ("digits", "mnist") else plan.augment,
+            scan_steps=plan.scan_steps, looked_at=(),
+            model_options={**plan.options, "batch_norm": batch_norm}, method=method,
+            weight_decay=decay, start=start, order=order, reordered=reordered,
+        )  # fmt: skip
+        parts = [
+            plan.model, dataset, f"epochs_{plan.epochs}",
+            *([] if batch_norm else ["plain"]),
+            method.name,
+            *([f"decay_{decay:g}"] if decay else []),
+            *([f"start_{start[0]:g}_{start[1]:g}"] if start else []),
+            *([f"order_{order}_{reordered}"] if order else []),
+            f"seed_{seed}",
+        ]  # fmt: skip
+        name = "-".join(parts)
+        if name not in self.arms:
+            data_dir = str(self.data_dir) if self.data_dir else None
+            arm = Arm(config, self.root / name, data_dir)
+            arm.checkpoint_every = plan.checkpoint_every
+            self.arms[name] = arm
+        return self.arms[name]
+
+    def method(self, name: str, *, batch_norm: bool = True) -> Method:
+        """One of table 1's methods, at its rate.
+
+        Runge-Kutta's rates are twice the optimizer's own, as the paper's.
+        """
+        optimizer, runge_kutta = METHODS[name]
+        method = self.tuned(optimizer, batch_norm=batch_norm)
+        if not runge_kutta:
+            return method
+        return dataclasses.replace(
+            method, runge_kutta=runge_kutta, rate=2 * method.rate
+        )
+
+    def tuned(
+        self, optimizer: str, runge_kutta: str = "", *, batch_norm: bool = True
+    ) -> Method:
+        """A method at the rate with the fewest errors after the last epoch, seed 0.
+
+        On validation examples; where there are none, on the training examples.
+        Runge-Kutta methods choose among twice the rates.
+        """
+        rates = self.plan.rates[optimizer]
+        factor = 2 if runge_kutta else 1
+        methods = [
+            Method(optimizer=optimizer, rate=factor * rate, runge_kutta=runge_kutta)
+            for rate in rates
+        ]
+        if len(methods) == 1:
+            return methods[0]
+
+        def errors(method: Method) -> tuple[float, float]:
+            last = self.arm(method, 0, batch_norm=batch_norm).history()[-1]
+            part = "validation" if "validation_error" in last else "train"
+            # Of equal errors, the lower loss.
+            found = tuple(last.get(f"{part}_{n}", float("inf"))
+                          for n in ("error", "loss"))  # fmt: skip
+            return found[0], found[1]
+
+        return min(methods, key=errors)
+
+    def trained(
+        self, name: str, seed: int, *, batch_norm: bool = True, **changes: Any
+    ) -> Arm:
+        """A network by one of table 1's methods, trained."""
+        method = self.method(name, batch_norm=batch_norm)
+        arm = self.arm(method, seed, batch_norm=batch_norm, **changes)
+        arm.history()
+        return arm
+
+    def all_trained(self, name: str, **changes: Any) -> list[Arm]:
+        """Of all seeds."""
+        return [self.trained(name, seed, **changes) for seed in self.seeds]
+
+    def tuned_note(self, names: Sequence[str], *, batch_norm: bool = True) -> str:
+        """The rates, in words."""
+        rates = ", ".join(
+            f"{name} {self.method(name, batch_norm=batch_norm).rate:g}"
+            for name in names
+        )  # fmt: skip
+        chosen = any(len(r) > 1 for r in self.plan.rates.values())
+        on = "validation" if self.plan.validation else "training"
+        how = f", chosen on seed 0 by {on} errors" if chosen else ", not tuned"
+        return f"rates: {rates}{how}; Runge-Kutta's are doubled, as the paper's"
+
+    def note(self) -> str:
+        """How much data the networks see, in words."""
+        data = self.arm(self.method("sgd"), 0).data
+        return (
+            f"{self.what}, {len(data.train)} training and {len(data.test)} test "
+            f"examples, {self.plan.epochs} epochs; losses over "
+            f"{min(self.plan.sample, len(data.train))} training examples (surfaces "
+            f"{min(self.plan.surface_sample, len(data.train))}), dropout off, batch "
+            f"norm by batches of {self.plan.batch}; last epoch"
+        )
+
+    def about(self) -> dict[str, Any]:
+        """The plan, as JSON holds it."""
+        return {**dataclasses.asdict(self.plan), "dataset": self.data_name}

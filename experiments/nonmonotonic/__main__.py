@@ -1,0 +1,197 @@
+"""Paper 1, "Towards Flatter Loss Surface": measured beside its numbers.
+
+    python -m experiments.nonmonotonic fig5 --preset=quick
+    python -m experiments.nonmonotonic results
+
+Items: fig3 (the loss towards the peak's weights, in noise, towards test images), fig4
+(perturbed weights), fig5 (rate, gradient and errors over epochs), fig6 (Gaussian and
+Laplacian, continuous and per epoch), fig7 (largest rates and epochs), slow-start,
+table1 (ensembles), table2 (MNIST, NIN), table3 (CIFAR, deep networks), table4
+(ImageNet), eq13 (the limit of stability), eq15 (the bound
+on the largest gradient), lemma1, claims (what all of it says of the paper's claims),
+all.
+
+Trains each network once, into one directory a preset; what is there is used again, and
+what was stopped goes on. The preset quick takes a part of CIFAR-10 and a few epochs on
+two CPU cores, digits where nothing is prepared; paper takes the published settings, and
+a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.harness.paper import Result, changes, check_flags, command_line, make
+from experiments.harness.values import DataDirectory, Directory, Epochs, Networks, Whole
+from experiments.nonmonotonic import deep
+from experiments.nonmonotonic.bounds import eq13, eq15, lemma1
+from experiments.nonmonotonic.claims import claims
+from experiments.nonmonotonic.curves import fig5
+from experiments.nonmonotonic.deep import TABLES
+from experiments.nonmonotonic.lines import fig3
+from experiments.nonmonotonic.scatter import fig4
+from experiments.nonmonotonic.settings import DATASETS, PRESETS, Lab
+from experiments.nonmonotonic.sweeps import fig6, fig7, slow_start
+from experiments.nonmonotonic.tables import table1, table2
+from lrscape import console
+from lrscape.errors import InputError, unknown_name
+
+# In the order in which `all` makes them.
+ITEMS: dict[str, Callable[[Lab], Result]] = {
+    "fig5": fig5,
+    "fig3": fig3,
+    "fig4": fig4,
+    "fig6": fig6,
+    "fig7": fig7,
+    "slow-start": slow_start,
+    "table1": table1,
+    "table2": table2,
+    "table3": deep.table3,
+    "table4": deep.table4,
+    "eq13": eq13,
+    "eq15": eq15,
+    "lemma1": lemma1,
+    "claims": claims,
+}
+
+# The tasks that an item looks at.
+TASKS: dict[str, tuple[str, ...]] = {
+    "fig5": ("small", "large"),
+    "table2": ("nin",),
+    "eq13": ("small", "descent"),
+    "claims": ("small", "large", "descent"),
+    **{item: tuple(row.task for row in rows) for item, rows in deep.TABLES.items()},
+}
+
+
+def tasks_of(item: str) -> tuple[str, ...]:
+    """The tasks that an item looks at; most look at the small model alone."""
+    return TASKS.get(item, ("small",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the table or figure, all, or results: a list of what there is.
+        preset: quick or paper.
+        epochs: passes over the training examples, of all networks but figures 6's and
+            7's and the slow start's.
+        seeds: networks that differ by their seed alone.
+        examples: trained on, but by figures 6 and 7 and the slow start; 0: all of
+            them.
+        ensemble: networks by each rule that table 1 draws from.
+        dataset: instead of each task's own: cifar10, cifar100, mnist, imagenet2012,
+            folder (streamed images, of table 4) or digits.
+        rows: of tables 3 and 4, such as resnet110_cifar10; default: all of the preset.
+        run_dir: where networks and results are kept; default:
+            runs/nonmonotonic-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    epochs: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    ensemble: Networks | None = None
+    dataset: str | None = None
+    rows: tuple[str, ...] | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    least = {"epochs": 1, "seeds": 1, "examples": 0, "ensemble": 1}
+    check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS)
+    settings = PRESETS[arguments.preset]
+    looked_at = list(ITEMS) if arguments.item == "all" else [arguments.item]
+    touched = {task for item in looked_at for task in tasks_of(item)}
+    plans = {}
+    for task, plan in settings.plans.items():
+        asked = changes(arguments, "epochs", "seeds")
+        whole = task == "descent"  # all examples are one batch
+        if (
+            task in touched
+            and arguments.examples is not None
+            and not (
+                arguments.examples >= plan.batch_size or whole or not arguments.examples
+            )
+        ):
+            raise InputError(
+                f"examples={arguments.examples} must be at least one batch, "
+                f"{plan.batch_size} of {task}, or 0 for all"
+            )
+        plans[task] = dataclasses.replace(plan, **asked)
+    sweep = settings.sweep
+    if arguments.seeds is not None:
+        sweep = dataclasses.replace(sweep, seeds=arguments.seeds)
+    settings = dataclasses.replace(
+        settings,
+        plans=plans,
+        sweep=sweep,
+        ensemble=arguments.ensemble or settings.ensemble,
+    )
+    rows = arguments.rows or ()
+    known = [row.task for table in TABLES.values() for row in table]
+    for row in rows:
+        if row not in known:
+            raise unknown_name("rows", row, known)
+        if row not in settings.plans:
+            raise InputError(
+                f"rows={row!r} is not in preset={arguments.preset!r}, which has "
+                f"{', '.join(name for name in known if name in settings.plans)}"
+            )
+    root = arguments.run_dir or Path("runs") / f"nonmonotonic-{arguments.preset}"
+    return Lab(
+        arguments.preset, settings, root, arguments.data_dir, arguments.dataset, rows
+    )
+
+
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    tasks = tasks_of(item)
+    if lab.rows and item in TABLES:
+        tasks = tuple(task for task in tasks if task in lab.rows)
+    return lab.datasets(tasks)
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+
+    def about(item: str) -> dict[str, Any]:
+        return {
+            "plans": {
+                task: lab.about(task) for task in tasks_of(item) if task in lab.plans
+            },
+            "survey": dataclasses.asdict(lab.settings.survey),
+            "sweep": dataclasses.asdict(lab.settings.sweep),
+            "ensemble": lab.settings.ensemble,
+            "draws": lab.settings.draws,
+        }
+
+    make("nonmonotonic", ITEMS, arguments, lab, about, datasets_of)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("nonmonotonic", Arguments, __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    console.run(main)

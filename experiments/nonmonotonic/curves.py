@@ -1,0 +1,191 @@
+"""Figure 5: rate, gradient and errors over epochs, by each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.harness.arms import Row, column
+from experiments.harness.paper import Result, shown
+from experiments.harness.statistics import mean_and_interval
+from experiments.nonmonotonic.settings import RATIONAL_DECAY, RMSPROP, RULES, Lab
+from lrscape.figures.style import CYCLE, tidy
+
+History = list[Row]
+
+# Percent, best epoch: of the text's Sec. 7.
+PAPER = {
+    ("small", "step"): 18.79, ("small", "gaussian"): 16.48,
+    ("large", "step"): 9.53, ("large", "gaussian"): 8.68,
+}  # fmt: skip
+# Percent, last epoch, of 360: Table 1.
+PAPER_LAST = {("small", "gaussian"): 16.91}
+
+
+def errors_of(
+    histories: Sequence[History], name: str = "test_error"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(seeds,) test errors in percent at the best and after the last epoch.
+
+    Of a failed run 100, whatever it had reached before.
+    """
+    found = 100 * column(histories, name, worst=1.0)[:, 1:]
+    failed = np.array(["diverged" in history[-1] for history in histories])
+    best, last = np.nanmin(found, axis=1), found[:, -1]
+    return np.where(failed, 100.0, best), np.where(failed, 100.0, last)
+
+
+def at_chance(errors: Sequence[np.ndarray], num_classes: int) -> list[str]:
+    """A note where no network does better than guessing by more than a tenth.
+
+    Args:
+        errors: of several rules, (seeds,) each, in percent.
+        num_classes: that are guessed among.
+
+    Example:
+        >>> at_chance([np.array([89.0, 90.0]), np.array([88.0])], 10)
+        ['guessing gives 90 %: so short a training says nothing of the rules here']
+        >>> at_chance([np.array([89.0]), np.array([70.0])], 10)
+        []
+    """
+    chance = 100 * (1 - 1 / num_classes)
+    if min(float(np.min(values)) for values in errors) < 0.9 * chance:
+        return []
+    return [
+        (
+            f"guessing gives {chance:g} %: so short a training says nothing of the "
+            "rules here"
+        )
+    ]
+
+
+def histories_of(
+    lab: Lab, task: str, rules: Sequence[str] = RULES
+) -> dict[str, list[History]]:
+    """Of every rule that is named, and of the step rule with its rate tuned."""
+    found = {
+        name: [n.history() for n in lab.all_of(task, lab.rule(task, name))]
+        for name in rules
+    }
+    tuned = lab.tuned_step(task)
+    found[f"step, tuned ({tuned.start:g})"] = [
+        n.history() for n in lab.all_of(task, tuned)
+    ]
+    return found
+
+
+def fig5(lab: Lab) -> Result:
+    """Figure 5: rate, gradient and errors over epochs, small and large model."""
+    rows, variables, drawn, hardly = [], {}, {}, []
+    for task in ("small", "large"):
+        found = histories_of(lab, task)
+        classes = lab.network(task, lab.rule(task, "step"), 0).data.num_classes
+        reached = [errors_of(histories)[1] for histories in found.values()]
+        hardly += [f"{task}: {note}" for note in at_chance(reached, classes)]
+        what = f"{lab.plans[task].model}, {lab.dataset_of(task)}"
+        for name, histories in found.items():
+            best, last = errors_of(histories)
+            rows.append(
+                {
+                    "network": what,
+                    "rule": name,
+                    "seeds": len(histories),
+                    "epochs": lab.plans[task].epochs,
+                    "test %, best epoch": mean_and_interval(best),
+                    "paper, best": shown(PAPER.get((task, name))),
+                    "test %, last epoch": mean_and_interval(last),
+                    "paper, last": shown(PAPER_LAST.get((task, name))),
+                    "minus step, last": "-" if name == "step" else mean_and_interval(
+                        last - errors_of(found["step"])[1]
+                    ),
+                    "gradient largest at epoch": mean_and_interval(
+                        [_largest_at(h) for h in histories]
+                    ),
+                    "failed": sum("diverged" in h[-1] for h in histories),
+                }
+            )  # fmt: skip
+            label = f"{task}_{name}".replace(", ", "_").replace(" ", "_")
+            label = label.replace("(", "").replace(")", "")
+            units = {"rate": "1", "gradient_norm": "nat", "train_error": "fraction",
+                     "test_error": "fraction"}  # fmt: skip
+            for part, unit in units.items():
+                variables[f"{label}_{part}"] = (
+                    (f"{label}_seed", f"{label}_epoch"), column(histories, part),
+                    {"units": unit},
+                )  # fmt: skip
+        drawn[task] = _figure(found, what)
+    tasks = ("small", "large")
+    notes = [
+        "; ".join(f"{task}: {lab.size_of(task)}" for task in tasks)
+        + "; the paper's validation set is the test set",
+        "step, tuned: the start with the fewest errors, last epoch of seed 0, of "
+        + "; ".join(
+            f"{' '.join(f'{rate:g}' for rate in lab.rates_of(task))} on "
+            f"{lab.chosen_on(task)} ({task})"
+            for task in tasks
+        ),
+        (
+            f"not in the paper: the rational rate falls to 1/{1 + RATIONAL_DECAY:g} of "
+            f"its start; RMSprop takes {RMSPROP:g} of SGD's start, without momentum, "
+            "not tuned"
+        ),
+        "the gradient is that of the mean loss after each epoch, over training "
+        "examples: "
+        + ", ".join(
+            f"{lab.sampled(task, lab.plans[task].gradient_examples)} ({task})"
+            for task in tasks
+        ),
+        (
+            "the paper's 16.91 is of 360 epochs (Table 1); the large model's identity "
+            "is a guess (All-CNN-C)"
+        ),
+        *hardly,
+    ]
+    return Result(rows, xr.Dataset(variables), drawn, notes)
+
+
+def _largest_at(history: History) -> int:
+    """The epoch after which the gradient is largest."""
+    norms = [row.get("gradient_norm", -np.inf) for row in history]
+    return int(np.argmax(norms))
+
+
+def _figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
+    figure = Figure(figsize=(6.4, 8), layout="constrained")
+    rate, gradient, errors = figure.subplots(3, 1, sharex=True)
+    for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
+        _band(rate, column(histories, "rate"), color, "-", name)
+        _band(gradient, column(histories, "gradient_norm"), color, "-", name)
+        _band(errors, 100 * column(histories, "train_error"), color, "--", "")
+        _band(errors, 100 * column(histories, "test_error"), color, "-", name)
+    rate.set_yscale("log")
+    rate.set_ylabel("learning rate")
+    gradient.set_ylabel("gradient's norm (nat)")
+    errors.set_ylabel("error (%), dashed: training")
+    errors.set_xlabel("epoch (0: the first update, or before it)")
+    errors.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rate.legend(frameon=False, fontsize="small")
+    for axes in (rate, gradient, errors):
+        tidy(axes)
+    count = max(map(len, found.values()))
+    figure.suptitle(f"{title}, mean and range of {count} seeds" if count > 1 else title)
+    return figure
+
+
+def _band(axes: Any, values: np.ndarray, color: str, style: str, name: str) -> None:
+    epochs = np.arange(values.shape[1])
+    there = ~np.isnan(values).all(axis=0)
+    epochs, values = epochs[there], values[:, there]
+    axes.plot(
+        epochs, np.nanmean(values, axis=0), style, color=color, label=name or None
+    )  # fmt: skip
+    if len(values) > 1:
+        axes.fill_between(
+            epochs, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=color,
+            alpha=0.12, linewidth=0,
+        )  # fmt: skip

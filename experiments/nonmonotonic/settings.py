@@ -1,0 +1,295 @@
+"""Presets of paper 1's experiments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.harness.stand_ins import dataset_or_stand_in
+from experiments.nonmonotonic import deep_plans
+from experiments.nonmonotonic.networks import Network, NetworkConfig
+from experiments.nonmonotonic.plans import Plan, Settings, Survey, Sweep
+from experiments.nonmonotonic.rules import Rule
+from lrscape.errors import InputError, unknown_name
+
+DATASETS = ("cifar10", "cifar100", "mnist", "imagenet2012", "folder", "digits")
+# What takes a set's place in quick where it is not prepared; after them digits do.
+STAND_INS = {"cifar100": ("cifar10",), "imagenet2012": ("cifar10",)}
+
+# Fractions of the run at which the published rates fall ten-fold: cuda-convnet's after
+# 120 and 10 more of 140 epochs, All-CNN-C's at 200, 250 and 300 of 350.
+SMALL_STEPS = (120 / 140, 130 / 140)
+LARGE_STEPS = (200 / 350, 250 / 350, 300 / 350)
+# NIN's: two ten-fold falls as it stops improving; no epochs are published.
+NIN_STEPS = (0.5, 0.75)
+
+# Not in the paper: such that the rate ends at a hundredth of its start, as two ten-fold
+# falls do.
+RATIONAL_DECAY = 99.0
+# Not in the paper: RMSprop's rate as a share of SGD's.
+RMSPROP = 0.1
+
+
+# The published ReLU on the logits shuts off every output for good at such rates.
+_ALIVE = {"final_relu": False}
+
+_QUICK_SMALL = Plan(
+    model="small", model_options={"initializer": "he"}, examples=2560,
+    validation=1000, test=2000, batch_size=64, epochs=8, seeds=5, start=0.01,
+    peak=0.03, rates=(0.01, 0.03, 0.1), milestones=SMALL_STEPS,
+    gradient_examples=1000, looked_at=(1, 2, 4, 6),
+)  # fmt: skip
+# At one rate throughout: does the curvature stay below 2 / rate?
+_QUICK_DESCENT = dataclasses.replace(
+    _QUICK_SMALL, examples=256, epochs=48, seeds=5, peak=0.2, momentum=0.0,
+    gradient_examples=0, looked_at=(6, 12, 18, 24, 30, 36, 40, 44),
+)  # fmt: skip
+
+PRESETS: dict[str, Settings] = {
+    "quick": Settings(
+        plans={
+            "small": _QUICK_SMALL,
+            "large": Plan(
+                model="large", model_options=_ALIVE, examples=256, validation=200,
+                test=500, batch_size=32, epochs=5, seeds=1, start=0.01, peak=0.03,
+                rates=(0.003, 0.01, 0.03), milestones=LARGE_STEPS, weight_decay=0.001,
+                gradient_examples=128,
+            ),
+            "nin": Plan(
+                model="nin_mnist", dataset="mnist",
+                model_options={**_ALIVE, "initializer": "he"}, examples=512, test=500,
+                batch_size=32, epochs=4, seeds=3, start=0.01, peak=0.03,
+                milestones=NIN_STEPS, weight_decay=5e-4,
+            ),
+            "descent": _QUICK_DESCENT,
+            **deep_plans.QUICK,
+        },
+        survey=Survey(
+            examples=512, points=7, directions=5, noise=20.0, weights=1.0, relative=0.3,
+            fooling=4, curvature=128,
+        ),
+        sweep=Sweep(
+            examples=512, seeds=5, totals=(2, 3, 4, 6), starts=(1e-4, 1e-3, 0.01),
+            peaks=(0.03, 0.06, 0.1), epochs=4,
+        ),
+        ensemble=10, draws=10_000,
+    ),
+    # The small model's published rates are for pixels from 0 to 255.
+    "paper": Settings(
+        plans={
+            "small": Plan(
+                model="small", epochs=360, seeds=5, start=0.001, peak=0.01,
+                rates=(0.001, 0.002, 0.004, 0.008, 0.015), milestones=SMALL_STEPS,
+                weight_decay=0.004, dense_decay=1.0, bias_rate=2.0, normalize="center",
+                gradient_examples=5000, looked_at=(1, 2, 5, 10, 20, 50, 100, 200, 300),
+            ),
+            "large": Plan(
+                model="large", epochs=350, seeds=5, start=0.05, peak=0.15,
+                rates=(0.01, 0.05, 0.1, 0.25), milestones=LARGE_STEPS,
+                weight_decay=0.001, normalize="whiten", gradient_examples=5000,
+            ),
+            "nin": Plan(
+                model="nin_mnist", dataset="mnist", model_options=_ALIVE, epochs=167,
+                seeds=3, start=0.1, peak=0.3, variance=0.0128, milestones=NIN_STEPS,
+                weight_decay=5e-4,
+            ),
+            "descent": dataclasses.replace(
+                _QUICK_DESCENT, examples=5000, epochs=1000, seeds=3,
+                looked_at=tuple(range(100, 1000, 100)),
+            ),
+            **deep_plans.PAPER,
+        },
+        survey=Survey(
+            examples=10_000, points=21, directions=20, noise=2000.0, weights=1.0,
+            relative=1.0, fooling=20, curvature=5000,
+        ),
+        sweep=Sweep(
+            examples=None, seeds=3, totals=(30, 60, 120, 240),
+            starts=(1e-5, 1e-4, 1e-3), peaks=(0.002, 0.004, 0.008, 0.015), epochs=120,
+        ),
+        ensemble=10, draws=100_000,
+    ),
+}  # fmt: skip
+
+RULES = ("gaussian", "step", "rational", "rmsprop")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """What was asked for, and where it is kept.
+
+    Attributes:
+        preset: a name in `PRESETS`.
+        settings: the preset's.
+        root: the directory that all commands of a preset share.
+        data_dir: the TFDS data directory, or None.
+        dataset: replaces each task's own data set, or None.
+        rows: of tables 3 and 4, by their tasks' names; empty: all of them.
+        networks: those that were opened, by name.
+    """
+
+    preset: str
+    settings: Settings
+    root: Path
+    data_dir: Path | None
+    dataset: str | None
+    rows: tuple[str, ...] = ()
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def plans(self) -> dict[str, Plan]:
+        """By task."""
+        return self.settings.plans
+
+    def dataset_of(self, task: str) -> str:
+        """The task's data set; digits where quick's is not prepared."""
+        wanted = self.dataset or self.plans[task].dataset
+        if wanted not in DATASETS:
+            raise unknown_name("dataset", wanted, DATASETS)
+        if self.dataset or self.preset != "quick":
+            return wanted  # reading it says what is missing
+        others = STAND_INS.get(wanted, ())
+        return dataset_or_stand_in(wanted, self.data_dir, others)
+
+    def datasets(self, tasks: Iterable[str]) -> dict[str, str]:
+        """The tasks' own data sets, each with the one that is taken for it."""
+        mine = [task for task in tasks if task in self.plans]
+        return {self.plans[task].dataset: self.dataset_of(task) for task in mine}
+
+    def rule(self, task: str, name: str) -> Rule:
+        """A rule with the task's rates."""
+        plan = self.plans[task]
+        if name == "gaussian":
+            return Rule(
+                schedule=name, start=plan.start, peak=plan.peak, variance=plan.variance
+            )
+        if name == "laplacian":
+            return Rule(schedule=name, start=plan.start, peak=plan.peak)
+        if name == "constant":
+            return Rule(schedule=name, start=plan.peak)
+        if name == "step":
+            return Rule(schedule=name, start=plan.start, milestones=plan.milestones)
+        if name == "rational":
+            return Rule(schedule=name, start=plan.start, decay=RATIONAL_DECAY)
+        rate = plan.start * RMSPROP
+        return Rule(schedule="constant", start=rate, optimizer=name)
+
+    def network(self, task: str, rule: Rule, seed: int, **changes: Any) -> Network:
+        """A network, opened once.
+
+        Args:
+            task: whose plan it follows.
+            rule: how its rate goes.
+            seed: of everything random in it.
+            **changes: of the plan's ``epochs`` and ``examples``: a short run, of which
+                the last epoch alone is looked at.
+        """
+        plan, dataset = self.plans[task], self.dataset_of(task)
+        plan = dataclasses.replace(
+            plan, **{k: v for k, v in changes.items() if v is not None}
+        )
+        short = bool(changes)
+        examples, validation = plan.examples, plan.validation
+        batch_size = plan.batch_size
+        if dataset == "digits":  # of which there are 1,437
+            examples = min(examples or 1280, 1280)
+            batch_size, validation = min(batch_size, examples), min(validation, 157)
+        if task == "descent":
+            batch_size = self.descent_batch(examples)
+        epochs = {plan.epochs} if short else {0, *plan.looked_at, plan.epochs}
+        config = NetworkConfig(
+            task=task, dataset=dataset, examples=examples, validation=validation,
+            test=plan.test, model=plan.model, epochs=plan.epochs,
+            batch_size=batch_size, seed=seed, augment=plan.augment,
+            normalize=plan.normalize,
+            looked_at=tuple(sorted(e for e in epochs if e <= plan.epochs)),
+            model_options=plan.model_options, rule=rule, momentum=plan.momentum,
+            weight_decay=plan.weight_decay, dense_decay=plan.dense_decay,
+            bias_rate=plan.bias_rate,
+            peak_of=(
+                None if short or not plan.keeps_peak else self.rule(task, "gaussian")
+            ),
+            gradient_examples=0 if short else plan.gradient_examples,
+            each_epoch=not short, image_size=plan.image_size,
+            top5=plan.top5 or None,
+        )  # fmt: skip
+        kind = f"{task}-short_{examples or 'all'}" if short else task
+        name = f"{kind}-{dataset}-epochs_{plan.epochs}-{rule.name}-seed_{seed}"
+        if name not in self.networks:
+            data_dir = str(self.data_dir) if self.data_dir else None
+            self.networks[name] = Network(config, self.root / name, data_dir)
+        return self.networks[name]
+
+    def descent_batch(self, examples: int | None) -> int:
+        """All examples in one batch."""
+        if examples is None:
+            raise InputError(
+                "examples=0: full-batch descent holds a batch's activations at once; "
+                "name a number of examples"
+            )
+        return examples
+
+    def seeds(self, task: str) -> range:
+        """Of a task's networks."""
+        return range(self.plans[task].seeds)
+
+    def all_of(self, task: str, rule: Rule, count: int | None = None) -> list[Network]:
+        """The networks of a rule, one a seed, trained."""
+        seeds = self.seeds(task) if count is None else range(count)
+        found = [self.network(task, rule, seed) for seed in seeds]
+        for network in found:
+            network.history()
+        return found
+
+    def tuned_step(self, task: str) -> Rule:
+        """The step rule whose start has the fewest errors after the last epoch, seed 0.
+
+        On validation examples; where there are none, on the test set, in favour of the
+        step rule. One that fails in any seed is passed over.
+        """
+        plan = self.plans[task]
+
+        def error(rule: Rule) -> float:
+            last = self.network(task, rule, 0).history()[-1]
+            found = last.get("validation_error", last.get("test_error"))
+            return np.inf if found is None else found
+
+        rules = [
+            Rule(schedule="step", start=rate, milestones=plan.milestones)
+            for rate in self.rates_of(task)
+        ]
+        for rule in sorted(rules, key=error):
+            if not any(network.failed() for network in self.all_of(task, rule)):
+                return rule
+        return min(rules, key=lambda rule: rule.start)
+
+    def rates_of(self, task: str) -> list[float]:
+        """Starts that the step rule's is tuned over, its own among them."""
+        plan = self.plans[task]
+        return sorted({plan.start, *plan.rates})
+
+    def size_of(self, task: str) -> str:
+        """How much data a task's networks see, in words."""
+        data = self.network(task, self.rule(task, "gaussian"), 0).data
+        return f"{len(data.train)} training and {len(data.test)} test examples"
+
+    def sampled(self, task: str, count: int) -> int:
+        """So many of a task's training examples, or all where there are fewer."""
+        data = self.network(task, self.rule(task, "gaussian"), 0).data
+        return min(count, len(data.train))
+
+    def chosen_on(self, task: str) -> str:
+        """What `tuned_step` chooses on, in words."""
+        network = self.network(task, self.rule(task, "step"), 0)
+        if network.data.validation is not None:
+            return "validation examples"
+        return "the test set, in the step rule's favour"
+
+    def about(self, task: str) -> dict[str, Any]:
+        """A task's plan, as JSON holds it."""
+        plan = dataclasses.asdict(self.plans[task])
+        return {**plan, "dataset": self.dataset_of(task)}

@@ -1,0 +1,173 @@
+"""Paper 3, "A Walk with SGD": its tables and figures, measured beside its numbers.
+
+    python -m experiments.walk_with_sgd table1 --preset=quick
+    python -m experiments.walk_with_sgd results
+
+Items: fig1 (the ground under full-batch gradient descent; figures 9, 17, 20), fig2
+(under SGD; 10 to 16, 18, 19, 21), table1 (barriers crossed in an epoch; figure 8),
+table2 (height above the valley's floor), fig3 (the Hessian's spectral norm; 7), fig4
+(cosines over batch sizes and rates; 22 to 24), fig5 (isotropic noise; 25, 26), fig6
+(cyclical, trapezoidal, stepwise rates; 27), fig28 (a quadratic), eq3 (Hessian and
+second moment), sec6 (barriers at a tenth of the rate), claims (what all of it says of
+the paper's claims), all.
+
+Trains each network once, into one directory a preset, and walks over the epochs that
+were asked for; what is there is used again, and what was stopped goes on. MLP on MNIST,
+VGG-11 and ResNet-56 on CIFAR-10, digits where these are not prepared; Tiny ImageNet by
+--dataset=tiny_imagenet. The preset quick walks over a part of an epoch, on a part of
+the examples; paper over whole epochs on all examples: 11 forward passes over the
+training set for each of 450 updates an epoch, which for VGG-11 and ResNet-56 takes a
+GPU; authors does as the paper's code does where that differs from its text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.harness.paper import Result, check_flags, command_line, make
+from experiments.harness.values import DataDirectory, Directory, Epochs, Networks, Whole
+from experiments.walk_with_sgd.angles import fig4
+from experiments.walk_with_sgd.claims import claims
+from experiments.walk_with_sgd.curvature import fig3
+from experiments.walk_with_sgd.identity import eq3
+from experiments.walk_with_sgd.noise import fig5
+from experiments.walk_with_sgd.quadratic import fig28
+from experiments.walk_with_sgd.rates import fig6
+from experiments.walk_with_sgd.settings import DATASETS, PRESETS, Lab
+from experiments.walk_with_sgd.tables import sec6, table1, table2
+from experiments.walk_with_sgd.trajectories import fig1, fig2
+from lrscape import console
+from lrscape.errors import InputError, unknown_name
+
+# In the order in which `all` makes them.
+ITEMS: dict[str, Callable[[Lab], Result]] = {
+    "fig1": fig1,
+    "fig2": fig2,
+    "table1": table1,
+    "table2": table2,
+    "fig3": fig3,
+    "fig4": fig4,
+    "fig5": fig5,
+    "fig6": fig6,
+    "fig28": fig28,
+    "eq3": eq3,
+    "sec6": sec6,
+    "claims": claims,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Flags; None means "from the preset".
+
+    Attributes:
+        item: the table or figure, all, or results: a list of what there is.
+        preset: quick, paper or authors.
+        models: of mlp, vgg11, resnet56; default: all three, with the preset quick mlp
+            alone for what takes long.
+        epochs: those that are walked over, counted from 1.
+        updates: how many of each epoch; 0: all of them.
+        trained: epochs of figures 3 and 6.
+        seeds: networks that differ by their seed alone.
+        examples: size of the sample that losses are measured on; 0: all of them.
+        dataset: instead of each network's own: mnist, cifar10, digits or
+            tiny_imagenet.
+        run_dir: where networks and results are kept; default:
+            runs/walk_with_sgd-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    models: tuple[str, ...] | None = None
+    epochs: tuple[Epochs, ...] | None = None
+    updates: Whole | None = None
+    trained: Epochs | None = None
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    dataset: str | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    debug: bool = False
+
+
+def lab_of(arguments: Arguments) -> Lab:
+    """What was asked for, with the preset's values.
+
+    Raises:
+        InputError: an unknown name, or a number that cannot work.
+    """
+    least = {"updates": 0, "examples": 0, "seeds": 1, "trained": 1}
+    check_flags(arguments, ITEMS, PRESETS, least)
+    if arguments.models is not None and not arguments.models:
+        raise InputError(f"models: name at least one of {', '.join(DATASETS)}")
+    for model in arguments.models or ():
+        if model not in DATASETS:
+            raise unknown_name("models", model, DATASETS)
+    if arguments.epochs is not None and not arguments.epochs:
+        raise InputError("epochs: name at least one, counted from 1")
+    if arguments.examples == 1:
+        raise InputError(
+            "examples=1: losses are means with standard errors, and curvatures are "
+            "compared over examples; take two or more, or 0 for all"
+        )
+    plans = {}
+    for model, plan in PRESETS[arguments.preset].items():
+        changes: dict = {}
+        if arguments.epochs is not None:
+            changes["epochs"] = tuple(sorted(set(arguments.epochs)))
+        if arguments.updates is not None:
+            changes["updates"] = arguments.updates or None
+        for field in ("seeds", "trained"):
+            if getattr(arguments, field) is not None:
+                changes[field] = getattr(arguments, field)
+        if arguments.examples is not None:
+            changes["sample"] = dataclasses.replace(
+                plan.sample, examples=arguments.examples or None
+            )
+        plans[model] = dataclasses.replace(plan, **changes)
+    root = arguments.run_dir or Path("runs") / f"walk_with_sgd-{arguments.preset}"
+    lab = Lab(
+        arguments.preset, arguments.models or (), plans, root, arguments.data_dir,
+        arguments.dataset,
+    )  # fmt: skip
+    for model in arguments.models or DATASETS:
+        dataset = lab.dataset_of(model)
+        most, _ = lab.sizes_of(dataset)
+        if arguments.examples is not None and arguments.examples > most:
+            raise InputError(
+                f"examples={arguments.examples}: dataset={dataset!r} has {most} to "
+                "train on; 0 takes them all"
+            )
+    return lab
+
+
+def datasets_of(lab: Lab, item: str) -> dict[str, str]:
+    """An item's own data sets, each with the one that is taken for it."""
+    return lab.datasets(item)
+
+
+def run(arguments: Arguments) -> None:
+    """Makes the items that were asked for, prints and saves them."""
+    lab = lab_of(arguments)
+
+    def about(item: str) -> dict[str, Any]:
+        return {"plans": {model: lab.about(model) for model in lab.models_of(item)}}
+
+    make("walk_with_sgd", ITEMS, arguments, lab, about, datasets_of)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return command_line("walk_with_sgd", Arguments, __doc__, run, argv)
+
+
+if __name__ == "__main__":
+    console.run(main)
