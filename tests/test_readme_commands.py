@@ -1,6 +1,5 @@
 """The commands of README and guide: each is read by the program that it names."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from experiments import results_table
 from experiments.harness import kinds
+from experiments.harness.commands import module_of
 from experiments.harness.train import main
 
 ROOT = Path(__file__).parents[1]
@@ -37,8 +37,8 @@ TRAINING = ("cifar", "digits", "mnist", "imagenet", "language")
 def test_a_command_is_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "DIR").mkdir()  # where a command says that data are
-    module = importlib.import_module(command[0])
     name, given = command[0].partition(".")[2], command[1:]
+    module = module_of(name)
     # Data that may not be prepared, and processes that are not there.
     given = [re.sub("^--dataset=cifar10$", "--dataset=digits", word) for word in given]
     given = [word for word in given if not word.startswith("--coordinator")]
