@@ -106,6 +106,7 @@ def test_stopped_and_resumed_bit_for_bit(run_dir, story, tmp_path, monkeypatch, 
 
     class Stopping:
         asked_for = 0
+        received = None
 
         def __enter__(self):
             return self

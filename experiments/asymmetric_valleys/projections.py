@@ -34,7 +34,7 @@ def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
         ``epochs``, ``distances`` and ``losses`` (epochs, distances).
     """
     network, survey = lab.network(pair, SGD, seed), lab.survey
-    epochs = [e for e in network.config.looked_at if e]
+    epochs = [*network.config.snapshot_epochs, network.config.epochs]
 
     def make() -> Row:
         ((direction, _),) = best_of(lab, network, 1)
@@ -42,7 +42,7 @@ def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
         reach = np.linspace(-survey.r, survey.r, 2 * survey.curve + 1)
         losses = [
             landscape.evaluate(
-                objective, landscape.ray(network.at(f"epoch_{e}").params, direction),
+                objective, landscape.ray(network.at(e).params, direction),
                 reach,
             )["loss"].tolist()
             for e in epochs

@@ -100,6 +100,7 @@ class Training:
         snapshots: the names of the snapshots that are due at each step.
         steps_per_epoch: updates an epoch.
         total_steps: updates in the whole run.
+        checkpoint_every: updates between checkpoints.
         from_start: whether the initial state is measured too, and the first update
             logged.
         adapt: ``(state, line) -> state`` to go on from after an epoch, changed by what
@@ -122,6 +123,7 @@ class Training:
     snapshots: Mapping[int, Sequence[str]]
     steps_per_epoch: int
     total_steps: int
+    checkpoint_every: int
     from_start: bool = False
     adapt: Callable[[TrainState, Line], TrainState | None] = _nothing
     snapshot: Callable[[str, TrainState], TrainState] = _as_it_is
@@ -161,6 +163,7 @@ class Training:
             "tx": tx,
             "initial": kind.make_initial_state(others["model"], data, tx, config),
             "snapshots": snapshot_steps(config, steps_per_epoch, total_steps, schedule),
+            "checkpoint_every": config.checkpoint_every or steps_per_epoch,
             **others,
         }
         return cls(
@@ -267,12 +270,11 @@ class Trainer:
         self._finish = finish
         self.places: list[Place] = []
         self._log_every = config.log_every or training.steps_per_epoch
-        self._checkpoint_every = config.checkpoint_every or training.steps_per_epoch
         self._gauge = data.train.gauge if isinstance(data, StreamedDataset) else None
         self._waited_before = 0.0
         self._seconds_before = 0.0
         self._started = self._resumed = time.monotonic()
-        self._since_line = 0.0
+        self._since_epoch = 0.0
         self._training_seconds, self._training_steps = 0.0, 0
         self._progress: Progress | None = None
         self.step = self.parameters = 0
@@ -487,7 +489,10 @@ class Trainer:
         return 0 in ends or step == self.training.total_steps
 
     def _saves(self, step: int) -> bool:
-        return step % self._checkpoint_every == 0 or step == self.training.total_steps
+        return (
+            step % self.training.checkpoint_every == 0
+            or step == self.training.total_steps
+        )
 
     def _is_due(self, step: int) -> bool:
         """Whether anything is done with the state after a step."""
@@ -503,7 +508,7 @@ class Trainer:
             # Compiling is over: speed is measured from here.
             jax.block_until_ready(state)
             now = time.monotonic()
-            self._since_line += now - self._resumed
+            self._since_epoch += now - self._resumed
             self._resumed = now
             alone = self._together is None and self.training.quiet
             self._progress = Progress(
@@ -530,7 +535,7 @@ class Trainer:
         jax.block_until_ready(state)
         spent = time.monotonic() - self._resumed
         self._training_seconds += spent
-        self._since_line += spent
+        self._since_epoch += spent
         told = None
         for place, own in self._each(state):
             self._keep(place, step, own)
@@ -600,8 +605,8 @@ class Trainer:
             line["images_per_second"] = self.per_second
             line["pipeline_images_per_second"] = self._gauge.images_per_second
         if training.from_start:
-            line["update_seconds"] = self._since_line
-            self._since_line = 0.0
+            line["update_seconds"] = self._since_epoch
+            self._since_epoch *= not at_end
         line["seconds"] = round(self.seconds, 3)
         place.records.append_metrics(line)
         if place.events is not None:

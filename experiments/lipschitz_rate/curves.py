@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.harness.arms import column
+from experiments.harness.network import column
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate.methods import Method

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments.harness.lab import sizes_of
 from experiments.harness.stand_ins import dataset_or_stand_in
-from experiments.lipschitz_rate.arms import Arm, ArmConfig
 from experiments.lipschitz_rate.methods import Method
+from experiments.lipschitz_rate.networks import Network, NetworkConfig
 from lrscape.errors import unknown_name
 
 # What stands in for a data set that is not prepared, in this order; then digits.
@@ -143,7 +144,7 @@ class Lab:
     root: Path
     data_dir: Path | None
     dataset: str | None
-    arms: dict[str, Arm] = dataclasses.field(default_factory=dict, repr=False)
+    arms: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
 
     def dataset_of(self, task: str) -> str:
         """The task's data set, or what stands in for it where it is not prepared."""
@@ -159,38 +160,39 @@ class Lab:
         """The tasks' own data sets, each with the one that is taken for it."""
         return {self.plans[task].dataset: self.dataset_of(task) for task in tasks}
 
-    def arm(self, task: str, method: Method, seed: int) -> Arm:
+    def arm(self, task: str, method: Method, seed: int) -> Network:
         """A network, opened once."""
         plan, dataset = self.plans[task], self.dataset_of(task)
-        examples, batch_size, validation = (
-            plan.examples, plan.batch_size, plan.validation
-        )  # fmt: skip
-        if dataset == "digits":  # of which there are 1,437
-            examples, batch_size = min(examples or 1280, 1280), min(batch_size, 64)
-            validation = min(validation, 157)
+        sizes = sizes_of(dataset, plan.examples, plan.validation, plan.test)
+        batch_size = plan.batch_size
+        if dataset == "digits":
+            batch_size = min(batch_size, 64)
         augment = AUGMENT.get(dataset, ("crop", "flip")) if plan.augmented else ()
-        config = ArmConfig(
-            task=task,
+        config = NetworkConfig(
+            experiment="lipschitz_rate",
+            preset=self.preset,
             dataset=dataset,
-            examples=examples,
-            validation=validation,
-            test=plan.test,
+            data_dir=str(self.data_dir) if self.data_dir else None,
+            **sizes,
             model=plan.model,
             epochs=plan.epochs,
             batch_size=batch_size,
             seed=seed,
             augment=augment,
             normalize=plan.normalize,
+            schedule="rational",
+            schedule_options={"init_value": method.rate or 1.0, "decay": 0.0},
             weight_decay=plan.weight_decay,
+            decay_all=True,
+            snapshot_epochs=tuple(e for e in plan.looked_at if 0 < e < plan.epochs),
+            recipe=f"{method.name}, K_z from {method.feed}, by {method.variant}",
             method=method,
             pass_batches=plan.pass_batches,
-            looked_at=tuple(e for e in plan.looked_at if e <= plan.epochs),
         )
         named = method.name if method.form == "paper" else f"{method.name}_bound"
         name = f"{task}-{dataset}-epochs_{plan.epochs}-{named}-seed_{seed}"
         if name not in self.arms:
-            data_dir = str(self.data_dir) if self.data_dir else None
-            self.arms[name] = Arm(config, self.root / name, data_dir)
+            self.arms[name] = Network(config, self.root / name)
         return self.arms[name]
 
     def histories(self, task: str, method: Method) -> list[list[dict[str, Any]]]:

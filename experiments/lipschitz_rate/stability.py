@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate import curves
-from experiments.lipschitz_rate.arms import Arm
+from experiments.lipschitz_rate.networks import Network
 from experiments.lipschitz_rate.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
@@ -32,26 +32,26 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
     arm = lab.arm(task, lab.adaptive(task), seed)
     history = arm.history()
     count, rows = lab.plans[task].curvature[0], []
-    for name in sorted(arm.snapshots, key=lambda name: int(name.split("_")[1])):
-        epoch = int(name.split("_")[1])
+    for epoch in arm.epochs_kept():
         if epoch >= len(history) or "diverged" in history[epoch]:
             break
         found = arm.numbers(
-            f"curvature-{count}-{name}", functools.partial(_largest, arm, name, count)
+            f"curvature-{count}-epoch_{epoch}",
+            functools.partial(_largest, arm, epoch, count),
         )
         rate = curves.inverse_constant(lab, task, history[epoch])
         rows.append({"epoch": epoch, "rate": rate, **found})
     return rows
 
 
-def _largest(arm: Arm, name: str, count: int) -> dict[str, Any]:
+def _largest(arm: Network, epoch: int, count: int) -> dict[str, Any]:
     count = min(count, len(arm.data.train))
     objective = landscape.flax_objective(
         arm.model, arm.examples("train", count), norm="train",
         batch_size=min(arm.config.batch_size, count),
     )  # fmt: skip
     found = landscape.top_eigenpairs(
-        objective, arm.snapshots[name].params, 1, key=jax.random.key(0),
+        objective, arm.at(epoch).params, 1, key=jax.random.key(0),
         tolerance=TOLERANCE,
     )  # fmt: skip
     # The L2 term adds its factor to every eigenvalue.

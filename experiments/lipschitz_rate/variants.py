@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from experiments.harness.arms import column
+from experiments.harness.network import column
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate.curves import (

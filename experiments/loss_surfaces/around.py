@@ -9,15 +9,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.harness.arms import column
+from experiments.harness.network import column
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
-from experiments.loss_surfaces.arms import Arm
 from experiments.loss_surfaces.drawing import (
     lines_figure,
 )
 from experiments.loss_surfaces.methods import TITLES
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.pairs import Pair, both, pairs_of
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
@@ -45,7 +45,7 @@ def shown_pairs(lab: Lab, most: int = 3) -> list[Pair]:
     return ([pair for pair in SHOWN if pair in there] or there)[:most]
 
 
-def whole(arms: list[Arm]) -> list[Arm]:
+def whole(arms: list[Network]) -> list[Network]:
     """Those that did not fail."""
     return [arm for arm in arms if not arm.failed()]
 
@@ -239,12 +239,12 @@ def widths(lab: Lab, name: str) -> dict[str, np.ndarray]:
     return {scale: np.array(values) for scale, values in found.items()}
 
 
-def back_losses(lab: Lab, arm: Arm) -> np.ndarray:
+def back_losses(lab: Lab, arm: Network) -> np.ndarray:
     """(points,), from the last weights past the initial ones, at `BACK`."""
     return probes.from_start(lab, arm, 1 - BACK, "back")
 
 
-def sizes(arm: Arm) -> dict[str, float]:
+def sizes(arm: Network) -> dict[str, float]:
     """The norm of the last weights, and how far they are from the initial ones."""
 
     def make() -> dict[str, float]:

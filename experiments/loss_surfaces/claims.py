@@ -10,7 +10,7 @@ from experiments.harness.statistics import Claim
 from experiments.harness.verdicts import verdicts
 from experiments.loss_surfaces import around, criteria, extreme, integrators, switching
 from experiments.loss_surfaces.alignment import chain
-from experiments.loss_surfaces.arms import Arm
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.pairs import (
     aligned_barriers,
     barriers,
@@ -180,7 +180,7 @@ def _negative(outputs, labels):
     return -LOSSES["cross_entropy"](outputs, labels)
 
 
-def bottom_of(lab: Lab, arm: Arm) -> dict[str, float]:
+def bottom_of(lab: Lab, arm: Network) -> dict[str, float]:
     """At the last weights: the gradient's norm, the Hessian's least eigenvalue."""
     count = min(lab.plan.curvature[0], len(arm.data.train))
     if arm.failed():

@@ -16,7 +16,6 @@ from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
 from experiments.loss_surfaces.alignment import aligned
-from experiments.loss_surfaces.arms import Arm
 from experiments.loss_surfaces.drawing import (
     corners_of_triangle,
     draw_surface,
@@ -24,6 +23,7 @@ from experiments.loss_surfaces.drawing import (
     surfaces_page,
 )
 from experiments.loss_surfaces.methods import TITLES
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.errors import InputError
@@ -46,7 +46,7 @@ def pairs_of(lab: Lab) -> list[Pair]:
     return list(itertools.combinations(names, 2))
 
 
-def both(lab: Lab, pair: Pair, seed: int, **changes: Any) -> tuple[Arm, Arm]:
+def both(lab: Lab, pair: Pair, seed: int, **changes: Any) -> tuple[Network, Network]:
     """The two networks of a pair, from one start and of one order of examples."""
     a, b = (lab.trained(name, seed, **changes) for name in pair)
     return a, b
@@ -90,7 +90,7 @@ def aligned_barriers(lab: Lab) -> np.ndarray:
     )
 
 
-def _aligned_barrier(lab: Lab, a: Arm, b: Arm) -> float:
+def _aligned_barrier(lab: Lab, a: Network, b: Network) -> float:
     if a.failed() or b.failed():
         return float("nan")
 

@@ -11,12 +11,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments.harness.arms import Row
+from experiments.harness.network import Row
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
-from experiments.loss_surfaces.arms import Arm
 from experiments.loss_surfaces.methods import TITLES, Method
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.settings import Lab
 from lrscape.figures.style import CYCLE, tidy
 
@@ -69,10 +69,10 @@ class Switched(NamedTuple):
     first: str
     second: str
     share: float
-    arm: Arm
-    unswitched: Arm
-    reordered: Arm
-    new: Arm
+    arm: Network
+    unswitched: Network
+    reordered: Network
+    new: Network
 
     @property
     def epoch(self) -> int:
@@ -88,7 +88,7 @@ def epoch_of(lab: Lab, share: float) -> int:
 def switched(
     lab: Lab, first: Method, second: Method, share: float, seed: int,
     decay: float = 0.0,
-) -> Arm:  # fmt: skip
+) -> Network:  # fmt: skip
     """A run that goes over from a method to another, trained."""
     method = dataclasses.replace(first, then=second, after=epoch_of(lab, share))
     arm = lab.arm(method, seed, decay=decay)
@@ -228,7 +228,7 @@ def panels(item: str, lab: Lab) -> Result:
     network, pair, rates = PANELS[item]
     lab = lab.of(network)
     rows: list[dict[str, Any]] = []
-    drawn: dict[str, dict[str, Arm]] = {}
+    drawn: dict[str, dict[str, Network]] = {}
     variables: dict[str, Any] = {}
     for panel, (before, after) in rates.items():
         start = {n: Method(optimizer=n, rate=before[n]) for n in pair}
@@ -292,7 +292,7 @@ def fig15(lab: Lab) -> Result:
     return panels("fig15", lab)
 
 
-def _variables(arms: dict[str, Arm]) -> dict[str, Any]:
+def _variables(arms: dict[str, Network]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, arm in arms.items():
         label = name.replace(", ", "_").replace(" ", "_").replace("&", "_")
@@ -303,7 +303,7 @@ def _variables(arms: dict[str, Arm]) -> dict[str, Any]:
     return found
 
 
-def _figure(lab: Lab, drawn: dict[str, dict[str, Arm]], title: str) -> Figure:
+def _figure(lab: Lab, drawn: dict[str, dict[str, Network]], title: str) -> Figure:
     """A row a panel: accuracy, distance from the start, and the lines between."""
     figure = Figure(figsize=(13, 0.6 + 3.4 * len(drawn)), layout="constrained")
     grid = figure.subplots(len(drawn), 3, squeeze=False)

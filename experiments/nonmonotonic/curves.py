@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.harness.arms import Row, column
+from experiments.harness.network import Row, column
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.nonmonotonic.settings import RATIONAL_DECAY, RMSPROP, RULES, Lab

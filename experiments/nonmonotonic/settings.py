@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.harness.lab import sizes_of
 from experiments.harness.stand_ins import dataset_or_stand_in
 from experiments.nonmonotonic import deep_plans
 from experiments.nonmonotonic.networks import Network, NetworkConfig
@@ -193,35 +194,41 @@ class Lab:
             plan, **{k: v for k, v in changes.items() if v is not None}
         )
         short = bool(changes)
-        examples, validation = plan.examples, plan.validation
-        batch_size = plan.batch_size
-        if dataset == "digits":  # of which there are 1,437
-            examples = min(examples or 1280, 1280)
-            batch_size, validation = min(batch_size, examples), min(validation, 157)
+        sizes = sizes_of(dataset, plan.examples, plan.validation, plan.test)
+        batch_size = min(plan.batch_size, sizes.get("examples") or plan.batch_size)
         if task == "descent":
-            batch_size = self.descent_batch(examples)
-        epochs = {plan.epochs} if short else {0, *plan.looked_at, plan.epochs}
+            batch_size = self.descent_batch(sizes["examples"])
+        epochs = () if short else plan.looked_at
+        views: dict[str, Any] = {}
+        if plan.image_size is not None:
+            views = {"stream": True, "image_size": plan.image_size}
+        plain = (
+            rule.optimizer == "sgd" and plan.bias_rate == 1 and plan.dense_decay is None
+        )
         config = NetworkConfig(
-            task=task, dataset=dataset, examples=examples, validation=validation,
-            test=plan.test, model=plan.model, epochs=plan.epochs,
+            experiment="nonmonotonic", preset=self.preset, dataset=dataset,
+            data_dir=str(self.data_dir) if self.data_dir else None, **sizes,
+            model=plan.model, model_options=plan.model_options, epochs=plan.epochs,
             batch_size=batch_size, seed=seed, augment=plan.augment,
-            normalize=plan.normalize,
-            looked_at=tuple(sorted(e for e in epochs if e <= plan.epochs)),
-            model_options=plan.model_options, rule=rule, momentum=plan.momentum,
+            normalize=plan.normalize, **rule.fields,
+            momentum=plan.momentum if rule.optimizer == "sgd" else None,
             weight_decay=plan.weight_decay, dense_decay=plan.dense_decay,
             bias_rate=plan.bias_rate,
+            recipe="" if plain else (
+                f"{rule.optimizer}, biases at {plan.bias_rate:g} times the rate, "
+                f"dense layers' decay {plan.dense_decay or plan.weight_decay:g}"
+            ),
+            snapshot_epochs=tuple(e for e in epochs if 0 < e < plan.epochs),
             peak_of=(
                 None if short or not plan.keeps_peak else self.rule(task, "gaussian")
             ),
             gradient_examples=0 if short else plan.gradient_examples,
-            each_epoch=not short, image_size=plan.image_size,
-            top5=plan.top5 or None,
+            each_epoch=not short, top5=plan.top5, **views,
         )  # fmt: skip
-        kind = f"{task}-short_{examples or 'all'}" if short else task
+        kind = f"{task}-short_{sizes['examples'] or 'all'}" if short else task
         name = f"{kind}-{dataset}-epochs_{plan.epochs}-{rule.name}-seed_{seed}"
         if name not in self.networks:
-            data_dir = str(self.data_dir) if self.data_dir else None
-            self.networks[name] = Network(config, self.root / name, data_dir)
+            self.networks[name] = Network(config, self.root / name)
         return self.networks[name]
 
     def descent_batch(self, examples: int | None) -> int:

@@ -20,7 +20,7 @@ def histories_of(lab: Lab, model: str) -> list[list[dict[str, Any]]]:
     """Spectral norms and errors epoch by epoch, one list a seed."""
     plan = lab.plan(model)
     return [
-        lab.network(model, rate=RATES[model][0], seed=seed).history(
+        lab.network(model, rate=RATES[model][0], seed=seed).curvatures(
             plan.trained, plan.curvature
         )
         for seed in range(plan.seeds)

@@ -68,8 +68,15 @@ def tuned_peak(lab: Lab, model: str, schedule: str) -> float:
 
 
 def history_of(lab: Lab, network: Network) -> list[dict[str, Any]]:
-    """A network's errors, epoch by epoch, to the end of its training."""
-    return network.history(network.config.epochs)
+    """A network's errors, epoch by epoch, to the end of its training.
+
+    Raises:
+        NonFiniteLossError: its loss stopped being finite.
+    """
+    history = network.history()
+    if network.failed():
+        raise NonFiniteLossError(history[-1]["diverged"])
+    return history
 
 
 def histories_of(lab: Lab, model: str, schedule: str) -> list[list[dict[str, Any]]]:

@@ -226,6 +226,7 @@ class Lab:
             schedule_options=schedule_options or {"init_value": rate, "decay": 0.0},
             weight_decay=1e-4,
             decay_all=True,
+            num_devices=1,
         )
         named = [model, dataset, f"rate_{rate:g}", f"epochs_{config.epochs}"]
         named += [schedule] if schedule else []
