@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 import json
+import signal
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from experiments.harness.signals import Signals
 from experiments.lipschitz_rate import __main__ as lipschitz_rate
 from experiments.lipschitz_rate import premise
 from experiments.lipschitz_rate.methods import Method
@@ -55,7 +57,7 @@ def summary(root, item):
 
 def rows_of(root, name):
     (path,) = root.glob(name)
-    return Records(path).load_result_summary("history")
+    return Records(path).metrics()
 
 
 @pytest.mark.slow
@@ -177,28 +179,20 @@ def test_interrupted_between_epochs_it_goes_on(presets, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert call(whole, "mnist", "--seeds=1") == 0
 
-    class Interrupting:
-        received = None
-        seen = 0
+    class Stopping(Signals):
+        left = 20  # updates of the first epoch
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            pass
-
-    signals = Interrupting()
-    kept = training.averages
-
-    def averages(state):
-        signals.received = "SIGTERM"  # while the first epoch is looked at
-        return kept(state)
+        def asked(self):
+            self.left -= 1
+            return None if self.left else signal.SIGTERM
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.harness.arms.Signals", lambda: signals)
-        patch.setattr(training, "averages", averages)
-        assert call(tmp_path / "cut", "mnist", "--seeds=1") == 130
-    assert len(rows_of(tmp_path / "cut", "mnist-*-seed_0")) == 2
+        patch.setattr("experiments.harness.trainer.noted_signals", Stopping)
+        stopped = call(tmp_path / "cut", "mnist", "--seeds=1")
+    assert stopped == 128 + signal.SIGTERM
+    assert [row["step"] for row in rows_of(tmp_path / "cut", "mnist-*-seed_0")] == [
+        0, 1, 20
+    ]  # fmt: skip
     assert call(tmp_path / "cut", "mnist", "--seeds=1") == 0
     histories = [
         [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]

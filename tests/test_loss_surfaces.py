@@ -14,9 +14,9 @@ from experiments.harness.statistics import Claim, Condition, judge
 from experiments.loss_surfaces import __main__ as loss_surfaces
 from experiments.loss_surfaces import around, criteria, integrators, pairs, switching
 from experiments.loss_surfaces.alignment import aligned, chain
-from experiments.loss_surfaces.arms import drawn
 from experiments.loss_surfaces.drawing import surfaces_page
 from experiments.loss_surfaces.methods import METHODS, Method
+from experiments.loss_surfaces.networks import drawn
 from experiments.loss_surfaces.plans import FIXED, PRESETS, Plan
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape, models
@@ -293,7 +293,7 @@ def test_all(tmp_path, monkeypatch):
         assert (tmp_path / "results" / f"{item}.nc").exists()
         if item not in ("table3", "claims"):
             assert list((tmp_path / "figures").glob(f"{item}*.png")), item
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/results/history.json")}
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/metrics.jsonl")}
     assert call(tmp_path, "claims") == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}
 

@@ -206,7 +206,7 @@ def test_the_bound_on_the_largest_gradient(lab):
     network = lab.network("small", lab.rule("small", "gaussian"), 0)
     found = bounds.slopes_of(lab, network)
     objective = network.objective(64)
-    start, end = network.at("epoch_0").params, network.final.params
+    start, end = network.at("initial").params, network.final.params
     fall = abs(float(objective(start)) - float(objective(end)))
     distance = float(tree.norm(tree.subtract(start, end)))
     assert found["bound"] == pytest.approx(fall / distance, rel=1e-4)

@@ -120,7 +120,7 @@ def test_sgd_goes_on_from_the_average(root, lab, monkeypatch):
     assert call(root, "table1") == 0
     after, swa = lab.network(PAIR, AFTER, 1), lab.network(PAIR, SWA, 1)
     average = swa.at(AVERAGE)
-    start = after.at("epoch_0")
+    start = after.at("initial")
     for a, b in ((start.params, average.params),
                  (start.batch_stats, average.batch_stats)):  # fmt: skip
         jax.tree.map(np.testing.assert_array_equal, a, b)

@@ -1,13 +1,15 @@
 """Paper 3 on digits: made once, resumed, and beside the numbers of the paper."""
 
 import json
+import signal
 
 import jax
 import numpy as np
 import optax
 import pytest
 
-from experiments.harness import statistics
+from experiments.harness import statistics, trainer
+from experiments.harness.signals import Signals
 from experiments.walk_with_sgd import __main__ as walk_with_sgd
 from experiments.walk_with_sgd import networks, trajectories
 from experiments.walk_with_sgd.descent import descend
@@ -91,10 +93,10 @@ def test_stopped_and_resumed_gives_the_same_table(lab, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "STRETCH", 2)
     seen = []
 
-    class Stopping(networks.Signals):
+    class Stopping(Signals):
         @property
         def received(self):
-            return len(seen) == 9
+            return signal.SIGINT if len(seen) == 9 else None
 
         @received.setter
         def received(self, value):
@@ -107,7 +109,7 @@ def test_stopped_and_resumed_gives_the_same_table(lab, tmp_path, monkeypatch):
         return record(self, step, *arguments, **options)
 
     monkeypatch.setattr(landscape.Walk, "record", counted)
-    monkeypatch.setattr(networks, "Signals", Stopping)
+    monkeypatch.setattr(trainer, "noted_signals", Stopping)
     assert call(tmp_path, "table1") == 130
     saved = {file.name for file in tmp_path.rglob("walk-*.nc")}
     assert 0 < len(saved) < 6

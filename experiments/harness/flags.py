@@ -210,6 +210,9 @@ class LoopFlags:
         num_devices: local devices to use; default: all.
         mapping: pmap or shard_map: how an update runs on several devices. The numbers
             are the same; default: pmap.
+        matmul_precision: bfloat16, tensorfloat32 or float32: of an update's matrix
+            products; default: JAX's own choice on the device. What is measured is
+            always float32.
         log_every: updates over which training metrics are averaged; default: an epoch.
         checkpoint_every: updates between checkpoints; default: an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever, besides
@@ -220,6 +223,7 @@ class LoopFlags:
 
     num_devices: Count | None = None
     mapping: str | None = None
+    matmul_precision: str | None = None
     log_every: Count | None = None
     checkpoint_every: Count | None = None
     snapshot_epochs: tuple[Count, ...] | None = None
