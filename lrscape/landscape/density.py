@@ -110,7 +110,7 @@ def tridiagonal_in_one_program(function, num_matvecs, objective, point, entries,
         (m, m); beyond an invariant space it holds rounding errors.
     """
 
-    def one_more(carry: tuple, n: jax.Array) -> tuple:
+    def one_more(carry: Any, n: jax.Array) -> tuple[Any, Any]:
         basis, vector = carry
         basis = basis.at[n].set(vector)
         image = product(function, objective, point, entries, vector)
@@ -125,7 +125,8 @@ def tridiagonal_in_one_program(function, num_matvecs, objective, point, entries,
     basis = jnp.zeros((num_matvecs, start.size), start.dtype)
     first = start / jnp.linalg.norm(start)
     counts = jnp.arange(num_matvecs)
-    diagonal, off = lax.scan(one_more, (basis, first), counts)[1]
+    found: Any = lax.scan(one_more, (basis, first), counts)[1]
+    diagonal, off = found
     return jnp.diag(diagonal) + jnp.diag(off[:-1], 1) + jnp.diag(off[:-1], -1)
 
 
