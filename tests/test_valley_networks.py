@@ -235,7 +235,72 @@ def test_which_epoch_is_looked_at():
 
 
 def row(c, c_reversed, **more):
-    return {"c": c, "c_reversed": c_reversed, **more}
+    return {"c": c, "c_reversed": c_reversed, "minimal": True, **more}
+
+
+VALLEY = {
+    "distances": [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0],
+    "losses": [12.0, 6.0, 2.0, 1.0, 1.5, 2.0, 4.0],
+    "slopes": [-6.0, -6.0, -1.0, 0.0, 1.0, 1.0, 2.0],
+}
+
+
+def test_c_by_where_it_begins():
+    """Slopes nearer than zeta do not count, on either side."""
+    near, far = (directions.read(VALLEY, zeta) for zeta in (0.5, 1.0))
+    assert [near["c"], far["c"]] == [0.5, 3.0]
+    assert [near["c_reversed"], far["c_reversed"]] == [1 / 6, 1 / 6]
+    assert near["minimal"] and far["minimal"]
+
+
+def test_a_point_from_which_the_loss_falls_has_no_asymmetric_direction():
+    losses = [12.0, 6.0, 2.0, 1.0, 0.9, 0.8, 0.7]
+    slopes = [-6.0, -6.0, -1.0, -0.2, -0.2, -0.1, -0.1]
+    falls = directions.read({**VALLEY, "losses": losses, "slopes": slopes}, 1.0)
+    assert falls["c"] == np.inf and not falls["minimal"]
+    rises = directions.read(VALLEY, 1.0)
+    asymmetric = directions.are_asymmetric([falls, rises], 2.0)
+    assert asymmetric.tolist() == [False, True]
+    np.testing.assert_allclose(directions.log_c([[falls, rises]]), [np.log(3.0)])
+    assert directions.falling([[falls, rises], [falls]]) == "2 of 3"
+    both = directions.superiority([[falls, rises]], [[falls]])
+    assert np.isnan(both).all()
+    # Within zeta it may fall: no solution is a minimiser to the last digit.
+    dips = {**VALLEY, "losses": [12.0, 6.0, 2.0, 1.0, 0.9, 2.0, 4.0]}
+    assert directions.read(dips, 1.0)["minimal"]
+    assert not directions.read(dips, 0.5)["minimal"]
+
+
+def loss_of(objective):
+    return lambda point: objective(point)["loss"]
+
+
+def test_gradients_say_how_near_a_minimiser_is(lab):
+    """The loss's own, over that at the start; what is too large is refused in words."""
+    shares = directions.gradient_shares(lab, PAIR)
+    for network, share in zip(lab.all_of(PAIR, SGD), shares, strict=True):
+        objective = lab.sloped(network)
+        ends = (network.at("epoch_0").params, network.final.params)
+        first, last = (tree.norm(jax.grad(loss_of(objective))(end)) for end in ends)
+        np.testing.assert_allclose(share, last / first, rtol=1e-4)
+
+    def told(limit):
+        survey = dataclasses.replace(SETTINGS.survey, minimum=limit)
+        settings = dataclasses.replace(SETTINGS, survey=survey)
+        return directions.no_minimum(dataclasses.replace(lab, settings=settings), PAIR)
+
+    assert told(max(shares) * 1.01) == ""
+    refused = told(max(shares) * 0.99)
+    assert "which Definition 2 asks for" in refused and "raise sgd_epochs" in refused
+
+
+def test_other_distances_of_definition_1():
+    survey = SETTINGS.survey.reaching(1.0, 0.1)
+    assert (survey.r, survey.zeta, survey.zetas) == (1.0, 0.1, (0.1, 0.2, 0.8))
+    np.testing.assert_allclose(
+        survey.distances, [-1, -0.8, -0.2, -0.1, 0, 0.1, 0.2, 0.8, 1]
+    )
+    assert SETTINGS.survey.reaching(None, None) == SETTINGS.survey
 
 
 def test_either_way_and_ranks():
@@ -259,6 +324,20 @@ def test_on_whose_flat_side_the_average_lies():
     ]  # fmt: skip
     shares, counts = projections.flat_shares(seeds, "u", 2.0)
     assert shares.tolist() == [0.5] and counts.tolist() == [2, 0]
+
+
+@pytest.mark.slow
+def test_where_the_average_lies(lab):
+    """Ahead along u + v, whatever was measured; signed draws are independent."""
+    found = projections.sides_of(lab, PAIR, 0)
+    assert all(row["towards"] > 0 for row in found["sum"])
+    point = lab.network(PAIR, AFTER, 0).at(lines.chosen(lab, PAIR, 0)[0]).params
+    drawn = [directions.direction_of("signed", point, 0, 1000 + i) for i in (0, 1)]
+    assert abs(float(tree.dot(*drawn))) < 0.05
+    way = tree.subtract(lab.network(PAIR, SWA, 0).at(AVERAGE).params, point)
+    expected = [float(tree.dot(way, direction)) for direction in drawn]
+    towards = [one["towards"] for one in found["signed"]]
+    np.testing.assert_allclose(towards, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_directions_of_every_kind():

@@ -48,7 +48,6 @@ from experiments.harness.paper import (
     changes,
     check_flags,
     command_line,
-    flags_given,
     make,
 )
 from experiments.harness.values import (
@@ -141,7 +140,7 @@ def lab_of(arguments: Arguments) -> Lab:
     settings = PRESETS[arguments.preset]
     asked = changes(arguments, "seeds", "sgd_epochs", "swa_epochs", "swa_from")
     plan = dataclasses.replace(settings.plan, **asked)
-    survey = dataclasses.replace(settings.survey, **flags_given(arguments, "r", "zeta"))
+    survey = settings.survey.reaching(arguments.r, arguments.zeta)
     settings = dataclasses.replace(settings, plan=plan, survey=survey)
     check(settings)
     root = arguments.run_dir or Path("runs") / f"asymmetric_valleys-{arguments.preset}"

@@ -10,9 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.asymmetric_valleys.directions import (
+    are_asymmetric,
     best_of,
     direction_of,
-    either_way,
     measured,
 )
 from experiments.asymmetric_valleys.drawing import panels
@@ -24,7 +24,7 @@ from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
 from lrscape.landscape import tree
 from lrscape.landscape.asymmetry import largest_c
 from lrscape.landscape.shift import best_shift
-from lrscape.landscape.valleys import Neighborhood, nearby_asymmetry
+from lrscape.landscape.valleys import nearby_asymmetry
 
 Row = dict[str, Any]
 # A gap that shrinks to less is a good match.
@@ -76,8 +76,9 @@ def shifts_of(lab: Lab, network: Network, kind: str) -> list[Row]:
 
 def asymmetric_count(lab: Lab, network: Network) -> int:
     """How many of its most asymmetric directions, the first, have c above the limit."""
-    cs, _ = either_way(measured(lab, network, "uniform", lab.survey.tries))
-    return min(lab.survey.shifted, int((cs > lab.survey.c).sum()))
+    rows = measured(lab, network, "uniform", lab.survey.tries)
+    found = are_asymmetric(rows, lab.survey.c)
+    return min(lab.survey.shifted, int(found.sum()))
 
 
 def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
@@ -197,23 +198,39 @@ def neighbors_of(lab: Lab, network: Network, share: float) -> Row:
         )  # fmt: skip
         return {
             "radius": radius,
-            "cs": cs_beyond(found, survey.zeta).tolist(),
             "distances": found.distances.tolist(),
             "losses": found.losses.tolist(),
+            "slopes": found.slopes.tolist(),
         }
 
-    name = f"nearby-{share:g}-{survey.neighbors}-{survey.r:g}-{survey.zeta:g}"
-    return network.numbers(f"{name}-{survey.curve}-{survey.sloped}", make)
+    name = f"neighbours-{share:g}-{survey.neighbors}-{survey.r:g}-{survey.zeta:g}"
+    found = network.numbers(f"{name}-{survey.curve}-{survey.sloped}", make)
+    return {**found, "cs": cs_beyond(found, survey.zeta).tolist()}
 
 
-def cs_beyond(found: Neighborhood, zeta: float) -> np.ndarray:
+def cs_beyond(found: Row, zeta: float) -> np.ndarray:
     """(neighbours,), the largest c at each, by the distances from zeta on alone."""
-    at = found.distances
+    at = np.array(found["distances"])
     far = zeta * (1 - 1e-5)
     return np.array([
         largest_c(slopes[at >= far].max(), -slopes[at <= -far].max())[0]
-        for slopes in found.slopes
+        for slopes in np.array(found["slopes"])
     ])  # fmt: skip
+
+
+def nothing_to_keep(lab: Lab, pair: Pair) -> str:
+    """Why neighbours cannot keep an asymmetry, in words; empty where they can."""
+    have = [
+        are_asymmetric([row], 1.0)[0]
+        for network in lab.all_of(pair, SGD)
+        for _, row in best_of(lab, network, 1)
+    ]
+    if all(have):
+        return ""
+    return (
+        f"the direction has c > 1 at {sum(have)} of {len(have)} solutions themselves, "
+        f"from zeta = {lab.survey.zeta:g} on"
+    )
 
 
 def kept_shares(lab: Lab, pair: Pair, share: float) -> np.ndarray:

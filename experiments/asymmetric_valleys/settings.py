@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.asymmetric_valleys.networks import AVERAGE, Network, NetworkConfig
 from experiments.harness.stand_ins import dataset_or_stand_in
 from lrscape.errors import InputError
@@ -88,11 +90,18 @@ class Survey:
         sloped: of the training set, for slopes, which take longer.
         batch_size: of them; also what batch norm's statistics are estimated by.
         r: Definition 1's outer distance; the paper's are lost.
-        zeta: its inner one: not much smaller, since what is asked of all distances
-            between them is a matter of their ratio otherwise: in a symmetric bowl
+        zeta: its inner one, by which directions are judged. It is there, as the text
+            has it, for the small neighbourhood in which gradients are very small: a
+            tenth of r. Much larger ones ask only what is far away. In a symmetric bowl
             whose slopes grow with the distance, c is zeta / r.
+        zetas: other inner distances at which c is reported, the smallest of all first;
+            what is judged by one is judged by each.
         c: what a direction must exceed to count as asymmetric.
-        slopes: distances between them, on each side.
+        minimum: what the gradient's norm may be at most, as a share of that at the
+            start of training, where a solution counts as a minimiser, which Definition
+            2 asks for; ours, since the text takes all of its solutions for minimisers.
+        slopes: distances from the smallest zeta to r, evenly spaced, on each side; the
+            zetas are looked at besides.
         curve: distances on each side of a curve that is drawn, up to r.
         tries: random directions of each kind, of figure 2.
         shifted: asymmetric directions whose best shift is looked for, of each network;
@@ -115,7 +124,9 @@ class Survey:
     batch_size: int
     r: float
     zeta: float
+    zetas: tuple[float, ...]
     c: float = 2.0
+    minimum: float = 0.1
     slopes: int
     curve: int
     tries: int
@@ -131,6 +142,34 @@ class Survey:
     width_points: int
     norms: int
     epochs: int
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Where slopes are taken: the point, and distances on both sides of it."""
+        even = np.linspace(min(self.zetas), self.r, self.slopes)
+        side = np.unique(np.round([*even, *self.zetas], 9))
+        return np.concatenate([-side[::-1], [0.0], side])
+
+    def name_of_distances(self) -> str:
+        """What files of slopes at these distances are called by."""
+        zetas = "_".join(f"{zeta:g}" for zeta in self.zetas)
+        return f"{self.r:g}-{zetas}-{self.slopes}"
+
+    def reaching(self, r: float | None, zeta: float | None) -> Survey:
+        """The same with other distances of Definition 1; None leaves one as it is.
+
+        Raises:
+            InputError: distances that are none.
+        """
+        r, zeta = self.r if r is None else r, self.zeta if zeta is None else zeta
+        both_sides(r, zeta, self.slopes)
+        if not zeta:
+            raise InputError(
+                "zeta=0.0 must be positive: at the minimum itself the loss has no "
+                f"slope, and no direction would be asymmetric; choose it below r={r!r}"
+            )
+        zetas = tuple(sorted({zeta, *(z for z in self.zetas if z < r)}))
+        return dataclasses.replace(self, r=r, zeta=zeta, zetas=zetas)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,10 +221,9 @@ _PAPER = Settings(
         eight_rate=0.05, measured_every=5,
     ),
     survey=Survey(
-        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=1.6, slopes=20,
-        curve=20, tries=20, shifted=20, shift_points=20,
-        radii=(0.01, 0.03, 0.1), neighbors=20,
-        line=61,
+        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=0.2,
+        zetas=(0.2, 0.5, 1.0, 1.6), slopes=20, curve=20, tries=20, shifted=20,
+        shift_points=20, radii=(0.01, 0.03, 0.1), neighbors=20, line=61,
         sides=50, widths=20, width=(20.0, 1.0), width_points=21, norms=50, epochs=20,
     ),
 )  # fmt: skip
@@ -199,9 +237,9 @@ PRESETS: dict[str, Settings] = {
             measured_every=4, calibration=512,
         ),
         survey=Survey(
-            examples=192, sloped=64, batch_size=192, r=2.0, zeta=1.6, slopes=2,
-            curve=5, tries=7, shifted=7, shift_points=3,
-            radii=(0.03, 0.1), neighbors=4, line=13,
+            examples=192, sloped=64, batch_size=192, r=2.0, zeta=0.2,
+            zetas=(0.2, 0.8, 1.4), slopes=4, curve=5, tries=7, shifted=7,
+            shift_points=3, radii=(0.03, 0.1), neighbors=4, line=13,
             sides=5, widths=5, width=(5.0, 0.5), width_points=5, norms=17, epochs=6,
         ),
         models=("resnet8",),
@@ -292,6 +330,12 @@ class Lab:
         if self.dataset or self.preset != "quick":
             return self.dataset or wanted  # reading it says what is missing
         return dataset_or_stand_in(wanted, self.data_dir, STAND_INS.get(wanted, ()))
+
+    def judging_by(self, zeta: float) -> Lab:
+        """The same with another of the survey's zetas, at which nothing is new."""
+        survey = dataclasses.replace(self.survey, zeta=zeta)
+        settings = dataclasses.replace(self.settings, survey=survey)
+        return dataclasses.replace(self, settings=settings)
 
     def network(self, pair: Pair, kind: str, seed: int) -> Network:
         """A network, opened once; what it goes on from is trained at once.
@@ -409,16 +453,10 @@ def check(settings: Settings) -> None:
     """Checks what the command line may have changed.
 
     Raises:
-        InputError: averaging that begins after the run's end, a batch that does not
-            fit, or distances that are none.
+        InputError: averaging that begins after the run's end, or a batch that does not
+            fit.
     """
-    plan, survey = settings.plan, settings.survey
-    both_sides(survey.r, survey.zeta, survey.slopes)
-    if not survey.zeta:
-        raise InputError(
-            "zeta=0.0 must be positive: at the minimum itself the loss has no slope, "
-            f"and no direction would be asymmetric; choose it below r={survey.r!r}"
-        )
+    plan = settings.plan
     if not 1 <= plan.swa_from <= plan.swa_epochs:
         raise InputError(
             f"swa_from={plan.swa_from}: averaging would begin after that epoch, and "
