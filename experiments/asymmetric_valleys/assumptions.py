@@ -95,12 +95,12 @@ def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
     return np.array(shares)
 
 
-def fig3(lab: Lab) -> Result:
+def fig3(lab: Lab, item: str = "fig3") -> Result:
     """Figure 3: the test loss, shifted along a direction, beside the training loss."""
     rows: list[Row] = []
     variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
-    for pair in lab.pairs("fig3"):
+    for pair in lab.pairs(item):
         model, dataset = pair
         networks = lab.all_of(pair, SGD)
         for kind in ("asymmetric", "symmetric"):
@@ -127,7 +127,7 @@ def fig3(lab: Lab) -> Result:
                 )  # fmt: skip
         drawn["-".join(pair)] = _figure3(lab, pair, networks)
     notes = [
-        *lab.notes("fig3"),
+        *lab.notes(item),
         (
             f"gap: the largest difference over distances up to {lab.survey.r / 2:g}, "
             "both minima taken off; the paper's own shift and ratio are lost"
@@ -145,10 +145,11 @@ def _figure3(lab: Lab, pair: Pair, networks: list[Network]) -> Figure:
     left.plot(at, train, color=COLORS["train"], label="training loss")
     left.plot(at, test, color=COLORS["test"], label="test loss")
     middle.plot(at[inside], train[inside], color=COLORS["train"], label="training")
-    for shift, style, label in (
-        (0.0, ":", "test, less its minimum"),
-        (row["shift"], "-", f"the same, moved by {row['shift']:.2g}"),
-    ):
+    moved = [(row["shift"], "-", f"the same, moved by {row['shift']:.2g}")]
+    unmoved = (0.0, ":", "test, less its minimum")
+    if not row["shift"]:
+        moved, unmoved = [], (0.0, "-", "test, less its minimum (best unmoved)")
+    for shift, style, label in (unmoved, *moved):
         middle.plot(
             at[inside], np.interp(at[inside] + shift, at, level),
             color=COLORS["test"], linestyle=style, label=label,

@@ -446,12 +446,12 @@ def unevenness(seeds: list[list[Row]]) -> np.ndarray:
     return np.array(found)
 
 
-def fig12(lab: Lab) -> Result:
+def fig12(lab: Lab, item: str = "fig12") -> Result:
     """Figure 12: directions of batch norm's parameters and of all others."""
     rows: list[dict[str, Any]] = []
     variables = {}
     drawn: dict[str, Figure] = {}
-    for pair in lab.pairs("fig12"):
+    for pair in lab.pairs(item):
         model, dataset = pair
         by_kind = norm_draws(lab, pair)
         for kind, seeds in by_kind.items():
@@ -482,7 +482,7 @@ def fig12(lab: Lab) -> Result:
             variables[f"{dataset}_{model}_{kind}_c"] = (dims, cs, {"units": "1"})
         drawn["-".join(pair)] = _figure12(lab, pair, by_kind)
     notes = [
-        *lab.notes("fig12"),
+        *lab.notes(item),
         (
             "entries uniform in (0, 1), of norm 1 whatever is moved; the better of a "
             "direction and its opposite; unevenness: half of the difference between "
@@ -491,7 +491,7 @@ def fig12(lab: Lab) -> Result:
             f"{lab.survey.zeta:g}, below that at the solution; Definition 2 is not of "
             "those, and c is of the others"
         ),
-        *gradients_told(lab, "fig12"),
+        *gradients_told(lab, item),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
 

@@ -218,12 +218,12 @@ def flat_shares(
     return np.array(shares), np.array(counts)
 
 
-def fig9(lab: Lab) -> Result:
+def fig9(lab: Lab, item: str = "fig9") -> Result:
     """Figure 9: on which side of random directions SWA lies, seen from SGD after it."""
     rows: list[Row] = []
     variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
-    for pair in lab.pairs("fig9"):
+    for pair in lab.pairs(item):
         model, dataset = pair
         found = [sides_of(lab, pair, seed) for seed in lab.seeds]
         for kind, what in KINDS.items():
@@ -250,7 +250,8 @@ def fig9(lab: Lab) -> Result:
             variables[f"{dataset}_{model}_{kind}_towards"] = (dims, towards)
         drawn["-".join(pair)] = _figure9(pair, found)
     notes = [
-        *lab.notes("fig9"),
+        *lab.notes(item),
+        *filter(None, (no_minimum(lab, pair) for pair in lab.pairs(item))),
         (
             "v = unit(SWA - SGD after it), u uniform in (0, 1); how the paper combines "
             "them is lost, and unit(u + v) is likely. Along that SWA lies ahead "
