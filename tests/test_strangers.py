@@ -529,3 +529,16 @@ def test_a_directory_that_a_locale_cannot_name(tmp_path):
     assert "UnicodeEncodeError: 'ascii'" not in found.stderr
     found = python(code, env={**plain, "PYTHONUTF8": "1"})
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_table_of_bombs(tmp_path):
+    """Seconds, memory and words are those of the report itself."""
+    file = tmp_path / "bombs.json"
+    assert strangers.main(["400 digits", f"--out={file}"]) == 0
+    rows = json.loads(file.read_text())["bombs"]
+    assert set(rows) == {"nothing", "400 digits"}
+    for row in rows.values():
+        assert row["status"] == 0 and row["told"] and row["within"]
+        # A process that has imported all of this, and did not bring it from its parent.
+        assert 50 < row["peak_mb"] < 1000 and 0.1 < row["seconds"] < 30
+    assert "does not fit 64 bits" in rows["400 digits"]["said"]

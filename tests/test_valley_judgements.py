@@ -46,7 +46,7 @@ CASES = {
         (NO, YES, NO), (NO, YES, YES), (NO, YES, MIXED),
     ),
     "4.7": (
-        lambda shares: judgements.sides({"u": shares}, seeds=3),
+        lambda shares: judgements.sides(shares, {"u": shares}, seeds=3),
         ([0.9, 1.0, 0.8],), ([0.1, 0.0, 0.2],), ([0.2, 0.9, 0.6],),
     ),
     "4.7 settling": (
@@ -126,7 +126,10 @@ def test_too_little_gives_no_verdict():
             dict.fromkeys(("norms", "others", "as_many"), ZERO),
             dict.fromkeys(("others", "as_many"), ZERO), 49,
         ),
-        judgements.sides({"u": [1.0, 1.0]}, seeds=3),
+        judgements.sides([1.0, 1.0], {"u": [1.0, 1.0]}, seeds=3),
+        judgements.sides(YES, {"u": YES}, seeds=3, missing="no minimisers"),
+        judgements.directions([1.0] * 3, YES, ZERO, YES, missing="no minimisers"),
+        judgements.neighbors({0.1: np.ones(3)}, missing="no minimisers"),
     ]  # fmt: skip
     for claims in few:
         assert set(verdicts(claims)) == {"not measured"}

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
 
 from experiments.asymmetric_valleys import __main__ as asymmetric_valleys
-from experiments.asymmetric_valleys import directions, lines, projections
+from experiments.asymmetric_valleys import assumptions, directions, lines, projections
 from experiments.asymmetric_valleys.averages import accuracy_of
 from experiments.asymmetric_valleys.networks import ALL, AVERAGE, NORMS, OTHERS, merged
 from experiments.asymmetric_valleys.settings import (
@@ -235,7 +236,72 @@ def test_which_epoch_is_looked_at():
 
 
 def row(c, c_reversed, **more):
-    return {"c": c, "c_reversed": c_reversed, **more}
+    return {"c": c, "c_reversed": c_reversed, "minimal": True, **more}
+
+
+VALLEY = {
+    "distances": [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0],
+    "losses": [12.0, 6.0, 2.0, 1.0, 1.5, 2.0, 4.0],
+    "slopes": [-6.0, -6.0, -1.0, 0.0, 1.0, 1.0, 2.0],
+}
+
+
+def test_c_by_where_it_begins():
+    """Slopes nearer than zeta do not count, on either side."""
+    near, far = (directions.read(VALLEY, zeta) for zeta in (0.5, 1.0))
+    assert [near["c"], far["c"]] == [0.5, 3.0]
+    assert [near["c_reversed"], far["c_reversed"]] == [1 / 6, 1 / 6]
+    assert near["minimal"] and far["minimal"]
+
+
+def test_a_point_from_which_the_loss_falls_has_no_asymmetric_direction():
+    losses = [12.0, 6.0, 2.0, 1.0, 0.9, 0.8, 0.7]
+    slopes = [-6.0, -6.0, -1.0, -0.2, -0.2, -0.1, -0.1]
+    falls = directions.read({**VALLEY, "losses": losses, "slopes": slopes}, 1.0)
+    assert falls["c"] == np.inf and not falls["minimal"]
+    rises = directions.read(VALLEY, 1.0)
+    asymmetric = directions.are_asymmetric([falls, rises], 2.0)
+    assert asymmetric.tolist() == [False, True]
+    np.testing.assert_allclose(directions.log_c([[falls, rises]]), [np.log(3.0)])
+    assert directions.falling([[falls, rises], [falls]]) == "2 of 3"
+    both = directions.superiority([[falls, rises]], [[falls]])
+    assert np.isnan(both).all()
+    # Within zeta it may fall: no solution is a minimiser to the last digit.
+    dips = {**VALLEY, "losses": [12.0, 6.0, 2.0, 1.0, 0.9, 2.0, 4.0]}
+    assert directions.read(dips, 1.0)["minimal"]
+    assert not directions.read(dips, 0.5)["minimal"]
+
+
+def loss_of(objective):
+    return lambda point: objective(point)["loss"]
+
+
+def test_gradients_say_how_near_a_minimiser_is(lab):
+    """The loss's own, over that at the start; what is too large is refused in words."""
+    shares = directions.gradient_shares(lab, PAIR)
+    for network, share in zip(lab.all_of(PAIR, SGD), shares, strict=True):
+        objective = lab.sloped(network)
+        ends = (network.at("epoch_0").params, network.final.params)
+        first, last = (tree.norm(jax.grad(loss_of(objective))(end)) for end in ends)
+        np.testing.assert_allclose(share, last / first, rtol=1e-4)
+
+    def told(limit):
+        survey = dataclasses.replace(SETTINGS.survey, minimum=limit)
+        settings = dataclasses.replace(SETTINGS, survey=survey)
+        return directions.no_minimum(dataclasses.replace(lab, settings=settings), PAIR)
+
+    assert told(max(shares) * 1.01) == ""
+    refused = told(max(shares) * 0.99)
+    assert "which Definition 2 asks for" in refused and "raise sgd_epochs" in refused
+
+
+def test_other_distances_of_definition_1():
+    survey = SETTINGS.survey.reaching(1.0, 0.1)
+    assert (survey.r, survey.zeta, survey.zetas) == (1.0, 0.1, (0.1, 0.2, 0.8))
+    np.testing.assert_allclose(
+        survey.distances, [-1, -0.8, -0.2, -0.1, 0, 0.1, 0.2, 0.8, 1]
+    )
+    assert SETTINGS.survey.reaching(None, None) == SETTINGS.survey
 
 
 def test_either_way_and_ranks():
@@ -259,6 +325,20 @@ def test_on_whose_flat_side_the_average_lies():
     ]  # fmt: skip
     shares, counts = projections.flat_shares(seeds, "u", 2.0)
     assert shares.tolist() == [0.5] and counts.tolist() == [2, 0]
+
+
+@pytest.mark.slow
+def test_where_the_average_lies(lab):
+    """Ahead along u + v, whatever was measured; signed draws are independent."""
+    found = projections.sides_of(lab, PAIR, 0)
+    assert all(row["towards"] > 0 for row in found["sum"])
+    point = lab.network(PAIR, AFTER, 0).at(lines.chosen(lab, PAIR, 0)[0]).params
+    drawn = [directions.direction_of("signed", point, 0, 1000 + i) for i in (0, 1)]
+    assert abs(float(tree.dot(*drawn))) < 0.05
+    way = tree.subtract(lab.network(PAIR, SWA, 0).at(AVERAGE).params, point)
+    expected = [float(tree.dot(way, direction)) for direction in drawn]
+    towards = [one["towards"] for one in found["signed"]]
+    np.testing.assert_allclose(towards, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_directions_of_every_kind():
@@ -287,10 +367,72 @@ def test_networks_of_figure_14(lab):
     assert kinds[1].config.rate == kinds[0].config.rate
 
 
+def lab_by(*flags):
+    arguments = tyro.cli(asymmetric_valleys.Arguments, args=["fig2", *flags])
+    return asymmetric_valleys.lab_of(arguments)
+
+
+def test_knobs_reach_the_networks(tmp_path):
+    """Of each kind of network the rate, the epochs and the batch that flags name."""
+    lab = lab_by(
+        "--preset=paper", "--dataset=digits", "--models", "mlp",
+        f"--run-dir={tmp_path}", "--swa-epochs=8", "--swa-from=4", "--swa-rate=0.04",
+        "--rate=0.2",
+        "--after-epochs=3", "--after-rate=0.003", "--small-batch=16",
+        "--small-epochs=2", "--small-rate=0.02", "--zeta=0.3", "--r=3", "--seeds=1",
+    )  # fmt: skip
+    plan = lab.plan
+    assert (plan.rate, plan.swa_rate, plan.after_rate, plan.small_rate) == (
+        0.2, 0.04, 0.003, 0.02
+    )  # fmt: skip
+    assert (plan.swa_epochs, plan.swa_from, plan.after_epochs) == (8, 4, 3)
+    assert (plan.small_batch, plan.small_epochs) == (16, 2)
+    assert (lab.survey.r, lab.survey.zeta) == (3.0, 0.3)
+    config = lab.network(PAIR, SWA, 0).config
+    assert (config.rate, config.averaged_from) == (0.2, 4)
+    np.testing.assert_allclose(config.last_rate, 0.04)
+
+
+def test_figures_of_the_appendix_are_of_its_networks(tmp_path):
+    lab = lab_by("--preset=paper", f"--run-dir={tmp_path}")
+    named = {
+        "fig25": ("preresnet110", "cifar10"), "fig27": ("densenet100", "cifar10"),
+        "fig28": ("preresnet110", "cifar100"), "fig29": ("preresnet164", "cifar100"),
+        "fig30": ("preresnet110", "cifar10"),
+    }  # fmt: skip
+    for item, pair in named.items():
+        assert lab.pairs(item) == [pair]
+    for item in ("appendix_c", "appendix_i"):
+        assert len(lab.pairs(item)) == 5 and ("preresnet110", "cifar10") not in (
+            lab.pairs(item)
+        )
+    titles = {item: make.__doc__ for item, make in asymmetric_valleys.ITEMS.items()}
+    assert titles["fig30"].startswith("Figure 30: figure 9")
+    assert "30" not in titles["fig11"]
+
+
+def test_a_shift_of_zero_is_drawn_once(lab, monkeypatch):
+    row = {
+        "shift": 0.0, "ratio": 1.0, "shifts": [-1.0, 0.0, 1.0], "gaps": [2.0, 1.0, 2.0],
+        "distances": [-2.0, -1.0, 0.0, 1.0, 2.0], "train": [2.0, 1.0, 0.0, 1.0, 2.0],
+        "test": [3.0, 2.0, 1.0, 2.0, 3.0],
+    }  # fmt: skip
+    networks = [lab.network(PAIR, SGD, 0)]
+    labels = {}
+    for shift in (0.0, 0.5):
+        moved = [{**row, "shift": shift}]
+        monkeypatch.setattr(assumptions, "shifts_of", lambda *_, moved=moved: moved)
+        axes = assumptions._figure3(lab, PAIR, networks).axes[1]
+        labels[shift] = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[0.0] == ["training", "test, less its minimum (best unmoved)"]
+    assert labels[0.5][1:] == ["test, less its minimum", "the same, moved by 0.5"]
+
+
 BAD = {
     "item": (["fig1"], "item='fig1'"),
     "preset": (["fig2", "--preset=quik"], "did you mean 'quick'"),
     "averaging": (["fig13", "--swa-from=9"], "swa_from=9: averaging would begin"),
+    "small batch": (["fig10", "--small-batch=128"], "must be no larger than"),
     "zeta": (["fig2", "--zeta=2.0"], "zeta=2.0 must be 0 or more and below r=2.0"),
     "r": (["fig2", "--r=0"], "r=0.0 must be positive"),
     "examples": (["fig2", "--examples=10"], "examples=10 must be at least one batch"),
@@ -319,7 +461,9 @@ def test_everything(root, capsys):
     assert verdicts["4.6"] == "too few seeds"
     assert verdicts["4.10"] == "not measured"
     for item in ("fig2", "fig3", "fig4", "fig7", "fig8", "fig9", "fig10", "fig11",
-                 "fig12", "fig13", "fig14"):  # fmt: skip
+                 "fig12", "fig13", "fig14", "appendix_h"):  # fmt: skip
         assert list(root.glob(f"figures/{item}-*.png")), item
         assert Records(root).load_result(item).data_vars
+    # Their networks are those of figures of the text here.
+    assert not [*root.glob("results/fig28*"), *root.glob("results/appendix_c*")]
     assert "paper" in capsys.readouterr().out

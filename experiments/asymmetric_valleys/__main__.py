@@ -8,15 +8,18 @@ directions, and what is not merely the direction of ones), fig3 (test loss, shif
 fig4 (neighbours), fig7 (projected losses, epoch by epoch), fig8 and table1 (weight
 averaging and SGD after it), fig9 (on which side the average lies), fig10 (a small batch
 after a large one), fig11 (widths), fig12 (batch norm's directions), fig13 (its averages
-alone), fig14 (networks with and without it), claims, all.
+alone), fig14 (networks with and without it), claims, all. Of the appendix: appendix_c
+(fig3 of other networks), fig25 to fig27 (fig8 of others), fig28 to fig30 (fig9 of
+others: asymmetric directions), appendix_h (widths at SWA's solution and at SGD's after
+it), appendix_i (fig12 of others); all leaves out those whose networks are the text's.
 
 Trains each network once, into one directory a preset; what is there is used again, and
 what was stopped goes on. The preset quick trains an 8-layer ResNet on a part of the
 images for some epochs: within 30 minutes on two CPU cores. Paper takes the text's
 networks and settings, as far as they are known; authors draws lines as the paper's code
 does, and keeps only those epochs of SGD after SWA that bear the paper out. Both take a
-GPU. --models and --dataset give the appendix's figures. Where CIFAR-100 is not
-prepared, quick trains on CIFAR-10, and on digits where nothing is.
+GPU. Where CIFAR-100 is not prepared, quick trains on CIFAR-10, and on digits where
+nothing is.
 """
 
 from __future__ import annotations
@@ -34,7 +37,13 @@ from experiments.asymmetric_valleys.claims import claims
 from experiments.asymmetric_valleys.directions import fig2, fig12
 from experiments.asymmetric_valleys.lines import fig8, fig10, table1
 from experiments.asymmetric_valleys.projections import fig7, fig9
-from experiments.asymmetric_valleys.settings import DATASETS, PRESETS, Lab, check
+from experiments.asymmetric_valleys.settings import (
+    APPENDIX,
+    DATASETS,
+    PRESETS,
+    Lab,
+    check,
+)
 from experiments.asymmetric_valleys.theory import (
     fig5,
     fig6,
@@ -42,16 +51,17 @@ from experiments.asymmetric_valleys.theory import (
     theorem2,
     toy_item,
 )
-from experiments.asymmetric_valleys.widths import fig11
+from experiments.asymmetric_valleys.widths import appendix_h, fig11
 from experiments.harness.paper import (
+    ALL,
     Result,
     changes,
     check_flags,
     command_line,
-    flags_given,
     make,
 )
 from experiments.harness.values import (
+    Count,
     DataDirectory,
     Directory,
     Epochs,
@@ -61,6 +71,17 @@ from experiments.harness.values import (
 )
 from lrscape import console, models
 from lrscape.errors import InputError, unknown_name
+
+
+def of_others(make_item: Callable[..., Result], item: str, title: str) -> Any:
+    """A figure of the text, made of the networks of one of the appendix."""
+
+    def made(lab: Lab) -> Result:
+        return make_item(lab, item)
+
+    made.__doc__ = title
+    return made
+
 
 # In the order in which `all` makes them.
 ITEMS: dict[str, Callable[[Lab], Result]] = {
@@ -81,6 +102,17 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
     "fig12": fig12,
     "fig13": fig13,
     "fig14": fig14,
+    "appendix_c": of_others(fig3, "appendix_c", "Appendix C: figure 3 of others."),
+    **{
+        f"fig{n}": of_others(fig8, f"fig{n}", f"Figure {n}: figure 8 of another.")
+        for n in (25, 26, 27)
+    },
+    **{
+        f"fig{n}": of_others(fig9, f"fig{n}", f"Figure {n}: figure 9 of another.")
+        for n in (28, 29, 30)
+    },
+    "appendix_h": appendix_h,
+    "appendix_i": of_others(fig12, "appendix_i", "Appendix I: figure 12 of others."),
     "claims": claims,
 }
 
@@ -98,6 +130,13 @@ class Arguments:
         sgd_epochs: of SGD's solution.
         swa_epochs: of the run whose weights are averaged.
         swa_from: the epoch after which averaging begins.
+        rate: the first, of SGD and SWA.
+        swa_rate: while weights are averaged.
+        after_epochs: of SGD from the averaged weights.
+        after_rate: its rate.
+        small_batch: that of the smaller batch's solution.
+        small_epochs: with it.
+        small_rate: the rate then, with either batch.
         r: the outer distance of Definition 1.
         zeta: its inner one: what is nearer does not count.
         models: instead of each figure's own network; figure 14 keeps its own.
@@ -116,6 +155,13 @@ class Arguments:
     sgd_epochs: Epochs | None = None
     swa_epochs: Epochs | None = None
     swa_from: Epochs | None = None
+    rate: Positive | None = None
+    swa_rate: Positive | None = None
+    after_epochs: Epochs | None = None
+    after_rate: Positive | None = None
+    small_batch: Count | None = None
+    small_epochs: Epochs | None = None
+    small_rate: Positive | None = None
     r: Positive | None = None
     zeta: Positive | None = None
     models: tuple[str, ...] | None = None
@@ -139,9 +185,12 @@ def lab_of(arguments: Arguments) -> Lab:
         if name == "lstm":
             raise InputError("models='lstm' reads text, and not images; choose another")
     settings = PRESETS[arguments.preset]
-    asked = changes(arguments, "seeds", "sgd_epochs", "swa_epochs", "swa_from")
+    asked = changes(
+        arguments, "seeds", "sgd_epochs", "swa_epochs", "swa_from", "rate", "swa_rate",
+        "after_epochs", "after_rate", "small_batch", "small_epochs", "small_rate",
+    )  # fmt: skip
     plan = dataclasses.replace(settings.plan, **asked)
-    survey = dataclasses.replace(settings.survey, **flags_given(arguments, "r", "zeta"))
+    survey = settings.survey.reaching(arguments.r, arguments.zeta)
     settings = dataclasses.replace(settings, plan=plan, survey=survey)
     check(settings)
     root = arguments.run_dir or Path("runs") / f"asymmetric_valleys-{arguments.preset}"
@@ -163,7 +212,14 @@ def run(arguments: Arguments) -> None:
     def about(item: str) -> dict[str, Any]:
         return lab.about()
 
-    make("asymmetric_valleys", ITEMS, arguments, lab, about, datasets_of)
+    items = ITEMS
+    if arguments.item == ALL:
+        items = {
+            item: make_item
+            for item, make_item in ITEMS.items()
+            if item not in APPENDIX or lab.pairs(item) != lab.pairs(APPENDIX[item])
+        }
+    make("asymmetric_valleys", items, arguments, lab, about, datasets_of)
 
 
 def main(argv: list[str] | None = None) -> int:

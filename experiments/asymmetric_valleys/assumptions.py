@@ -10,9 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.asymmetric_valleys.directions import (
+    are_asymmetric,
     best_of,
     direction_of,
-    either_way,
     measured,
 )
 from experiments.asymmetric_valleys.drawing import panels
@@ -24,7 +24,7 @@ from lrscape.figures.style import COLORS, CYCLE, DARK, tidy
 from lrscape.landscape import tree
 from lrscape.landscape.asymmetry import largest_c
 from lrscape.landscape.shift import best_shift
-from lrscape.landscape.valleys import Neighborhood, nearby_asymmetry
+from lrscape.landscape.valleys import nearby_asymmetry
 
 Row = dict[str, Any]
 # A gap that shrinks to less is a good match.
@@ -76,8 +76,9 @@ def shifts_of(lab: Lab, network: Network, kind: str) -> list[Row]:
 
 def asymmetric_count(lab: Lab, network: Network) -> int:
     """How many of its most asymmetric directions, the first, have c above the limit."""
-    cs, _ = either_way(measured(lab, network, "uniform", lab.survey.tries))
-    return min(lab.survey.shifted, int((cs > lab.survey.c).sum()))
+    rows = measured(lab, network, "uniform", lab.survey.tries)
+    found = are_asymmetric(rows, lab.survey.c)
+    return min(lab.survey.shifted, int(found.sum()))
 
 
 def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
@@ -94,12 +95,12 @@ def good_shares(lab: Lab, pair: Pair, kind: str) -> np.ndarray:
     return np.array(shares)
 
 
-def fig3(lab: Lab) -> Result:
+def fig3(lab: Lab, item: str = "fig3") -> Result:
     """Figure 3: the test loss, shifted along a direction, beside the training loss."""
     rows: list[Row] = []
     variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
-    for pair in lab.pairs("fig3"):
+    for pair in lab.pairs(item):
         model, dataset = pair
         networks = lab.all_of(pair, SGD)
         for kind in ("asymmetric", "symmetric"):
@@ -126,7 +127,7 @@ def fig3(lab: Lab) -> Result:
                 )  # fmt: skip
         drawn["-".join(pair)] = _figure3(lab, pair, networks)
     notes = [
-        *lab.notes("fig3"),
+        *lab.notes(item),
         (
             f"gap: the largest difference over distances up to {lab.survey.r / 2:g}, "
             "both minima taken off; the paper's own shift and ratio are lost"
@@ -144,10 +145,11 @@ def _figure3(lab: Lab, pair: Pair, networks: list[Network]) -> Figure:
     left.plot(at, train, color=COLORS["train"], label="training loss")
     left.plot(at, test, color=COLORS["test"], label="test loss")
     middle.plot(at[inside], train[inside], color=COLORS["train"], label="training")
-    for shift, style, label in (
-        (0.0, ":", "test, less its minimum"),
-        (row["shift"], "-", f"the same, moved by {row['shift']:.2g}"),
-    ):
+    moved = [(row["shift"], "-", f"the same, moved by {row['shift']:.2g}")]
+    unmoved = (0.0, ":", "test, less its minimum")
+    if not row["shift"]:
+        moved, unmoved = [], (0.0, "-", "test, less its minimum (best unmoved)")
+    for shift, style, label in (unmoved, *moved):
         middle.plot(
             at[inside], np.interp(at[inside] + shift, at, level),
             color=COLORS["test"], linestyle=style, label=label,
@@ -197,23 +199,39 @@ def neighbors_of(lab: Lab, network: Network, share: float) -> Row:
         )  # fmt: skip
         return {
             "radius": radius,
-            "cs": cs_beyond(found, survey.zeta).tolist(),
             "distances": found.distances.tolist(),
             "losses": found.losses.tolist(),
+            "slopes": found.slopes.tolist(),
         }
 
-    name = f"nearby-{share:g}-{survey.neighbors}-{survey.r:g}-{survey.zeta:g}"
-    return network.numbers(f"{name}-{survey.curve}-{survey.sloped}", make)
+    name = f"neighbours-{share:g}-{survey.neighbors}-{survey.r:g}-{survey.zeta:g}"
+    found = network.numbers(f"{name}-{survey.curve}-{survey.sloped}", make)
+    return {**found, "cs": cs_beyond(found, survey.zeta).tolist()}
 
 
-def cs_beyond(found: Neighborhood, zeta: float) -> np.ndarray:
+def cs_beyond(found: Row, zeta: float) -> np.ndarray:
     """(neighbours,), the largest c at each, by the distances from zeta on alone."""
-    at = found.distances
+    at = np.array(found["distances"])
     far = zeta * (1 - 1e-5)
     return np.array([
         largest_c(slopes[at >= far].max(), -slopes[at <= -far].max())[0]
-        for slopes in found.slopes
+        for slopes in np.array(found["slopes"])
     ])  # fmt: skip
+
+
+def nothing_to_keep(lab: Lab, pair: Pair) -> str:
+    """Why neighbours cannot keep an asymmetry, in words; empty where they can."""
+    have = [
+        are_asymmetric([row], 1.0)[0]
+        for network in lab.all_of(pair, SGD)
+        for _, row in best_of(lab, network, 1)
+    ]
+    if all(have):
+        return ""
+    return (
+        f"the direction has c > 1 at {sum(have)} of {len(have)} solutions themselves, "
+        f"from zeta = {lab.survey.zeta:g} on"
+    )
 
 
 def kept_shares(lab: Lab, pair: Pair, share: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from experiments.asymmetric_valleys.settings import (
     Pair,
 )
 from experiments.harness.paper import Result
-from experiments.harness.statistics import SEEDS, Claim
+from experiments.harness.statistics import SEEDS, Claim, judge
 from experiments.harness.verdicts import verdicts
 
 
@@ -47,8 +47,9 @@ def asymmetric(lab: Lab) -> list[Claim]:
             if kind == "uniform":
                 runs += [float(directions.share_above(r, limit) > 0) for r in seeds]
     claims += judgements.directions(
-        runs, shares["uniform"], shares["signed"], shares["apart"]
-    )
+        runs, shares["uniform"], shares["signed"], shares["apart"],
+        missing=no_minima(lab, lab.pairs("fig2")),
+    )  # fmt: skip
     for pair in lab.pairs("fig3"):
         claims += judgements.shift(
             assumptions.good_shares(lab, pair, "asymmetric"),
@@ -57,12 +58,19 @@ def asymmetric(lab: Lab) -> list[Claim]:
                 assumptions.asymmetric_count(lab, network)
                 for network in lab.all_of(pair, SGD)
             ),
+            missing=no_minima(lab, [pair]),
         )
     for pair in lab.pairs("fig4"):
         claims += judgements.neighbors(
-            {r: assumptions.kept_shares(lab, pair, r) for r in lab.survey.radii}
+            {r: assumptions.kept_shares(lab, pair, r) for r in lab.survey.radii},
+            missing=no_minima(lab, [pair]) or assumptions.nothing_to_keep(lab, pair),
         )
     return claims
+
+
+def no_minima(lab: Lab, pairs: Sequence[Pair]) -> str:
+    """Why solutions are no minimisers, which Definition 2 asks for; empty: they are."""
+    return "; ".join(filter(None, (directions.no_minimum(lab, pair) for pair in pairs)))
 
 
 def theorems(lab: Lab) -> list[Claim]:
@@ -111,12 +119,14 @@ def average_and_sgd(lab: Lab) -> list[Claim]:
     for pair in lab.pairs("fig9"):
         rows = [projections.sides_of(lab, pair, seed) for seed in lab.seeds]
         shares = {
-            projections.KINDS[kind]: projections.flat_shares(rows, kind, lab.survey.c)[
-                0
-            ]
-            for kind in ("u", "sum")
+            kind: projections.flat_shares(rows, kind, lab.survey.c)[0]
+            for kind in projections.KINDS
         }
-        claims += judgements.sides(shares, lab.plan.seeds)
+        alike = {projections.KINDS[k]: shares[k] for k in projections.ONE_A_SEED}
+        claims += judgements.sides(
+            shares["signed"], alike, lab.plan.seeds,
+            missing=projections.no_minimum(lab, pair),
+        )  # fmt: skip
     for pair in lab.pairs("fig7"):
         change = []
         for seed in lab.seeds:
@@ -180,6 +190,7 @@ def batch_norm(lab: Lab) -> list[Claim]:
                 for kind in ("others", "as_many")
             },
             lab.survey.norms * len(by_kind["norms"]),
+            missing=no_minima(lab, [pair]),
         )
     gains = averages.gains(lab, lab.pairs("fig14")[0])
     for pair in lab.pairs("fig13"):
@@ -215,12 +226,14 @@ def _of_enough_seeds(part: Callable[[Lab], list[Claim]]):
     return judged
 
 
+# The theorems name their own distances.
+WITHOUT_ZETA = ("4.4", "4.5")
 # What measures which claims.
 PARTS = {
     _of_enough_seeds(part): names
     for part, names in {
         asymmetric: ("4.1", "4.2", "4.3"),
-        theorems: ("4.4", "4.5"),
+        theorems: WITHOUT_ZETA,
         average_and_sgd: ("4.6", "4.7"),
         batch_sizes: ("4.8", "4.9"),
         batch_norm: ("4.10", "4.11"),
@@ -240,11 +253,42 @@ def scale_of(lab: Lab) -> str:
     )
 
 
+def hanging(lab: Lab, by_part: dict[Any, list[Claim]]) -> str:
+    """Which verdicts are others by another zeta of the survey, in words.
+
+    Args:
+        lab: has the survey.
+        by_part: the claims of each of `PARTS`, by the survey's own zeta.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for zeta in lab.survey.zetas:
+        other = lab.judging_by(zeta)
+        every = [
+            claim
+            for part, claims in by_part.items()
+            for claim in (claims if PARTS[part] == WITHOUT_ZETA else part(other))
+        ]
+        for claim, judged in zip(every, judge(every), strict=True):
+            found.setdefault((claim.name, claim.sentence), []).append(judged.verdict)
+    by = " / ".join(f"{zeta:g}" for zeta in lab.survey.zetas)
+    told = [
+        f"{name}, {sentence}: {' / '.join(verdicts)}"
+        for (name, sentence), verdicts in found.items()
+        if len(set(verdicts)) > 1
+    ]
+    return (
+        f"verdicts are by zeta = {lab.survey.zeta:g}, a choice of ours; by zeta = {by} "
+        + (f"these differ: {'; '.join(told)}" if told else "all are the same")
+    )
+
+
 def claims(lab: Lab) -> Result:
     """Claims 4.1 to 4.11, each with its criterion, over seeds."""
-    found = [claim for part in PARTS for claim in part(lab)]
+    by_part = {part: part(lab) for part in PARTS}
+    found = [claim for claims in by_part.values() for claim in claims]
     notes = [
         *lab.notes("fig2"),
+        hanging(lab, by_part),
         (
             "c: the better of a direction and its opposite; errors of bumps are paired "
             "by examples"

@@ -13,14 +13,15 @@ from matplotlib.ticker import LogLocator
 
 from experiments.asymmetric_valleys.drawing import panels
 from experiments.asymmetric_valleys.networks import Network
-from experiments.asymmetric_valleys.settings import SGD, Lab, Pair
+from experiments.asymmetric_valleys.settings import SGD, Lab, Pair, Survey
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, DARK, tidy
 from lrscape.landscape import masks, tree
-from lrscape.landscape.asymmetry import Asymmetry
+from lrscape.landscape.asymmetry import read_profile
 from lrscape.landscape.direction import flipped_direction, ones_direction
+from lrscape.landscape.slopes import SlopeProfile
 
 Row = dict[str, Any]
 
@@ -68,16 +69,40 @@ def _drawn(key: jax.Array, point: Any, mask: Any, kind: str) -> Any:
     return drawn
 
 
-def row_of(found: Asymmetry) -> Row:
-    """What is kept of a direction: either way, and the slopes."""
+def profile_along(objective: Any, point: Any, direction: Any, survey: Survey) -> Row:
+    """Losses and slopes on both sides of a point, as they are kept."""
+    found = landscape.slope_profile(objective, point, direction, survey.distances)
+    names = ("distances", "losses", "slopes")
+    return {name: getattr(found, name).tolist() for name in names}
+
+
+def read(row: Row, zeta: float) -> Row:
+    """The asymmetry that kept slopes show from a distance on.
+
+    Returns:
+        The row with ``c`` and ``c_reversed``, of the direction and of its opposite, and
+        ``minimal``: whether beyond zeta the loss is nowhere below that at the point.
+
+    Example:
+        >>> row = {'distances': [-2.0, -1.0, 0.0, 1.0, 2.0],
+        ...        'losses': [8.0, 4.0, 0.0, 1.0, 2.0],
+        ...        'slopes': [-4.0, -4.0, 0.0, 1.0, 1.0]}
+        >>> found = read(row, 1.0)
+        >>> found['c'], found['c_reversed'], found['minimal']
+        (4.0, 0.25, True)
+    """
+    at, losses, slopes = (
+        np.array(row[name]) for name in ("distances", "losses", "slopes")
+    )
+    far = np.abs(at) >= zeta * (1 - 1e-6)
+    kept = SlopeProfile(at[far], losses[far], slopes[far], np.full(far.sum(), np.nan))
+    found = read_profile(kept)
+    (start,) = losses[at == 0]
     return {
+        **row,
         "c": found.c,
-        "p": found.p,
         "c_reversed": found.reversed.c,
-        "p_reversed": found.reversed.p,
-        "distances": found.profile.distances.tolist(),
-        "losses": found.profile.losses.tolist(),
-        "slopes": found.profile.slopes.tolist(),
+        "minimal": bool((losses[far] >= start).all()),
     }
 
 
@@ -91,9 +116,18 @@ def either_way(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
     return both.max(axis=1), np.where(both[:, 0] >= both[:, 1], 1, -1)
 
 
+def are_asymmetric(rows: list[Row], c: float) -> np.ndarray:
+    """(n,), whether a direction's c, either way, is above a limit.
+
+    One along which the loss falls below that at the point is not: Definition 2 is of
+    minimisers.
+    """
+    return (either_way(rows)[0] > c) & np.array([row["minimal"] for row in rows])
+
+
 def share_above(rows: list[Row], c: float) -> float:
-    """The share of directions whose c, either way, is above a limit."""
-    return float((either_way(rows)[0] > c).mean())
+    """The share of directions that `are_asymmetric`."""
+    return float(are_asymmetric(rows, c).mean())
 
 
 def measured(lab: Lab, network: Network, kind: str, count: int) -> list[Row]:
@@ -102,18 +136,19 @@ def measured(lab: Lab, network: Network, kind: str, count: int) -> list[Row]:
     point = network.final.params
 
     def make() -> Row:
-        objective, rows = lab.sloped(network), []
-        for index in range(count):
-            direction = direction_of(kind, point, network.config.seed, index)
-            found = landscape.asymmetry(
-                objective, point, direction, r=survey.r, zeta=survey.zeta,
-                num_points=survey.slopes,
-            )  # fmt: skip
-            rows.append(row_of(found))
-        return {"rows": rows}
+        objective, seed = lab.sloped(network), network.config.seed
+        return {
+            "rows": [
+                profile_along(
+                    objective, point, direction_of(kind, point, seed, index), survey
+                )
+                for index in range(count)
+            ]
+        }
 
-    name = f"asymmetry-{kind}-{count}-{survey.r:g}-{survey.zeta:g}-{survey.slopes}"
-    return network.numbers(f"{name}-{survey.sloped}", make)["rows"]
+    name = f"slopes-{kind}-{count}-{survey.name_of_distances()}"
+    rows = network.numbers(f"{name}-{survey.sloped}", make)["rows"]
+    return [read(row, survey.zeta) for row in rows]
 
 
 def draws_of(lab: Lab, pair: Pair, kind: str) -> list[list[Row]]:
@@ -142,7 +177,9 @@ def best_of(lab: Lab, network: Network, count: int) -> list[tuple[Any, Row]]:
     """
     rows = measured(lab, network, "uniform", lab.survey.tries)
     cs, sides = either_way(rows)
-    order = np.argsort(-np.nan_to_num(cs, nan=-1.0), kind="stable")[:count]
+    # Last come those along which the point is no minimum.
+    known = np.isfinite(cs) & np.array([row["minimal"] for row in rows])
+    order = np.argsort(-np.where(known, cs, -1.0), kind="stable")[:count]
     point = network.final.params
     return [
         (
@@ -180,9 +217,15 @@ def fig2(lab: Lab) -> Result:
                     ),
                     "median c": _shown(np.median(cs)),
                     "largest": _shown(cs.max()),
-                    "infinite": int(np.isinf(cs).sum()),
+                    **{
+                        f"from {zeta:g} on": _median_at(seeds, zeta)
+                        for zeta in survey.zetas
+                        if zeta != survey.zeta
+                    },
+                    "no minimum along": falling(seeds),
                     "flat side is +": f"{(sides == 1).mean():.2f}",
-                    "found in": f"{(cs > survey.c).any(axis=1).sum()} of {len(cs)}",
+                    "found in": f"{sum(share_above(s, survey.c) > 0 for s in seeds)} "
+                    f"of {len(seeds)}",
                     "paper": "5 of 5, c > 2" if kind == "uniform" else "usually none"
                     if kind == "signed" else "-",
                 }
@@ -194,10 +237,18 @@ def fig2(lab: Lab) -> Result:
         *lab.notes("fig2"),
         (
             "c: the smaller slope of the steep side over the larger of the flat one, "
-            f"at distances from {survey.zeta:g} to {survey.r:g} (the paper's are "
-            "lost), the better of a direction and its opposite; infinite: the flat "
-            "side does not rise, so that the point is no minimum along it"
+            f"at distances from zeta = {survey.zeta:g} to r = {survey.r:g}, the better "
+            "of a direction and its opposite. The text chooses both after the "
+            "direction (its numbers are lost) and has zeta for the small neighbourhood "
+            "of very small gradients: here a tenth of r, and beside it the median c "
+            "from other distances on"
         ),
+        (
+            "no minimum along: directions along which the loss falls, beyond zeta, "
+            "below that at the solution; Definition 2 is not of those, and they count "
+            "as not asymmetric"
+        ),
+        *gradients_told(lab, "fig2"),
         "two (0, 1) directions have a cosine of 0.75, and 0.87 with that of ones",
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
@@ -205,6 +256,65 @@ def fig2(lab: Lab) -> Result:
 
 def _shown(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _median_at(seeds: list[list[Row]], zeta: float) -> str:
+    """The median c by another inner distance."""
+    return _shown(
+        np.median([either_way([read(r, zeta) for r in rows])[0] for rows in seeds])
+    )
+
+
+def falling(seeds: list[list[Row]]) -> str:
+    """Of how many directions the point is no minimum."""
+    minimal = [row["minimal"] for rows in seeds for row in rows]
+    return f"{len(minimal) - sum(minimal)} of {len(minimal)}"
+
+
+def gradient_norm(lab: Lab, network: Network, name: str) -> float:
+    """The norm of the gradient at weights that were kept, of the loss of the slopes."""
+
+    def make() -> Row:
+        gradient = landscape.loss_gradient(lab.sloped(network), network.at(name).params)
+        return {"norm": float(tree.norm(gradient))}
+
+    return network.numbers(f"gradient-{name}-{lab.survey.sloped}", make)["norm"]
+
+
+def gradient_shares(lab: Lab, pair: Pair) -> np.ndarray:
+    """(seeds,), the gradient's norm at SGD's solutions over that at their starts."""
+    return np.array([
+        gradient_norm(lab, n, f"epoch_{n.config.epochs}")
+        / gradient_norm(lab, n, "epoch_0")
+        for n in lab.all_of(pair, SGD)
+    ])  # fmt: skip
+
+
+def no_minimum(lab: Lab, pair: Pair) -> str:
+    """Why Definition 2 is not of a network's solutions; empty where it is."""
+    return what_is_missing(lab, pair, gradient_shares(lab, pair), "sgd_epochs")
+
+
+def what_is_missing(lab: Lab, pair: Pair, shares: np.ndarray, longer: str) -> str:
+    """That gradients, as shares of those at the start, are too large for minimisers."""
+    limit = lab.survey.minimum
+    if (shares <= limit).all():
+        return ""
+    return (
+        f"{' on '.join(pair)}: the gradient's norm is {mean_and_interval(shares)} of "
+        f"that at the start, and a minimiser, which Definition 2 asks for, has at most "
+        f"{limit:g}; raise {longer}"
+    )
+
+
+def gradients_told(lab: Lab, item: str) -> list[str]:
+    """How near to a minimiser the solutions of a figure are, for its notes."""
+    return [
+        no_minimum(lab, pair)
+        or f"{' on '.join(pair)}: the gradient's norm is "
+        f"{mean_and_interval(gradient_shares(lab, pair))} of that at the start"
+        for pair in lab.pairs(item)
+    ]
 
 
 def _figure2(lab: Lab, pair: Pair, by_kind: dict[str, list[list[Row]]]) -> Figure:
@@ -251,13 +361,15 @@ def strips(axes: Any, by_kind: dict[str, list[list[Row]]], limit: float) -> None
     for row, seeds in enumerate(by_kind.values()):
         for number, one in enumerate(seeds):
             cs, sides = either_way(one)
+            minimal = np.array([direction["minimal"] for direction in one])
             at = row + 0.12 * (number - (len(seeds) - 1) / 2)
             for side, marker in ((1, "o"), (-1, "x")):
-                shown = np.where(np.isinf(cs), edge, cs)[sides == side]
-                color = CYCLE[number % len(CYCLE)]
-                axes.plot(
-                    shown, np.full(len(shown), at), marker, color=color, markersize=4
-                )  # fmt: skip
+                for there, alpha in ((minimal, 1.0), (~minimal, 0.3)):
+                    shown = np.where(np.isinf(cs), edge, cs)[(sides == side) & there]
+                    axes.plot(
+                        shown, np.full(len(shown), at), marker, markersize=4,
+                        color=CYCLE[number % len(CYCLE)], alpha=alpha,
+                    )  # fmt: skip
     axes.axvline(limit, color=DARK, linewidth=0.8, linestyle=":")
     if np.isinf(everything).any():
         axes.axvline(edge, color=DARK, linewidth=0.8)
@@ -271,7 +383,7 @@ def strips(axes: Any, by_kind: dict[str, list[list[Row]]], limit: float) -> None
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.set_xlabel("c, of the better side (o: +u is flat, x: -u)")
+    axes.set_xlabel("c, of the better side (o: +u is flat, x: -u;\npale: no minimum)")
     tidy(axes)
 
 
@@ -285,19 +397,32 @@ def norm_draws(lab: Lab, pair: Pair) -> dict[str, list[list[Row]]]:
 
 
 def log_c(seeds: list[list[Row]]) -> np.ndarray:
-    """(seeds,), the logarithm of the median c, which a few infinite ones leave."""
+    """(seeds,), the logarithm of the median c, of directions that are minimal alone."""
     with np.errstate(divide="ignore"):  # where neither side rises c is 0
-        return np.log([np.median(either_way(one)[0]) for one in seeds])
+        return np.log([
+            np.median(either_way(rows)[0]) if rows else np.nan
+            for rows in map(minimal_ones, seeds)
+        ])  # fmt: skip
+
+
+def minimal_ones(rows: list[Row]) -> list[Row]:
+    """The directions along which the point is a minimum."""
+    return [row for row in rows if row["minimal"]]
 
 
 def superiority(first: list[list[Row]], second: list[list[Row]]) -> np.ndarray:
     """(seeds,), how often a direction of the first kind has the larger c.
 
-    Of all pairs of a seed; equal ones, such as two infinite ones, count half.
+    Of all pairs of a seed; equal ones, such as two infinite ones, count half, and
+    directions along which the point is no minimum do not. NaN where none are left.
     """
     found = []
     for one, other in zip(first, second, strict=True):
-        a, b = (either_way(rows)[0] for rows in (one, other))
+        pair = minimal_ones(one), minimal_ones(other)
+        if not all(pair):
+            found.append(np.nan)
+            continue
+        a, b = (either_way(rows)[0] for rows in pair)
         larger = (a[:, None] > b[None]) + 0.5 * (a[:, None] == b[None])
         unknown = np.isnan(a[:, None]) | np.isnan(b[None])
         found.append(np.where(unknown, np.nan, larger).mean())
@@ -321,12 +446,12 @@ def unevenness(seeds: list[list[Row]]) -> np.ndarray:
     return np.array(found)
 
 
-def fig12(lab: Lab) -> Result:
+def fig12(lab: Lab, item: str = "fig12") -> Result:
     """Figure 12: directions of batch norm's parameters and of all others."""
     rows: list[dict[str, Any]] = []
     variables = {}
     drawn: dict[str, Figure] = {}
-    for pair in lab.pairs("fig12"):
+    for pair in lab.pairs(item):
         model, dataset = pair
         by_kind = norm_draws(lab, pair)
         for kind, seeds in by_kind.items():
@@ -345,7 +470,7 @@ def fig12(lab: Lab) -> Result:
                     "draws": f"{len(seeds)} x {cs.shape[1]}",
                     "log of the median c": _several(log_c(seeds)),
                     "unevenness": mean_and_interval(unevenness(seeds)),
-                    "infinite": int(np.isinf(cs).sum()),
+                    "no minimum along": falling(seeds),
                     f"share with c > {lab.survey.c:g}": mean_and_interval(
                         [share_above(one, lab.survey.c) for one in seeds]
                     ),
@@ -357,13 +482,16 @@ def fig12(lab: Lab) -> Result:
             variables[f"{dataset}_{model}_{kind}_c"] = (dims, cs, {"units": "1"})
         drawn["-".join(pair)] = _figure12(lab, pair, by_kind)
     notes = [
-        *lab.notes("fig12"),
+        *lab.notes(item),
         (
             "entries uniform in (0, 1), of norm 1 whatever is moved; the better of a "
             "direction and its opposite; unevenness: half of the difference between "
             "both sides' rises over the larger, 0 if alike, up to 1 if one falls as "
-            "the other rises"
+            "the other rises. No minimum along: the loss falls, beyond zeta = "
+            f"{lab.survey.zeta:g}, below that at the solution; Definition 2 is not of "
+            "those, and c is of the others"
         ),
+        *gradients_told(lab, item),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
 

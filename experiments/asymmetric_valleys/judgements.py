@@ -21,7 +21,7 @@ OTHER_DRAWS, SETTLED = 5, 0.1
 
 
 def directions(
-    found: Any, uniform: Any, signed: Any, apart: Any, *, where: str = ""
+    found: Any, uniform: Any, signed: Any, apart: Any, *, missing: str = ""
 ) -> list[Claim]:
     """Claim 4.1, and whether it is of more than one direction.
 
@@ -30,26 +30,29 @@ def directions(
         uniform: its share of (0, 1) draws that have.
         signed: the share of the same draws with signs drawn anew.
         apart: the share of the same without their part along ones.
-        where: which network, for the table.
+        missing: why the solutions are no minimisers; empty where they are.
     """
     uniform, signed, apart = (np.asarray(x, float) for x in (uniform, signed, apart))
     return [
         Claim(
-            "4.1", f"every solution has asymmetric directions, by (0, 1) draws{where}",
+            "4.1", "every solution has asymmetric directions, by (0, 1) draws",
             [
                 above("runs in which one is found", found, _all_but_one(found)),
                 above("share of (0, 1) minus (-1, 1) draws", uniform - signed),
             ],
+            missing=missing,
         ),
         Claim(
-            "4.1 (added)", f"and they are not merely the direction of ones{where}",
+            "4.1 (added)", "and they are not merely the direction of ones",
             [above("share without the part along ones, minus (-1, 1)", apart - signed)],
-            apart=True,
+            missing=missing, apart=True,
         ),
     ]  # fmt: skip
 
 
-def shift(asymmetric: Any, symmetric: Any, *, count: int) -> list[Claim]:
+def shift(
+    asymmetric: Any, symmetric: Any, *, count: int, missing: str = ""
+) -> list[Claim]:
     """Claim 4.2.
 
     Args:
@@ -57,10 +60,10 @@ def shift(asymmetric: Any, symmetric: Any, *, count: int) -> list[Claim]:
             gap; NaN of a network that has none, which is left out.
         symmetric: of symmetric ones.
         count: asymmetric directions, of all seeds.
+        missing: why the solutions are no minimisers; empty where they are.
     """
     asymmetric = np.asarray(asymmetric, float)
-    missing = ""
-    if count < SHIFTS:
+    if not missing and count < SHIFTS:
         missing = f"{count} asymmetric directions; it needs {SHIFTS}"
     known = np.isfinite(asymmetric)
     control = (asymmetric - np.asarray(symmetric, float))[known]
@@ -79,12 +82,17 @@ def shift(asymmetric: Any, symmetric: Any, *, count: int) -> list[Claim]:
     ]  # fmt: skip
 
 
-def neighbors(shares: Mapping[float, Any]) -> list[Claim]:
-    """Claim 4.3: radius, as a share of ||w|| -> the share of neighbours with c > 1."""
+def neighbors(shares: Mapping[float, Any], *, missing: str = "") -> list[Claim]:
+    """Claim 4.3.
+
+    Args:
+        shares: radius, as a share of ||w|| -> the share of neighbours with c > 1.
+        missing: why there is no asymmetry that they could keep; empty where there is.
+    """
     return [
         Claim(
             "4.3", f"points moved by {radius:g} ||w|| keep the asymmetry",
-            [above("share with c > 1", values, 0.95)],
+            [above("share with c > 1", values, 0.95)], missing=missing,
         )
         for radius, values in shares.items()
     ]  # fmt: skip
@@ -161,23 +169,39 @@ def averaging(bumps: Any, errors: Any, train: Any, test: Any, *, rule: str) -> C
     )  # fmt: skip
 
 
-def sides(shares: Mapping[str, Any], seeds: int) -> list[Claim]:
+def sides(
+    shares: Any, alike: Mapping[str, Any], seeds: int, *, missing: str = ""
+) -> list[Claim]:
     """Claim 4.7, its first part.
 
     Args:
-        shares: kind of direction -> of each seed that has asymmetric ones, the share on
-            whose flat side SWA lies.
+        shares: of each seed that has asymmetric directions among the independent ones,
+            the share on whose flat side SWA lies.
+        alike: kind of directions that are nearly one a seed -> the same of these, of
+            which no more counts than on which side most of them have it.
         seeds: how many there are.
+        missing: why the solutions are no minimisers; empty where they are.
     """
-    claims = []
-    for kind, values in shares.items():
-        missing = ""
-        if len(values) < seeds:
-            missing = f"only {len(values)} of {seeds} seeds have asymmetric directions"
+
+    def short(values: Any) -> str:
+        if missing or len(values) == seeds:
+            return missing
+        return f"{len(values)} of {seeds} seeds have asymmetric directions"
+
+    claims = [
+        Claim(
+            "4.7", "SWA lies on the flat side of independent directions",
+            [above("share of asymmetric directions", shares, 0.5)],
+            missing=short(shares),
+        )
+    ]  # fmt: skip
+    for kind, values in alike.items():
+        sides = (np.asarray(values, float) > 0.5).astype(float)
         claims.append(
             Claim(
-                "4.7", f"SWA lies on the flat side of directions {kind}",
-                [above("share of asymmetric directions", values, 0.5)], missing=missing,
+                "4.7 (one a seed)", f"SWA lies on the flat side of directions {kind}",
+                [above("share of seeds", sides, 0.5)], missing=short(values),
+                apart=True,
             )
         )  # fmt: skip
     return claims
@@ -248,7 +272,11 @@ def widths(
 
 
 def norms(
-    log_c: Mapping[str, Any], superior: Mapping[str, Any], draws: int
+    log_c: Mapping[str, Any],
+    superior: Mapping[str, Any],
+    draws: int,
+    *,
+    missing: str = "",
 ) -> list[Claim]:
     """Claim 4.10, beside all others and beside as many others.
 
@@ -258,10 +286,10 @@ def norms(
         superior: of the latter two: the share of pairs in which batch norm's direction
             has the larger c, which infinite ones do not hinder.
         draws: directions of each kind, over all seeds.
+        missing: why the solutions are no minimisers; empty where they are.
     """
-    missing = (
-        "" if draws >= NORM_DRAWS else f"{draws} directions; it needs {NORM_DRAWS}"
-    )
+    if not missing and draws < NORM_DRAWS:
+        missing = f"{draws} directions; it needs {NORM_DRAWS}"
     claims = []
     for kind, what in {"others": "all others", "as_many": "as many others"}.items():
         sentence = f"batch norm's directions are more asymmetric than {what}"

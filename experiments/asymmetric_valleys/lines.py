@@ -180,9 +180,9 @@ def last_row(network: Network) -> Row:
     return network.measured()[-1]
 
 
-def fig8(lab: Lab) -> Result:
+def fig8(lab: Lab, item: str = "fig8") -> Result:
     """Figure 8: between SWA and SGD that goes on from it."""
-    return _between(lab, "fig8", ("swa",), "no bump")
+    return _between(lab, item, ("swa",), "no bump")
 
 
 def fig10(lab: Lab) -> Result:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments.asymmetric_valleys.directions import best_of, either_way, row_of
+from experiments.asymmetric_valleys.directions import (
+    are_asymmetric,
+    best_of,
+    direction_of,
+    either_way,
+    gradient_norm,
+    profile_along,
+    read,
+    what_is_missing,
+)
 from experiments.asymmetric_valleys.drawing import panels
 from experiments.asymmetric_valleys.lines import chosen
 from experiments.asymmetric_valleys.networks import AVERAGE
@@ -23,8 +31,10 @@ from lrscape.landscape import tree
 Row = dict[str, Any]
 # Directions that are drawn.
 DRAWN = 3
-# Figure 9's directions: u, what is left of it orthogonally to v, and their sum.
-KINDS = {"u": "u", "orthogonal": "u - <u, v> v", "sum": "unit(u + v)"}
+# Figure 9's directions. Of the first, draws are independent: their cosines are near 0.
+# The others' draws share most of a direction, that of ones or v = unit(SWA - SGD).
+KINDS = {"signed": "u, signs drawn anew", "u": "u", "sum": "unit(u + v)"}
+ONE_A_SEED = ("u", "sum")
 
 
 def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
@@ -133,8 +143,8 @@ def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
     """The asymmetry of random directions at SGD's solution, and where SWA lies.
 
     Returns:
-        For each of `KINDS` the rows of `directions.row_of` with
-        ``towards``, the inner product of the direction with SWA - SGD.
+        For each of `KINDS` the rows of `directions.read` with ``towards``, the inner
+        product of the direction with SWA - SGD; ``distance`` between these.
     """
     survey, after = lab.survey, lab.network(pair, AFTER, seed)
     name, _ = chosen(lab, pair, seed)
@@ -149,22 +159,17 @@ def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
         found["distance"] = float(tree.norm(way))
         reach = np.linspace(-survey.r, survey.r, 2 * survey.curve + 1)
         for index in range(survey.sides):
-            key = jax.random.fold_in(jax.random.key(seed), 1000 + index)
-            u = landscape.uniform_direction(key, point)
+            u = direction_of("uniform", point, seed, 1000 + index)
             ways = {
+                "signed": direction_of("signed", point, seed, 1000 + index),
                 "u": u,
-                "orthogonal": tree.combine([1, -tree.dot(u, v)], [u, v]),
                 "sum": tree.combine([1, 1], [u, v]),
             }
             for kind, one in ways.items():
                 one = tree.scale(1 / tree.norm(one), one)
-                asymmetry = landscape.asymmetry(
-                    objective, point, one, r=survey.r, zeta=survey.zeta,
-                    num_points=survey.slopes,
-                )  # fmt: skip
-                row = row_of(asymmetry)
+                row = profile_along(objective, point, one, survey)
                 row["towards"] = float(tree.dot(way, one))
-                if index < DRAWN and kind != "orthogonal":
+                if index < (1 if kind in ONE_A_SEED else DRAWN):
                     losses = landscape.evaluate(
                         objective, landscape.ray(point, one), reach
                     )
@@ -172,8 +177,20 @@ def sides_of(lab: Lab, pair: Pair, seed: int) -> Row:
                 found[kind].append(row)
         return found
 
-    file = f"sides-{name}-{survey.sides}-{survey.r:g}-{survey.zeta:g}"
-    return after.numbers(f"{file}-{survey.slopes}-{survey.sloped}", make)
+    file = f"where-{name}-{survey.sides}-{survey.name_of_distances()}"
+    found = after.numbers(f"{file}-{survey.sloped}", make)
+    rows = {k: [read(row, survey.zeta) for row in found[k]] for k in KINDS}
+    return {**found, **rows}
+
+
+def no_minimum(lab: Lab, pair: Pair) -> str:
+    """Why SGD's solutions after SWA are no minimisers; empty where they are."""
+    shares = [
+        gradient_norm(lab, lab.network(pair, AFTER, seed), chosen(lab, pair, seed)[0])
+        / gradient_norm(lab, lab.network(pair, SWA, seed), "epoch_0")
+        for seed in lab.seeds
+    ]
+    return what_is_missing(lab, pair, np.array(shares), "after_epochs")
 
 
 def flat_shares(
@@ -192,29 +209,29 @@ def flat_shares(
     """
     shares, counts = [], []
     for one in found:
-        cs, sides = either_way(one[kind])
+        _, sides = either_way(one[kind])
         towards = np.array([row["towards"] for row in one[kind]])
-        asymmetric = cs > limit
+        asymmetric = are_asymmetric(one[kind], limit)
         counts.append(int(asymmetric.sum()))
         if counts[-1]:
             shares.append(float((sides * towards > 0)[asymmetric].mean()))
     return np.array(shares), np.array(counts)
 
 
-def fig9(lab: Lab) -> Result:
+def fig9(lab: Lab, item: str = "fig9") -> Result:
     """Figure 9: on which side of random directions SWA lies, seen from SGD after it."""
     rows: list[Row] = []
     variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
-    for pair in lab.pairs("fig9"):
+    for pair in lab.pairs(item):
         model, dataset = pair
         found = [sides_of(lab, pair, seed) for seed in lab.seeds]
         for kind, what in KINDS.items():
             shares, counts = flat_shares(found, kind, lab.survey.c)
             towards = np.array([[row["towards"] for row in one[kind]] for one in found])
             share = mean_and_interval(shares) if len(shares) else "none is asymmetric"
-            if kind == "orthogonal":
-                share = "they share this coordinate"
+            if kind in ONE_A_SEED and len(shares):
+                share = f"{int((shares > 0.5).sum())} of {len(shares)} seeds"
             rows.append(
                 {
                     "network": model,
@@ -233,31 +250,44 @@ def fig9(lab: Lab) -> Result:
             variables[f"{dataset}_{model}_{kind}_towards"] = (dims, towards)
         drawn["-".join(pair)] = _figure9(pair, found)
     notes = [
-        *lab.notes("fig9"),
+        *lab.notes(item),
+        *filter(None, (no_minimum(lab, pair) for pair in lab.pairs(item))),
         (
             "v = unit(SWA - SGD after it), u uniform in (0, 1); how the paper combines "
-            "them is lost: unit(u + v) is likelier, since along u - <u, v> v both lie "
-            "at the same place"
+            "them is lost, and unit(u + v) is likely. Along that SWA lies ahead "
+            "whatever is measured: <SWA - SGD, u + v> is |SWA - SGD| (1 + <u, v>). All "
+            "that is found out is whether that side is flat, and since all draws "
+            "share v, of one direction a seed. Draws of u itself share the direction "
+            "of ones (their cosine is 0.75). Independent are those whose signs are "
+            "drawn anew, and they alone are judged by their number"
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)
 
 
 def _figure9(pair: Pair, found: list[Row]) -> Figure:
-    figure, grid = panels(2)
-    for axes, kind in zip(grid, ("sum", "u"), strict=True):
-        for number, row in enumerate(found[0][kind][:DRAWN]):
-            color, (at, losses) = CYCLE[number], (row["at"], row["curve"])
-            axes.plot(at, losses, color=color, marker=".", markersize=4)
+    """Independent directions of one seed, and of those that are one a seed each's."""
+    figure, grid = panels(len(KINDS), width=4)
+    for axes, (kind, what) in zip(grid, KINDS.items(), strict=True):
+        rows = {f"direction {i + 1}": row for i, row in enumerate(found[0][kind])}
+        title = f"{what}: seed 0"
+        if kind in ONE_A_SEED:
+            rows = {f"seed {seed}": one[kind][0] for seed, one in enumerate(found)}
+            title = f"{what}: one a seed"
+        for color, (label, row) in zip(CYCLE, rows.items(), strict=False):
+            if "curve" not in row:
+                break
+            at, losses = row["at"], row["curve"]
+            axes.plot(at, losses, color=color, marker=".", markersize=4, label=label)
             height = np.interp(row["towards"], at, losses)
             axes.plot(row["towards"], height, "*", color=color, markersize=12)
             axes.plot(0, np.interp(0, at, losses), "o", color=color)
         axes.plot([], [], "*", color=DARK, label="SWA, projected")
         axes.plot([], [], "o", color=DARK, label="SGD after SWA")
-        axes.set_title(KINDS[kind], fontsize=10)
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel("distance along the direction")
         axes.legend(frameon=False, fontsize=8)
         tidy(axes)
     grid[0].set_ylabel("training loss (nats)")
-    figure.suptitle(f"{pair[0]} on {pair[1]}: directions of seed 0")
+    figure.suptitle(f"{pair[0]} on {pair[1]}")
     return figure

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.asymmetric_valleys.networks import AVERAGE, Network, NetworkConfig
 from experiments.harness.lab import sizes_of
 from experiments.harness.stand_ins import dataset_or_stand_in
@@ -89,11 +91,18 @@ class Survey:
         sloped: of the training set, for slopes, which take longer.
         batch_size: of them; also what batch norm's statistics are estimated by.
         r: Definition 1's outer distance; the paper's are lost.
-        zeta: its inner one: not much smaller, since what is asked of all distances
-            between them is a matter of their ratio otherwise: in a symmetric bowl
+        zeta: its inner one, by which directions are judged. It is there, as the text
+            has it, for the small neighbourhood in which gradients are very small: a
+            tenth of r. Much larger ones ask only what is far away. In a symmetric bowl
             whose slopes grow with the distance, c is zeta / r.
+        zetas: other inner distances at which c is reported, the smallest of all first;
+            what is judged by one is judged by each.
         c: what a direction must exceed to count as asymmetric.
-        slopes: distances between them, on each side.
+        minimum: what the gradient's norm may be at most, as a share of that at the
+            start of training, where a solution counts as a minimiser, which Definition
+            2 asks for; ours, since the text takes all of its solutions for minimisers.
+        slopes: distances from the smallest zeta to r, evenly spaced, on each side; the
+            zetas are looked at besides.
         curve: distances on each side of a curve that is drawn, up to r.
         tries: random directions of each kind, of figure 2.
         shifted: asymmetric directions whose best shift is looked for, of each network;
@@ -116,7 +125,9 @@ class Survey:
     batch_size: int
     r: float
     zeta: float
+    zetas: tuple[float, ...]
     c: float = 2.0
+    minimum: float = 0.1
     slopes: int
     curve: int
     tries: int
@@ -132,6 +143,34 @@ class Survey:
     width_points: int
     norms: int
     epochs: int
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Where slopes are taken: the point, and distances on both sides of it."""
+        even = np.linspace(min(self.zetas), self.r, self.slopes)
+        side = np.unique(np.round([*even, *self.zetas], 9))
+        return np.concatenate([-side[::-1], [0.0], side])
+
+    def name_of_distances(self) -> str:
+        """What files of slopes at these distances are called by."""
+        zetas = "_".join(f"{zeta:g}" for zeta in self.zetas)
+        return f"{self.r:g}-{zetas}-{self.slopes}"
+
+    def reaching(self, r: float | None, zeta: float | None) -> Survey:
+        """The same with other distances of Definition 1; None leaves one as it is.
+
+        Raises:
+            InputError: distances that are none.
+        """
+        r, zeta = self.r if r is None else r, self.zeta if zeta is None else zeta
+        both_sides(r, zeta, self.slopes)
+        if not zeta:
+            raise InputError(
+                "zeta=0.0 must be positive: at the minimum itself the loss has no "
+                f"slope, and no direction would be asymmetric; choose it below r={r!r}"
+            )
+        zetas = tuple(sorted({zeta, *(z for z in self.zetas if z < r)}))
+        return dataclasses.replace(self, r=r, zeta=zeta, zetas=zetas)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,6 +214,10 @@ class Settings:
     augmented: bool = False
 
 
+# Seeds: Sec. 3.2. Both batches and their epochs: Sec. 6.2. Rates and epochs of SWA and
+# of SGD after it, weight decay, momentum and augmentation: the authors' code. The rate
+# with the small batch and that of the 8-layer networks: ours, the text has none. What
+# the survey looks at: ours, since the text's numbers are lost.
 _PAPER = Settings(
     plan=Plan(
         seeds=5, augment=("crop", "flip"), batch_size=128, small_batch=32, rate=0.1,
@@ -183,10 +226,9 @@ _PAPER = Settings(
         eight_rate=0.05, measured_every=5,
     ),
     survey=Survey(
-        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=1.6, slopes=20,
-        curve=20, tries=20, shifted=20, shift_points=20,
-        radii=(0.01, 0.03, 0.1), neighbors=20,
-        line=61,
+        examples=10_000, sloped=10_000, batch_size=500, r=2.0, zeta=0.2,
+        zetas=(0.2, 0.5, 1.0, 1.6), slopes=20, curve=20, tries=20, shifted=20,
+        shift_points=20, radii=(0.01, 0.03, 0.1), neighbors=20, line=61,
         sides=50, widths=20, width=(20.0, 1.0), width_points=21, norms=50, epochs=20,
     ),
 )  # fmt: skip
@@ -195,14 +237,15 @@ PRESETS: dict[str, Settings] = {
     "quick": Settings(
         plan=Plan(
             examples=640, test=1000, seeds=3, batch_size=64, small_batch=16, rate=0.05,
-            sgd_epochs=20, swa_epochs=24, swa_from=12, swa_rate=0.025, after_epochs=4,
+            # Where SGD ends has to be near a minimiser: after 20 epochs it is not.
+            sgd_epochs=40, swa_epochs=24, swa_from=12, swa_rate=0.025, after_epochs=4,
             after_rate=0.002, small_epochs=4, small_rate=0.01, eight_rate=0.05,
             measured_every=4, calibration=512,
         ),
         survey=Survey(
-            examples=192, sloped=64, batch_size=192, r=2.0, zeta=1.6, slopes=2,
-            curve=5, tries=7, shifted=7, shift_points=3,
-            radii=(0.03, 0.1), neighbors=4, line=13,
+            examples=192, sloped=64, batch_size=192, r=2.0, zeta=0.2,
+            zetas=(0.2, 0.8, 1.4), slopes=4, curve=5, tries=7, shifted=7,
+            shift_points=3, radii=(0.03, 0.1), neighbors=4, line=13,
             sides=5, widths=5, width=(5.0, 0.5), width_points=5, norms=17, epochs=6,
         ),
         models=("resnet8",),
@@ -229,7 +272,25 @@ PAPER_PAIRS: dict[str, tuple[Pair, ...]] = {
     "fig11": (("preresnet164", "cifar100"),),
     "fig14": (("resnet8", "cifar10"),),
     "table1": tuple((m, "cifar100") for m in _DEEP),
+    "fig25": (("preresnet110", "cifar10"),),
+    "fig26": (("preresnet164", "cifar10"),),
+    "fig27": (("densenet100", "cifar10"),),
+    "fig28": (("preresnet110", "cifar100"),),
+    "fig29": (("preresnet164", "cifar100"),),
+    "fig30": (("preresnet110", "cifar10"),),
+    "appendix_c": tuple(
+        (m, d) for d in ("cifar10", "cifar100") for m in _DEEP if (m, d) not in _TEN
+    ),
+    "appendix_h": (("preresnet164", "cifar100"),),
+    "appendix_i": tuple(
+        (m, d) for d in ("cifar10", "cifar100") for m in _DEEP if (m, d) not in _TEN
+    ),
 }
+# Figures of the appendix that are of other networks than one of the text.
+APPENDIX = {
+    "appendix_c": "fig3", "fig25": "fig8", "fig26": "fig8", "fig27": "fig8",
+    "fig28": "fig9", "fig29": "fig9", "fig30": "fig9", "appendix_i": "fig12",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +354,12 @@ class Lab:
         if self.dataset or self.preset != "quick":
             return self.dataset or wanted  # reading it says what is missing
         return dataset_or_stand_in(wanted, self.data_dir, STAND_INS.get(wanted, ()))
+
+    def judging_by(self, zeta: float) -> Lab:
+        """The same with another of the survey's zetas, at which nothing is new."""
+        survey = dataclasses.replace(self.survey, zeta=zeta)
+        settings = dataclasses.replace(self.settings, survey=survey)
+        return dataclasses.replace(self, settings=settings)
 
     def network(self, pair: Pair, kind: str, seed: int) -> Network:
         """A network, opened once; what it goes on from is trained at once.
@@ -418,15 +485,14 @@ def check(settings: Settings) -> None:
     """Checks what the command line may have changed.
 
     Raises:
-        InputError: averaging that begins after the run's end, a batch that does not
-            fit, or distances that are none.
+        InputError: averaging that begins after the run's end, or a batch that does not
+            fit.
     """
-    plan, survey = settings.plan, settings.survey
-    both_sides(survey.r, survey.zeta, survey.slopes)
-    if not survey.zeta:
+    plan = settings.plan
+    if plan.small_batch > plan.batch_size:
         raise InputError(
-            "zeta=0.0 must be positive: at the minimum itself the loss has no slope, "
-            f"and no direction would be asymmetric; choose it below r={survey.r!r}"
+            f"small_batch={plan.small_batch} must be no larger than "
+            f"batch_size={plan.batch_size}"
         )
     if not 1 <= plan.swa_from <= plan.swa_epochs:
         raise InputError(

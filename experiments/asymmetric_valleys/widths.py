@@ -1,4 +1,4 @@
-"""Figure 11: how wide minima look along random directions, within one basin."""
+"""Figure 11 and appendix H: how wide minima look within one basin."""
 
 from __future__ import annotations
 
@@ -78,38 +78,47 @@ def rises(lab: Lab, pair: Pair, kind: str, normalize: str) -> dict[str, np.ndarr
 
 
 def fig11(lab: Lab) -> Result:
-    """Figures 11 and 30: the loss along random directions at both ends of a line."""
+    """Figure 11: random directions from a large batch's solution and a small one's."""
+    return _along_random(lab, "fig11", "batch")
+
+
+def appendix_h(lab: Lab) -> Result:
+    """Appendix H: random directions from SWA's solution and from SGD's after it."""
+    return _along_random(lab, "appendix_h", "swa")
+
+
+def _along_random(lab: Lab, item: str, kind: str) -> Result:
     rows: list[Row] = []
     variables: dict[str, Any] = {}
     drawn: dict[str, Figure] = {}
-    for pair in lab.pairs("fig11"):
+    ends = PAIRS[kind]
+    for pair in lab.pairs(item):
         model, dataset = pair
-        for kind, ends in PAIRS.items():
-            bumps = [line_of(lab, pair, kind, seed)["bump"] for seed in lab.seeds]
-            for normalize, what in SCALES.items():
-                found = rises(lab, pair, kind, normalize)
-                first, second = (found[end] for end in ends)
-                rows.append(
-                    {
-                        "network": model,
-                        "data": dataset,
-                        "ends": " / ".join(ends),
-                        "along": what.split(" (")[0],
-                        "mean rise, first (nats)": mean_and_interval(first),
-                        "second": mean_and_interval(second),
-                        "first minus second": mean_and_interval(first - second),
-                        "bump between": mean_and_interval(bumps),
-                        "paper": "the second is wider, no bump",
-                    }
-                )
-                for end, values in found.items():
-                    name = f"{dataset}_{model}_{kind}_{end.replace(' ', '_')}"
-                    variables[f"{name}_{normalize}"] = (
-                        ("seed",), values, {"units": "nat"}
-                    )  # fmt: skip
-            drawn["-".join([*pair, kind])] = _figure(lab, pair, kind)
+        bumps = [line_of(lab, pair, kind, seed)["bump"] for seed in lab.seeds]
+        for normalize, what in SCALES.items():
+            found = rises(lab, pair, kind, normalize)
+            first, second = (found[end] for end in ends)
+            rows.append(
+                {
+                    "network": model,
+                    "data": dataset,
+                    "ends": " / ".join(ends),
+                    "along": what.split(" (")[0],
+                    "mean rise, first (nats)": mean_and_interval(first),
+                    "second": mean_and_interval(second),
+                    "first minus second": mean_and_interval(first - second),
+                    "bump between": mean_and_interval(bumps),
+                    "paper": "the second is wider, no bump",
+                }
+            )
+            for end, values in found.items():
+                name = f"{dataset}_{model}_{kind}_{end.replace(' ', '_')}"
+                variables[f"{name}_{normalize}"] = (
+                    ("seed",), values, {"units": "nat"}
+                )  # fmt: skip
+        drawn["-".join([*pair, kind])] = _figure(lab, pair, kind)
     notes = [
-        *lab.notes("fig11"),
+        *lab.notes(item),
         (
             f"{lab.survey.widths} Gaussian directions, the same at both ends of a "
             "seed; rise: over the loss at the end itself"

@@ -224,8 +224,8 @@ CLAIMS = {
         Entry(
             "4.1", "every solution has asymmetric directions, found among positive "
             "draws", "Sec. 3.2, Fig. 2", "always, c > 2",
-            "found for every network; more often by (0, 1) than by (-1, 1) draws; the "
-            "all-ones direction as control",
+            "found for every network, at minimisers alone; more often by (0, 1) than "
+            "by (-1, 1) draws; the all-ones direction as control",
         ),
         Entry(
             "4.2", "shifted along such a direction, test and training curves match",
@@ -254,8 +254,8 @@ CLAIMS = {
         ),
         Entry(
             "4.7", "the average is displaced to the flat side", "Sec. 6.1, Figs. 7, 9",
-            "-", "share of directions over a half, seeds as clusters; curves that "
-            "settle",
+            "-", "share of independent directions over a half, seeds as clusters; "
+            "along u + v, which draws share, one a seed; curves that settle",
         ),
         Entry(
             "4.8", "smaller batches afterwards: same basin, worse training, better "
@@ -269,8 +269,8 @@ CLAIMS = {
         ),
         Entry(
             "4.10", "directions of batch norm are more asymmetric than others",
-            "Sec. 7, Fig. 12", "-", "difference of log c excludes zero, and so with as "
-            "many others",
+            "Sec. 7, Fig. 12", "-", "difference of log c, at minimisers alone, "
+            "excludes zero, and so with as many others",
         ),
         Entry(
             "4.11", "averaging batch norm alone beats averaging as many others, and "

@@ -1,12 +1,13 @@
 """What a stranger's run directory may hold: links, special files, bombs, programs.
 
-    python -m tests.faults.strangers ["a million lines"]
+    python -m tests.faults.strangers ["a million lines"] [--bombs] [--out FILE]
 
 Crafts each of them, or those that are named, in a copy of a small run and writes its
 report in a process of its own; prints the exit status, seconds of work, memory, and
-what the report says.
+what the report says. With --out the table is kept as JSON.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -22,11 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
 import tensorstore as ts
 
-import experiments.report
-from lrscape import lines, manifest
+from lrscape import environment, lines, manifest
 from tests.faults.suite import DIGITS, ERROR, check
 from tests.processes import rewrite
 
@@ -425,6 +426,11 @@ TREES = {
 }  # fmt: skip
 
 IN_REPORTS = {**LINKS, **ARRAYS, **BOMBS}
+# What would take too much memory or time, and not merely the wrong file.
+TOO_LARGE = [
+    "a link to an endless device", "a named pipe for metrics", "7 GB in a kilobyte",
+    "one array, 500 names", "pieces of a gigabyte", "one text, 2,000 times", *BOMBS,
+]  # fmt: skip
 
 
 def looked_at(crafts, work):
@@ -480,10 +486,23 @@ KINDS = {
 }
 
 
-def main(names):
+def main(argv=None):
     """Prints a row for each craft; returns 1 where one goes beyond a limit."""
-    bad = 0
-    chosen = {name: IN_REPORTS[name] for name in names or IN_REPORTS}
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.strangers", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "names", nargs="*", choices=[*IN_REPORTS, []], metavar="NAME",
+        help="default: all that a report reads",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bombs", action="store_true", help="those alone that are too large"
+    )
+    parser.add_argument("--out", type=Path, help="a file of JSON")
+    options = parser.parse_args(argv)
+    names = options.names or (TOO_LARGE if options.bombs else [*IN_REPORTS])
+    rows, known = {}, ()
     with tempfile.TemporaryDirectory() as root:
         root = Path(root)
         finished = root / "finished"
@@ -492,47 +511,88 @@ def main(names):
         subprocess.run(
             [*command, f"--run-dir={finished}"], check=True, stdout=subprocess.DEVNULL
         )
-        for name, craft in {"nothing": None, **chosen}.items():
-            run_dir = root / name.replace(" ", "-").replace("^", "") / "run"
-            shutil.copytree(finished, run_dir)
-            if craft:
-                craft.make(run_dir)
-            status, said, seconds, memory = measured(run_dir)
-            told = [line for line in said.splitlines() if line.startswith("warning: ")]
-            told = [line.replace(f"{run_dir}/", "") for line in told]
-            page = (run_dir / "report.html").read_text("utf-8")
-            bad += bool(craft) and craft.place not in said + page
-            bad += memory > MEMORY or seconds > SECONDS
-            first = told[0].removeprefix("warning: ")[:150] if told else "-"
-            print(f"{name:<32}{status:>3}{seconds:>7.1f} s{memory / 1e6:>7.0f} MB  "
-                  f"{first}", flush=True)  # fmt: skip
-            shutil.rmtree(run_dir.parent)
-    return 1 if bad else 0
+        for name in ("nothing", *names):
+            rows[name], warnings = tried(root, finished, name, known)
+            known, row = known or warnings, rows[name]
+            print(
+                f"{name:<32}{row['status']:>3}{row['seconds']:>7.1f} s"
+                f"{row['peak_mb']:>7.0f} MB  {row['said'][:150]}",
+                flush=True,
+            )
+    if options.out is not None:
+        found = {
+            "limits": {"seconds": SECONDS, "peak_mb": MEMORY / 1e6},
+            "made": environment.describe(jax.devices()), "bombs": rows,
+        }  # fmt: skip
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
+    good = all(row["told"] and row["within"] for row in rows.values())
+    return 0 if good else 1
+
+
+def tried(root, finished, name, known=()):
+    """What `experiments.report` makes of a copy of a run with one of the crafts.
+
+    Args:
+        root: where the copy lies while it is looked at.
+        finished: the run.
+        name: in `IN_REPORTS`; another one leaves the run as it is.
+        known: warnings that the run gives rise to as it is.
+
+    Returns:
+        The exit status, seconds of work and megabytes of the whole process, with what
+        it imports; whether these are within the limits, and whether what was crafted
+        is told of; the first warning that is not known, and all of them.
+    """
+    craft = IN_REPORTS.get(name)
+    run_dir = root / name.replace(" ", "-").replace("^", "") / "run"
+    shutil.copytree(finished, run_dir)
+    if craft:
+        craft.make(run_dir)
+    status, said, seconds, memory = measured(run_dir)
+    page = run_dir / "report.html"
+    told = said + (page.read_text("utf-8") if page.exists() else "")
+    warnings = [
+        line.partition(": ")[2].replace(f"{run_dir.parent}/", "")
+        for line in said.replace(f"{run_dir}/", "").splitlines()
+        if line.startswith(("warning: ", "error: "))
+    ]
+    new = [line for line in warnings if line not in known]
+    shutil.rmtree(run_dir.parent)
+    row = {
+        "status": status,
+        "seconds": round(seconds, 1),
+        "peak_mb": round(memory / 1e6),
+        "within": memory <= MEMORY and seconds <= SECONDS,
+        "told": craft is None or craft.place in told,
+        "said": new[0] if new else "-",
+    }
+    return row, warnings
+
+
+# Started anew and small: what a process was forked from counts as its own memory.
+MEASURE = """
+import resource, subprocess, sys
+status = subprocess.call([sys.executable, "-m", "experiments.report", sys.argv[1]])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print("\\nmeasured", status, used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
 
 
 def measured(run_dir):
     """Status, output, seconds of work and memory of a report in a process of its own.
 
-    Forked from this one, which has imported what it needs: seconds are without that.
+    Raises:
+        subprocess.TimeoutExpired: it takes ten times as long as it may.
     """
-    log = run_dir.parent / "log"
-    process = os.fork()
-    if not process:
-        for number in (1, 2):
-            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        status = 70
-        try:
-            status = experiments.report.main([str(run_dir)])
-            sys.stdout.flush()
-        finally:
-            os._exit(status)
-    _, status, used = os.wait4(process, 0)
+    said = subprocess.run(
+        [sys.executable, "-c", MEASURE, run_dir], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=10 * SECONDS,
+    ).stdout  # fmt: skip
+    said, _, numbers = said.rpartition("\nmeasured ")
+    status, work, memory = numbers.split()
     unit = 1 if sys.platform == "darwin" else 1024
-    work = used.ru_utime + used.ru_stime
-    return os.waitstatus_to_exitcode(status), log.read_text(), work, (
-        used.ru_maxrss * unit
-    )  # fmt: skip
+    return int(status), said, float(work), int(memory) * unit
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
