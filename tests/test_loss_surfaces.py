@@ -5,6 +5,7 @@ import itertools
 import json
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +13,14 @@ import pytest
 
 from experiments.harness.statistics import Claim, Condition, judge
 from experiments.loss_surfaces import __main__ as loss_surfaces
-from experiments.loss_surfaces import around, criteria, integrators, pairs, switching
+from experiments.loss_surfaces import (
+    around,
+    criteria,
+    curvature,
+    integrators,
+    pairs,
+    switching,
+)
 from experiments.loss_surfaces.alignment import aligned, chain
 from experiments.loss_surfaces.arms import drawn
 from experiments.loss_surfaces.drawing import surfaces_page
@@ -493,6 +501,41 @@ def test_2_10_minima():
     # Of every seed, and not of their mean.
     most = np.array([5.0, 5, 5, 5, -0.1])
     assert verdict(rising(most)) == verdict(convex(most)) == "undecided"
+    # What is flat to a hundredth of the largest eigenvalue is no saddle.
+    assert verdict(convex(np.full(5, -0.009))) == "supported"
+
+
+def test_a_hessian_without_what_batch_norm_hides():
+    """Against the dense matrix; the weights' own direction is what was negative."""
+    model = models.create("mlp", num_classes=3, features=(4,))
+    inputs = jax.random.normal(jax.random.key(0), (32, 5))
+    labels = jnp.argmax(inputs[:, :3], axis=1)
+    params = model.init(jax.random.key(1), inputs, train=False)["params"]
+    objective = landscape.flax_objective(
+        model, (inputs, labels), norm="train", batch_size=32
+    )
+    vector, back = jax.flatten_util.ravel_pytree(params)
+    dense = np.asarray(jax.hessian(lambda v: objective(back(v)))(vector), float)
+    unit = jax.tree.map(jnp.zeros_like, params)
+    unit["Dense_0"]["kernel"] = params["Dense_0"]["kernel"]
+    along = np.asarray(jax.flatten_util.ravel_pytree(unit)[0], float)
+    assert abs(along @ dense @ along) < 1e-3 < abs(dense).max()
+    assert np.linalg.eigvalsh(dense)[0] < 0
+
+    def project(v):
+        moved = curvature.without_scales(params, back(v))
+        return jax.flatten_util.ravel_pytree(moved)[0]
+
+    p = np.asarray(jax.jacobian(project)(vector), float)
+    np.testing.assert_allclose(p, p.T, atol=1e-6)
+    np.testing.assert_allclose(p @ p, p, atol=1e-6)
+    np.testing.assert_allclose(p @ along, 0, atol=1e-6)
+    assert round(np.trace(p)) == len(vector) - 8  # four units' scales and biases
+    values = np.linalg.eigvalsh(p @ dense @ p)
+    found = curvature.ends_of(objective, params)
+    assert found["largest"] == pytest.approx(values[-1], rel=2e-3)
+    assert found["least"] == pytest.approx(values[0], abs=2e-3 * values[-1])
+    assert found["ratio"] == found["least"] / found["largest"]
 
 
 def test_2_11_extremes():
