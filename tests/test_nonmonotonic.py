@@ -439,13 +439,49 @@ def test_sweeps_are_judged_on_the_right_side(sign, monkeypatch):
         claims.sweeping, monkeypatch,
         sweeps__shapes_of=shapes,
         sweeps__grid_of=lambda lab: {0.3: {1: 20 + seeds, 2: 18 + seeds}},
-        sweeps__baselines_of=lambda lab: {0.1: 20 + 5 * sign + seeds},
+        sweeps__baselines_of=lambda lab: {
+            0.1: {1: 20 + 5 * sign + seeds, 2: 18 + 5 * sign + seeds}
+        },
         sweeps__starts_of=lambda lab: {
             0.01: 20 + 5 * sign + seeds, 0.1: 20 + seeds, 0.3: 20 + 3 * sign + seeds
         },
     )  # fmt: skip
     verdict = "supported" if sign > 0 else "contradicted"
     assert found == [(n, verdict) for n in ("1.8", "1.8", "1.9", "1.9", "1.12")]
+
+
+def test_peaks_are_compared_after_as_many_epochs(monkeypatch):
+    """Short runs are worse than long ones by either rule, and that is no failure."""
+    seeds = np.linspace(0.0, 0.2, 5)
+    grid = {p: {1: 40 + 9 * p + seeds, 2: 20 + 9 * p + seeds} for p in (0.1, 0.2)}
+    assert sweeps.worst_of(grid, 2)[0] == 0.2
+    steps = {0.1: {1: 45 + seeds, 2: 25 + seeds}, 0.3: {1: 43 + seeds, 2: 27 + seeds}}
+    found = {total: sweeps.tuned_of(steps, total)[0] for total in (1, 2)}
+    assert found == {1: 0.3, 2: 0.1}
+    shapes = {f"{s}, {h}": {1: seeds, 2: seeds} for s in ("gaussian", "laplacian")
+              for h in ("continuous", "discrete")}  # fmt: skip
+
+    def judged(steps):
+        return verdicts(
+            claims.sweeping, monkeypatch, sweeps__shapes_of=lambda lab: shapes,
+            sweeps__grid_of=lambda lab: grid, sweeps__baselines_of=lambda lab: steps,
+            sweeps__starts_of=lambda lab: dict.fromkeys((0.01, 0.1, 0.3), seeds),
+        )[2:4]  # fmt: skip
+
+    assert judged(steps) == [("1.9", "supported")] * 2
+    # Better than the worst after two epochs, though not than that after one.
+    steps[0.1][2] = 20 + seeds
+    assert judged(steps) == [("1.9", "contradicted")] * 2
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(4, "contradicted"), (5, "supported")])
+def test_one_gaussian_network_is_worth_five(size, verdict, monkeypatch):
+    outputs = dict.fromkeys(("step", "gaussian"), np.zeros((10, 1, 2)))
+    found = verdicts(
+        claims.ensembles, monkeypatch, tables__outputs_of=lambda lab: (outputs, None),
+        tables__worth=lambda outputs, labels: np.full(9, size),
+    )  # fmt: skip
+    assert found == [("1.10", verdict)]
 
 
 @pytest.mark.parametrize(("sign", "verdict"), [(1, "supported"), (-1, "contradicted")])

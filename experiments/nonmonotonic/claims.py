@@ -40,8 +40,8 @@ AS_GOOD = 1.0
 INITIAL = 0.1
 # Relative residual of Lemma 1, and what rounding may add to its bound.
 EXACT = 1e-12
-# Step networks that the paper says one Gaussian network is worth, at the least.
-ENOUGH = 4
+# Step networks that the paper says one Gaussian network is worth: Sec. 7.
+ENOUGH = 5
 # Per cent, of a run that failed.
 FAILED = 100.0
 # Times the limit of stability, of a descent that failed.
@@ -241,17 +241,16 @@ def sweeping(lab: Lab) -> list[Claim]:
         return np.mean([shapes[one][t] - shapes[other][t] for t in totals], axis=0)
 
     grid, baselines = sweeps.grid_of(lab), sweeps.baselines_of(lab)
-    worst = max(
-        (found for by in grid.values() for found in by.values()), key=np.mean
-    )  # fmt: skip
-    tuned = min(baselines.values(), key=np.mean)
-    published = baselines[lab.plans["small"].start]
+    totals = lab.settings.sweep.totals
+    own = baselines[lab.plans["small"].start]
     starts = sweeps.starts_of(lab)
     # Chosen beforehand: the best of these seeds would be better than all by chance.
     slow = lab.plans["small"].start
     ends = [min(starts), max(starts)]
-    failed = "the step rule's own start failed" if (published >= FAILED).any() else ""
-    few = _too_few(worst, SEEDS[lab.preset])
+    failed = ""
+    if any((errors >= FAILED).any() for errors in own.values()):
+        failed = "the step rule's own start failed"
+    few = _too_few(own[totals[0]], SEEDS[lab.preset])
     return [
         Claim(
             "1.8", "the Gaussian is slightly better than the Laplacian",
@@ -269,12 +268,16 @@ def sweeping(lab: Lab) -> list[Claim]:
              for shape in ("gaussian", "laplacian")],
         ),
         Claim(
-            "1.9", "the worst peak and length still beat the step rule's own rate",
-            [_beaten("worst cell", worst, published)], least=1, missing=few or failed,
+            "1.9", "at every length the worst peak still beats the step rule's own "
+            "rate after as many epochs",
+            [_beaten(grid, total, own[total], max(totals)) for total in totals],
+            least=1, missing=few or failed,
         ),
         Claim(
-            "1.9", "and its tuned one",
-            [_beaten("worst cell", worst, tuned)], least=1, missing=few or failed,
+            "1.9", "and the rate that is best for the step rule at that length",
+            [_beaten(grid, total, sweeps.tuned_of(baselines, total)[1], max(totals))
+             for total in totals],
+            least=1, missing=few or failed,
         ),
         Claim(
             "1.12", f"a start that is too small, or none that is slow, hurts: worse "
@@ -287,12 +290,21 @@ def sweeping(lab: Lab) -> list[Claim]:
     ]  # fmt: skip
 
 
-def _beaten(name: str, worst: np.ndarray, baseline: np.ndarray) -> Condition:
-    """That the interval of the worst cell lies below the baseline's mean."""
+def _beaten(
+    grid: dict[float, dict[int, np.ndarray]], total: int, baseline: np.ndarray,
+    longest: int,
+) -> Condition:  # fmt: skip
+    """That the interval of the worst peak lies below the baseline's mean.
+
+    The paper's own effect is taken to be of the longest runs.
+    """
+    peak, worst = sweeps.worst_of(grid, total)
     found, goal = bootstrap(worst), float(baseline.mean())
     return interval(
-        f"minus {name} (points)", goal - found.high, goal - found.low, 0.0, WORST_GAIN
-    )
+        f"{total} epochs: step minus the worst peak, {peak:g} (points)",
+        goal - found.high, goal - found.low, 0.0,
+        WORST_GAIN if total == longest else 0.0,
+    )  # fmt: skip
 
 
 def ensembles(lab: Lab) -> list[Claim]:

@@ -98,7 +98,7 @@ class Sweep:
     Attributes:
         examples: trained on; None is the plan's.
         seeds: of each cell.
-        totals: epochs, of figures 6 and 7.
+        totals: epochs, of figures 6 and 7; the paper's longest are table 1's 360.
         starts: rates at the start, of the slow start.
         peaks: largest rates, of figure 7; step's rates are tuned over them too.
         epochs: of the slow start.

@@ -108,7 +108,7 @@ PRESETS: dict[str, Settings] = {
             relative=1.0, fooling=20, curvature=5000,
         ),
         sweep=Sweep(
-            examples=None, seeds=3, totals=(30, 60, 120, 240),
+            examples=None, seeds=3, totals=(30, 60, 120, 240, 360),
             starts=(1e-5, 1e-4, 1e-3), peaks=(0.002, 0.004, 0.008, 0.015), epochs=120,
         ),
         ensemble=10, draws=100_000,
