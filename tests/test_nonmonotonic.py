@@ -411,7 +411,10 @@ def test_flatness_is_judged_on_the_right_side(sign, verdict, monkeypatch):
     noise = np.random.default_rng(0).normal(0, 0.01, (5, 1, 3))
     rising = np.array([0.0, 1.0, 2.0])
     flat = {"gaussian": noise + rising, "step": noise + 2 * rising}
-    low = {"gaussian": np.full((5, 2, 2), 1.0), "step": np.full((5, 2, 2), 2.0)}
+    low = {
+        name: np.tile([0.1, loss], (5, 2, 1))
+        for name, loss in (("gaussian", 1.0), ("step", 2.0))
+    }
     if sign < 0:
         flat = dict(zip(flat, reversed(flat.values()), strict=True))
         low = dict(zip(low, reversed(low.values()), strict=True))
@@ -421,6 +424,23 @@ def test_flatness_is_judged_on_the_right_side(sign, verdict, monkeypatch):
         scatter__losses_of=lambda lab, kind, scale: low,
     )  # fmt: skip
     assert found == [(name, verdict) for name in ("1.3", "1.4", "1.5")]
+
+
+def test_a_lower_loss_that_rises_as_much_is_no_flatness(monkeypatch):
+    """The Gaussian's networks have learnt more, and their losses rise in parallel."""
+    rising = np.array([0.0, 1.0, 2.0])
+    curves = {"gaussian": np.zeros((5, 1, 3)) + rising}
+    curves["step"] = curves["gaussian"] + 0.5
+    # Beside them those that rise a little more from far lower down.
+    points = {
+        "gaussian": np.tile([0.1, 1.0], (5, 2, 1)), "step": np.tile([1, 1.8], (5, 2, 1))
+    }  # fmt: skip
+    found = verdicts(
+        claims.flatness, monkeypatch,
+        lines__curves_of=lambda lab, kind: (rising, curves),
+        scatter__losses_of=lambda lab, kind, scale: points,
+    )  # fmt: skip
+    assert found[1:] == [("1.4", "not measured"), ("1.5", "not measured")]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
