@@ -33,7 +33,8 @@ from experiments.nonmonotonic.settings import Lab
 from experiments.nonmonotonic.tables import PAPER_MNIST
 
 # Percentage points that the paper's Gaussian gains at the best epoch and after the last
-# one, 0 where it has no number: claim 1.6, and 1.9's worst cell.
+# one, 0 where it has no number: claim 1.6, and 1.9's worst cell. Table 1's 16.91 is a
+# last epoch's, and its 18.79 a best one's in Sec. 7: 1.88 is the least that it can be.
 GAINS = {"small": (18.79 - 16.48, 18.79 - 16.91), "large": (9.53 - 8.68, 0.0)}
 WORST_GAIN = 18.79 - 18.15
 # Percentage points within which errors are as good as each other.
@@ -191,7 +192,7 @@ def accuracy(lab: Lab) -> list[Claim]:
     """Claim 1.6."""
     claims = []
     for task, gains in GAINS.items():
-        found = curves.histories_of(lab, task, ("gaussian", "step"))
+        found = curves.histories_of(lab, task, ("step",))
         (tuned,) = (name for name in found if name.startswith("step, tuned"))
         errors = {name: curves.errors_of(one) for name, one in found.items()}
         for i, which in enumerate(("best", "last")):
@@ -201,6 +202,7 @@ def accuracy(lab: Lab) -> list[Claim]:
                 said = f"{against} minus Gaussian (points"
                 if effect:
                     said += f"; paper {effect:.3g}"
+                    said += " at the least" * (which == "last")
                 condition = above(
                     f"{said})", errors[against][i] - errors["gaussian"][i]
                 )

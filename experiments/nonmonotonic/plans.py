@@ -22,6 +22,7 @@ class Plan:
         seeds: networks that differ by their seed alone.
         start: the rate the nonmonotonic rules and the baselines start at.
         peak: the largest rate of the nonmonotonic rules, and full-batch descent's.
+        rule: the one that is compared with the baselines.
         variance: of the Gaussian, see `Rule`; None: its start says how slow it is.
         rates: starts of the step rule that its tuned one is chosen from.
         milestones: of the step rule, fractions of the run.
@@ -50,6 +51,7 @@ class Plan:
     seeds: int
     start: float
     peak: float
+    rule: str = "gaussian"
     variance: float | None = None
     rates: tuple[float, ...] = ()
     milestones: tuple[float, ...]
@@ -102,6 +104,7 @@ class Sweep:
         starts: rates at the start, of the slow start.
         peaks: largest rates, of figure 7; step's rates are tuned over them too.
         epochs: of the slow start.
+        random: settings of figure 7 that are drawn.
     """
 
     examples: int | None
@@ -110,6 +113,7 @@ class Sweep:
     starts: tuple[float, ...]
     peaks: tuple[float, ...]
     epochs: int
+    random: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
