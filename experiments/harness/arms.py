@@ -52,6 +52,8 @@ class ArmConfig(training.Config):
         looked_at: epochs whose weights are kept.
         image_size: the side of a view, of data that is streamed; None: it is held in
             memory.
+        crop: of data that is streamed, see `lrscape.data.open_stream`; None is its
+            default.
         top5: whether labels beyond the five largest logits are counted too.
     """
 
@@ -63,6 +65,7 @@ class ArmConfig(training.Config):
     model: str
     looked_at: tuple[int, ...]
     image_size: int | None = None
+    crop: str | None = None
     top5: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +105,7 @@ class Arm(abc.ABC):
         self.config, self.records = config, Records(path)
         self.data = _load(
             config.dataset, data_dir, config.examples, config.validation, config.test,
-            config.image_size,
+            config.image_size, config.crop,
         )  # fmt: skip
         self.model: nn.Module = config.make_model(self.data.num_classes)
         devices = jax.local_devices()
@@ -331,11 +334,13 @@ def _load(
     validation: int,
     test: int | None,
     image_size: int | None,
+    crop: str | None,
 ) -> data_.Dataset | data_.StreamedDataset:
     """A data set, or a part of it drawn at random."""
     if image_size is not None:
         options: dict[str, Any] = {"image_size": image_size, "data_dir": data_dir}
         options["validation"] = validation
+        options |= {} if crop is None else {"crop": crop}
         whole = data_.open_stream(name, **options)
         if examples is None and test is None:
             return whole

@@ -37,6 +37,8 @@ class Plan:
         keeps_peak: whether the weights at the peak and on the way there are kept.
         image_size: the side of a view, of data that is streamed; None: it is held in
             memory.
+        crop: of data that is streamed, see `lrscape.data.open_stream`; None is its
+            default.
         top5: whether labels beyond the five largest logits are counted too.
     """
 
@@ -65,6 +67,7 @@ class Plan:
     looked_at: tuple[int, ...] = ()
     keeps_peak: bool = True
     image_size: int | None = None
+    crop: str | None = None
     top5: bool = False
 
 

@@ -37,7 +37,9 @@ SHARES = (0.1, 0.03, 0.3, 0.01, 1.0)
 BASELINES = ("step", "rational", "rmsprop")
 
 
-# The published ReLU on the logits shuts off every output for good at such rates.
+# Ours: the published ReLU on the logits shuts off every output for good at such rates.
+# Of the large network, whitened CIFAR-10, nine of ten outputs were 0 for all of 500
+# images after 20 updates at the paper's 0.05, and the loss stayed at that of guessing.
 _ALIVE = {"final_relu": False}
 
 _QUICK_SMALL = Plan(
@@ -91,7 +93,8 @@ PRESETS: dict[str, Settings] = {
                 gradient_examples=5000, looked_at=(1, 2, 5, 10, 20, 50, 100, 200, 300),
             ),
             "large": Plan(
-                model="large", epochs=350, seeds=5, start=0.05, peak=0.15,
+                model="large", model_options=_ALIVE, epochs=350, seeds=5, start=0.05,
+                peak=0.15,
                 rates=(0.01, 0.05, 0.1, 0.25), milestones=LARGE_STEPS,
                 weight_decay=0.001, normalize="whiten", gradient_examples=5000,
             ),
@@ -246,6 +249,7 @@ class Lab:
             ),
             gradient_examples=0 if short else plan.gradient_examples,
             each_epoch=not short, image_size=plan.image_size,
+            crop=plan.crop,
             top5=plan.top5 or None,
         )  # fmt: skip
         kind = f"{task}-short_{examples or 'all'}" if short else task
