@@ -149,6 +149,47 @@ def test_rates_are_doubled_before_runge_kutta_and_tuned_otherwise(tmp_path):
     assert "chosen on seed 0 by training errors" in lab.tuned_note(["sgd"])
 
 
+def test_figure_7_goes_over_to_adam_at_its_captions_rate(tmp_path):
+    rates = {**FIXED, "adam": (0.002,)}
+    optimizers = ("sgd", "adam", "adadelta")
+    lab = lab_at(tmp_path, rates=rates, seeds=1, optimizers=optimizers)
+    over = {
+        pair: switching.taking_over(lab, *pair).rate
+        for pair in switching.directions(lab)
+    }
+    assert over.pop(("adadelta", "adam")) == 0.0001
+    assert over[("sgd", "adam")] == 0.002 and over[("adam", "adadelta")] == 1
+    assert len(over) == 5
+
+
+def test_flags_change_rates_batches_and_panels(tmp_path):
+    asked = loss_surfaces.Arguments(
+        item="fig4", rates=("sgd=0.3,0.1", "adam=0.01"), batch_size=32, panel_seeds=2,
+        dataset="digits", run_dir=tmp_path,
+    )  # fmt: skip
+    lab = loss_surfaces.lab_of(asked)
+    assert lab.plan.rates["sgd"] == (0.3, 0.1) and lab.plan.rates["adam"] == (0.01,)
+    assert lab.plan.rates["adadelta"] == (1.0,) and lab.plan.panel_seeds == 2
+    arm = lab.arm(Method(optimizer="adam", rate=0.01), 0)
+    assert arm.config.batch_size == 32 and "batch_size_32" in arm.records.path.name
+    plain = loss_surfaces.lab_of(loss_surfaces.Arguments(item="fig4"))
+    assert plain.plan.rates == PRESETS["quick"]["mlp"].rates
+
+
+def test_a_network_without_batch_norm_has_options_of_its_own(tmp_path):
+    lab = lab_at(tmp_path, plain={"features": (4,)})
+    for batch_norm, width in ((True, 8), (False, 4)):
+        arm = lab.arm(lab.method("sgd"), 0, batch_norm=batch_norm)
+        assert arm.initial["Dense_0"]["kernel"].shape == (64, width)
+        assert ("BatchNorm_0" in arm.initial) == batch_norm
+
+
+def test_figure_5_is_of_both_of_the_papers_networks():
+    lab = Lab("paper", None, PRESETS["paper"], None, None, "digits")
+    assert [one.plan.model for one in lab.each()] == ["nin_bn", "vgg"]
+    assert [one.model for one in lab.of("nin").each()] == ["nin"]
+
+
 def test_drawn_weights():
     params = {
         "Dense_0": {"bias": jnp.zeros(50), "kernel": jnp.zeros((40, 50))},
@@ -576,6 +617,10 @@ def test_p_values_of_other_tests():
         (["fig4", "--model=vg"], "model='vg' is unknown"),
         (["fig4", "--optimizers", "sgd", "adm"], "optimizers='adm' is unknown"),
         (["fig4", "--optimizers", "sgd", "sgd"], "'sgd sgd' repeats"),
+        (["fig4", "--rates", "sdg=0.1"], "rates='sdg' is unknown"),
+        (["fig4", "--rates", "sgd=fast"], "must be an optimizer and its rates"),
+        (["fig4", "--rates", "sgd=0"], "rates=0"),
+        (["fig4", "--rates", "sgd=1", "sgd=2"], "names sgd again"),
         (["fig4", "--epochs=3"], "epochs=3 must be 4 or more"),
         (["fig4", "--grid=2"], "grid=2 must be 3 or more"),
         (["fig4", "--examples=5"], "examples=5 must be at least one batch"),

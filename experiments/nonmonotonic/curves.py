@@ -69,14 +69,21 @@ def histories_of(
     lab: Lab, task: str, baselines: Sequence[str] = BASELINES
 ) -> dict[str, list[History]]:
     """Of the Gaussian, the step rule as published, and the baselines tuned."""
+    return {
+        name: [n.history() for n in lab.all_of(task, rule)]
+        for name, rule in rules_of(lab, task, baselines).items()
+    }
+
+
+def rules_of(
+    lab: Lab, task: str, baselines: Sequence[str] = BASELINES
+) -> dict[str, Rule]:
+    """What `histories_of` has, by the same names."""
     rules = {name: lab.rule(task, name) for name in ("gaussian", "step")}
     for name in baselines:
         tuned = lab.tuned(task, name)
         rules[f"{name}, tuned ({tried_as(tuned)})"] = tuned
-    return {
-        name: [n.history() for n in lab.all_of(task, rule)]
-        for name, rule in rules.items()
-    }
+    return rules
 
 
 def tried_as(rule: Rule) -> str:
@@ -123,8 +130,7 @@ def fig5(lab: Lab) -> Result:
                     "failed": sum("diverged" in h[-1] for h in histories),
                 }
             )  # fmt: skip
-            label = f"{task}_{name}".replace(", ", "_").replace(" ", "_")
-            label = label.replace("(", "").replace(")", "")
+            label = _variable(f"{task}_{name}")
             units = {"rate": "1", "gradient_norm": "nat", "train_error": "fraction",
                      "test_error": "fraction"}  # fmt: skip
             for part, unit in units.items():
@@ -132,7 +138,15 @@ def fig5(lab: Lab) -> Result:
                     (f"{label}_seed", f"{label}_epoch"), column(histories, part),
                     {"units": unit},
                 )  # fmt: skip
-        drawn[task] = _figure(found, what)
+        rules = rules_of(lab, task)
+        network = lab.network(task, rules["step"], 0)
+        per_epoch = network.steps_per_epoch
+        total = network.config.total_steps(network.data)
+        schedules = {n: rule.make(total, per_epoch) for n, rule in rules.items()}
+        for name, rates in schedules.items():
+            label = _variable(f"{task}_{name}")
+            variables[f"{label}_schedule"] = ((f"{task}_update",), rates)
+        drawn[task] = _figure(*_named_once(found, rules, schedules), per_epoch, what)
     tasks = ("small", "large")
     notes = [
         "; ".join(f"{task}: {lab.size_of(task)}" for task in tasks)
@@ -172,11 +186,37 @@ def _largest_at(history: History) -> int:
     return int(np.argmax(norms))
 
 
-def _figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
+def _variable(name: str) -> str:
+    for one, other in ((", ", "_"), (" ", "_"), ("(", ""), (")", "")):
+        name = name.replace(one, other)
+    return name
+
+
+def _named_once(
+    found: Mapping[str, Sequence[History]],
+    rules: Mapping[str, Rule],
+    schedules: Mapping[str, np.ndarray],
+) -> tuple[dict[str, Sequence[History]], dict[str, np.ndarray]]:
+    """Rules that are the same as one line, by both names, and not one over another."""
+    names: dict[Rule, list[str]] = {}
+    for name, rule in rules.items():
+        names.setdefault(rule, []).append(name)
+    joined = {" = ".join(same): same[0] for same in names.values()}
+    return (
+        {name: found[first] for name, first in joined.items()},
+        {name: schedules[first] for name, first in joined.items()},
+    )
+
+
+def _figure(
+    found: Mapping[str, Sequence[History]], schedules: Mapping[str, np.ndarray],
+    per_epoch: int, title: str,
+) -> Figure:  # fmt: skip
     figure = Figure(figsize=(6.4, 8), layout="constrained")
     rate, gradient, errors = figure.subplots(3, 1, sharex=True)
     for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
-        _band(rate, column(histories, "rate"), color, "-", name)
+        rates = schedules[name]
+        rate.plot(np.arange(len(rates)) / per_epoch, rates, color=color, label=name)
         _band(gradient, column(histories, "gradient_norm"), color, "-", name)
         _band(errors, 100 * column(histories, "train_error"), color, "--", "")
         _band(errors, 100 * column(histories, "test_error"), color, "-", name)
@@ -184,7 +224,7 @@ def _figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
     rate.set_ylabel("learning rate")
     gradient.set_ylabel("gradient's norm (nat)")
     errors.set_ylabel("error (%), dashed: training")
-    errors.set_xlabel("epoch (0: the first update, or before it)")
+    errors.set_xlabel("epoch (0: before the first update)")
     errors.xaxis.set_major_locator(MaxNLocator(integer=True))
     rate.legend(frameon=False, fontsize="small")
     for axes in (rate, gradient, errors):
