@@ -281,7 +281,7 @@ def test_gradients_say_how_near_a_minimiser_is(lab):
     shares = directions.gradient_shares(lab, PAIR)
     for network, share in zip(lab.all_of(PAIR, SGD), shares, strict=True):
         objective = lab.sloped(network)
-        ends = (network.at("epoch_0").params, network.final.params)
+        ends = (network.at("initial").params, network.final.params)
         first, last = (tree.norm(jax.grad(loss_of(objective))(end)) for end in ends)
         np.testing.assert_allclose(share, last / first, rtol=1e-4)
 

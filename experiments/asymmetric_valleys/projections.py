@@ -187,7 +187,7 @@ def no_minimum(lab: Lab, pair: Pair) -> str:
     """Why SGD's solutions after SWA are no minimisers; empty where they are."""
     shares = [
         gradient_norm(lab, lab.network(pair, AFTER, seed), chosen(lab, pair, seed)[0])
-        / gradient_norm(lab, lab.network(pair, SWA, seed), "epoch_0")
+        / gradient_norm(lab, lab.network(pair, SWA, seed), "initial")
         for seed in lab.seeds
     ]
     return what_is_missing(lab, pair, np.array(shares), "after_epochs")

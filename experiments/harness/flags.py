@@ -89,7 +89,9 @@ class DataFlags:
             memory.
         image_size: with --stream: the side of a view, in pixels.
         crop: with --stream: random_resized (a random patch, scaled and mirrored, to
-            train on; the middle to measure on) or none (the whole image, scaled).
+            train on; the middle to measure on), window (a window as large as that
+            middle, at random and mirrored, to train on) or none (the whole image,
+            scaled).
         min_area: with --stream: the least share of an image that a patch takes.
         threads: with --stream: that read and decode; default: one a core.
         top5: report the labels beyond the five largest logits too.

@@ -11,7 +11,7 @@ from experiments.harness.lab import sizes_of
 from experiments.harness.stand_ins import dataset_or_stand_in
 from experiments.loss_surfaces.methods import METHODS, Method
 from experiments.loss_surfaces.networks import Network, NetworkConfig
-from experiments.loss_surfaces.plans import Plan
+from experiments.loss_surfaces.plans import PRESETS, Plan
 from lrscape.errors import unknown_name
 
 DATASETS = ("mnist", "cifar10", "cifar100", "digits")
@@ -49,6 +49,12 @@ class Lab:
         """
         model = self.model or (own if self.preset == "paper" else None)
         return dataclasses.replace(self, model=model)
+
+    def each(self) -> list[Lab]:
+        """For an item that the paper made with both of its networks for images."""
+        if self.model is not None or self.preset != "paper":
+            return [self]
+        return [self.of("nin"), self.of("vgg")]
 
     @property
     def plan(self) -> Plan:
@@ -107,7 +113,10 @@ class Lab:
         config = NetworkConfig(
             experiment="loss_surfaces", preset=self.preset, dataset=dataset,
             data_dir=str(self.data_dir) if self.data_dir else None, **sizes,
-            model=plan.model, model_options={**plan.options, "batch_norm": batch_norm},
+            model=plan.model, model_options={
+                **plan.options, **({} if batch_norm else plan.plain),
+                "batch_norm": batch_norm,
+            },
             epochs=plan.epochs, seed=seed,
             batch_size=min(plan.batch_size, 64) if dataset == "digits" else (
                 plan.batch_size
@@ -121,6 +130,7 @@ class Lab:
         )  # fmt: skip
         parts = [
             plan.model, dataset, f"epochs_{plan.epochs}",
+            *self.batch_in_names(plan),
             *([] if batch_norm else ["plain"]),
             method.name,
             *([f"decay_{decay:g}"] if decay else []),
@@ -134,6 +144,12 @@ class Lab:
             arm.checkpoint_every = plan.checkpoint_every
             self.arms[name] = arm
         return self.arms[name]
+
+    def batch_in_names(self, plan: Plan) -> list[str]:
+        """The batch size, in networks' names, where it is not the preset's own."""
+        own = PRESETS[self.preset].get(self.model or next(iter(self.plans)), plan)
+        changed = plan.batch_size != own.batch_size
+        return [f"batch_size_{plan.batch_size}"] if changed else []
 
     def method(self, name: str, *, batch_norm: bool = True) -> Method:
         """One of table 1's methods, at its rate.

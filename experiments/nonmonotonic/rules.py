@@ -57,6 +57,8 @@ class Rule:
             parts += [f"to_{self.peak:g}"]
         if self.variance is not None:
             parts += [f"variance_{self.variance:g}"]
+        if self.schedule == "rational":
+            parts += [f"decay_{self.decay:g}"]
         return "_".join([*parts, *(["epochs"] if self.per_epoch else [])])
 
     @property
