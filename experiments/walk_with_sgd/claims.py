@@ -33,7 +33,7 @@ from experiments.walk_with_sgd import (
     tables,
     trajectories,
 )
-from experiments.walk_with_sgd.settings import BATCH_SIZE, RATES, Lab
+from experiments.walk_with_sgd.settings import Lab
 
 # Barriers in no more than so many of the updates are "hardly any".
 FEW = 0.01
@@ -43,7 +43,7 @@ STAYS = 0.1
 
 def barriers(lab: Lab, model: str) -> list[Claim]:
     """Claims 3.1 and 3.2, on table 1's walks."""
-    rate, plan = RATES[model][0], lab.plan(model)
+    (rate, _), plan = lab.rates(model), lab.plan(model)
     few, heights = [], []
     for epoch in plan.epochs:
         walks = tables.walks_of(lab, model, rate, epoch)
@@ -80,9 +80,9 @@ def trajectory(lab: Lab, model: str) -> list[Claim]:
     missing = ""
     if same < trajectories.SHOWN:
         missing = f"{same} updates; it needs {trajectories.SHOWN}"
-    against = {f"rate {RATES[model][0]:g}": descent}
+    against = {f"rate {lab.rates(model)[0]:g}": descent}
     if not lab.authors:  # whose own rate that is
-        rate = RATES[model][0] * trajectories.MICRO_BATCHES
+        rate = lab.rates(model)[0] * trajectories.MICRO_BATCHES
         against[f"GD's rate {rate:g}"] = [
             trajectories.descent_of(lab, model, seed, rate).isel(step=slice(same))
             for seed in seeds
@@ -122,7 +122,7 @@ def trajectory(lab: Lab, model: str) -> list[Claim]:
 
 def height(lab: Lab, model: str) -> list[Claim]:
     """Claim 3.5, on table 2's walks."""
-    plan, (large, small) = lab.plan(model), RATES[model]
+    plan, (large, small) = lab.plan(model), lab.rates(model, "table2")
     walks = {
         (rate, epoch): tables.walks_of(lab, model, rate, epoch)
         for rate in (large, small)
@@ -158,7 +158,7 @@ def height(lab: Lab, model: str) -> list[Claim]:
 
 def angle(lab: Lab, model: str) -> list[Claim]:
     """Claim 3.6, on figure 4's runs."""
-    plan, usual = lab.plan(model), RATES[model][0]
+    plan, (usual, _) = lab.plan(model), lab.rates(model)
 
     def of(measure: Callable[[xr.Dataset], float], size: int, rate: float):
         found = angles.angles_of(lab, model, size, rate)
@@ -172,7 +172,7 @@ def angle(lab: Lab, model: str) -> list[Claim]:
         conditions.append(differs(f"{name}: cosine", cosines[0] - cosines[1]))
         conditions.append(above(f"{name}: distance", distances[0] - distances[1], 0))
     for low, high in itertools.pairwise(plan.rates):
-        first, then = (of(angles.late_cosine, BATCH_SIZE, r) for r in (low, high))
+        first, then = (of(angles.late_cosine, plan.batch_size, r) for r in (low, high))
         name = f"rate {high:g} - {low:g}: cosine"
         conditions.append(below(name, then - first, 0.05))
         conditions.append(above(name, then - first, -0.05))
@@ -219,7 +219,8 @@ def noisy(lab: Lab, model: str) -> list[Claim]:
         "distance": lambda d: float(d["distance"][-1]),
     }
     claims = []
-    for kind in (noise.STUCK, f"deviation {noise.SHARES[0]:g}", "matched"):
+    stuck_at = noise.stuck(lab.plan(model))
+    for kind in (stuck_at, stuck_at.replace("deviation", "variance"), "matched"):
         conditions = [
             above(f"{name} - GD's", [m(s[kind]) - m(s["GD"]) for s in seeds], 0)
             for name, m in measures.items()
@@ -229,7 +230,7 @@ def noisy(lab: Lab, model: str) -> list[Claim]:
         apart = kind == "matched"
         name = f"3.8 {kind.split()[0]}"
         claims.append(Claim(name, sentence, conditions, apart=apart))
-    stuck = np.array([noise.final_loss(seed[noise.STUCK]) for seed in seeds])
+    stuck = np.array([noise.final_loss(seed[stuck_at]) for seed in seeds])
     taken = {
         name: 1 - np.array([noise.final_loss(seed[name]) for seed in seeds]) / stuck
         for name in seeds[0]
@@ -287,7 +288,7 @@ def schedules(lab: Lab, model: str) -> list[Claim]:
 
 def small_rate(lab: Lab, model: str) -> list[Claim]:
     """Claim 3.11, on the walks of Sec. 6."""
-    usual, conditions = RATES[model][0], []
+    (usual, _), conditions = lab.rates(model), []
     for epoch in lab.plan(model).epochs:
         shares = [
             np.array([
