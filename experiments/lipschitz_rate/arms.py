@@ -7,13 +7,14 @@ import functools
 import time
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
 
 from experiments.harness import arms
 from experiments.lipschitz_rate.methods import Method
-from lrscape import training, transforms
+from lrscape import models, training, transforms
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,11 +25,19 @@ class ArmConfig(arms.ArmConfig):
         weight_decay: of an L2 term on all parameters.
         method: where the rate comes from.
         pass_batches: batches of the passes that measure K_z; None is all.
+        kernel_l2: see `Method.optimizer`.
+        model_options: the model's other fields.
     """
 
     weight_decay: float
     method: Method
     pass_batches: int | None
+    kernel_l2: float | None = None
+    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def make_model(self, num_classes: int) -> nn.Module:
+        """The Linen module."""
+        return models.create(self.model, num_classes=num_classes, **self.model_options)
 
 
 class Arm(arms.Arm):
@@ -38,7 +47,9 @@ class Arm(arms.Arm):
     ``weight_norm`` and with batch norm's averages ``weight_norm_all``; ``train_norm``,
     ``train_max``, ``inference_norm`` and ``inference_max`` of the passes at that point,
     with their seconds; ``train_loss``, ``train_error`` (over the epoch, as it was
-    trained), ``validation_error``, ``test_error``.
+    trained), ``test_loss``, ``test_error`` and, where examples are held out,
+    ``validation_loss``, ``validation_error``: losses are mean cross-entropies in nats,
+    without an L2 term.
     """
 
     @functools.cached_property
@@ -49,6 +60,7 @@ class Arm(arms.Arm):
             batch_size=self.config.batch_size,
             weight_decay=self.config.weight_decay,
             steps_per_epoch=self.steps_per_epoch,
+            kernel_l2=self.config.kernel_l2,
         )
 
     def watch(self) -> arms.Watch:
@@ -65,7 +77,7 @@ class Arm(arms.Arm):
         return state.replace(
             opt_state=transforms.hold_norms(
                 state.opt_state,
-                activation_norm=row[f"{method.feed}_norm"],
+                activation_norm=row[method.measured_as(method.feed)],
                 weight_norm=weights,
             )
         )
@@ -96,7 +108,7 @@ class _Watch:
         row: arms.Row = {
             "weight_norm": _largest_norm(state.params),
             "weight_norm_all": _largest_norm(state.variables),
-            "test_error": self._evaluate(state, "test")["error"],
+            **self._measured(state, "test"),
         }
         for mode, measure in self._passes.items():
             if int(state.step) == 0:
@@ -107,8 +119,12 @@ class _Watch:
             row[f"{mode}_norm"] = found["activation_norm"]
             row[f"{mode}_max"] = found["activation_max"]
         if self._arm.data.validation is not None:
-            row["validation_error"] = self._evaluate(state, "validation")["error"]
+            row |= self._measured(state, "validation")
         return row
+
+    def _measured(self, state: training.TrainState, part: str) -> arms.Row:
+        found = self._evaluate(state, part)
+        return {f"{part}_{name}": found[name] for name in ("loss", "error")}
 
     def epoch(self, state: training.TrainState) -> arms.Row:
         """What is measured after an epoch."""
