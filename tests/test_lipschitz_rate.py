@@ -337,12 +337,13 @@ def test_the_authors_l2_term_is_of_convolutions_alone():
 
 def test_the_authors_batch_norm_is_that_of_keras():
     for task in ("cifar10", "cifar100"):
-        plan = PAPER_PLANS["authors"][task]
+        plan, paper = (PAPER_PLANS[name][task] for name in ("authors", "paper"))
+        assert paper.model_options == plan.model_options  # of which the text is silent
         model = models.create(plan.model, num_classes=10, **plan.model_options)
         assert (model.norm_momentum, model.norm_epsilon) == (0.99, 1e-3)
-        assert plan.kernel_l2 == 1e-4 and PAPER_PLANS["paper"][task].kernel_l2 is None
+        assert plan.kernel_l2 == 1e-4 and paper.kernel_l2 is None
         # The constant's lambda is the text's in both.
-        assert plan.weight_decay == PAPER_PLANS["paper"][task].weight_decay
+        assert plan.weight_decay == paper.weight_decay
 
 
 def test_every_task_has_an_arm_in_inference_mode(presets, tmp_path):
@@ -350,8 +351,13 @@ def test_every_task_has_an_arm_in_inference_mode(presets, tmp_path):
     for task in ("mnist", "variants", "cifar10", "cifar100"):
         method = lab.inference(task)
         assert (method.name, method.feed) == ("inference", "inference")
-    lab = Lab("authors", PRESETS["authors"], tmp_path, None, "digits")
-    assert lab.inference("mnist") == lab.adaptive("mnist")
+        assert lab.fed_otherwise(task) == method
+    for preset, other in (("paper", "train"), ("authors", None)):
+        lab = Lab(preset, PAPER_PLANS[preset], tmp_path, None, "digits")
+        for task in PAPER_PLANS[preset]:
+            assert lab.adaptive(task).feed == "inference"
+            beside = lab.fed_otherwise(task)
+            assert (beside and beside.feed) == other
 
 
 def test_flags_change_the_rule_and_the_networks_name(presets, tmp_path):

@@ -15,10 +15,11 @@ Trains each network once, into one directory a preset; what is there is used aga
 what was stopped goes on. The preset quick takes a part of the examples, a few epochs,
 and K_z from the updates' own forward passes; on MNIST with the constant that is a true
 bound, since the paper's own rate, ten times as large, takes more epochs to settle
-(--form=paper). Paper takes the text's settings, and K_z from a pass in train mode each
-epoch; authors does as the paper's code does: inference mode, time decay, the mean image
-subtracted, Keras' L2 term and batch norm. Both take a GPU. Where CIFAR-100 is not
-prepared, quick trains on CIFAR-10, and on digits where nothing is.
+(--form=paper). Paper takes the text's settings, and where it is silent those of the
+paper's code: K_z from a pass in inference mode each epoch, Keras' batch norm; authors
+does as that code does throughout: time decay, the mean image subtracted, Keras' L2
+term. Both take a GPU. Where CIFAR-100 is not prepared, quick trains on CIFAR-10, and on
+digits where nothing is.
 """
 
 from __future__ import annotations

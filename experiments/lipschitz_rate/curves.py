@@ -20,9 +20,6 @@ from lrscape.transforms import lipschitz_constant
 
 History = list[dict[str, Any]]
 
-# The name of the rate that passes in inference mode give, as the authors' code has it.
-INFERENCE = "adaptive, inference mode"
-
 # Percent: of training over the last epoch; "validation", which is the test set at its
 # best epoch; "test", which is the test set after the last one.
 PAPER = {
@@ -31,8 +28,8 @@ PAPER = {
     ("cifar10", "adaptive"): (99.47, 89.37, 89.03),
     ("cifar100", "adaptive"): (99.68, 75.99, 73.26),
 }
-# The rate before any update: on CIFAR-10 the text's, on CIFAR-100 the figure's order.
-FIRST_RATE = {"cifar10": 8e-3, "cifar100": 1e-8}
+# The rate before any update: the text's, and the one in the authors' notebook.
+FIRST_RATE = {"cifar10": (8e-3, 0.25), "cifar100": (1e-8, 2.3e-8)}
 
 
 def accuracy(histories: Sequence[History], part: str) -> np.ndarray:
@@ -84,15 +81,19 @@ def _result(lab: Lab, task: str, found: Mapping[str, list[History]]):
             "the paper's 'validation' is the test set, its accuracy that of the best "
             "epoch; neither number beside it comes from data of its own"
         ),
-        f"{lab.size_of(task)}; rates are those of an epoch's last update",
+        (
+            f"{lab.size_of(task)}; rates are those of an epoch's last update, drawn as "
+            "steps where they are held for an epoch"
+        ),
         *([f"adaptive rate: {feed_of(adaptive)}"] if "adaptive" in found else []),
         *_first_rates(lab, task, found.get("adaptive", ())),
         *_cap(lab, task, found),
     ]
     title = f"{lab.plans[task].model} on {lab.dataset_of(task)}"
+    moving = ("adaptive",) if adaptive.feed == "free" else ()
     drawn = {
         "accuracy": curves_figure(found, title),
-        "rate": rates_figure(found, title),
+        "rate": rates_figure(found, title, moving=moving),
     }
     return Result(rows, xr.Dataset(variables), drawn, notes)
 
@@ -158,8 +159,12 @@ def _first_rates(lab: Lab, task: str, histories: Sequence[History]) -> list[str]
         mode: mean_and_interval([rate_at(lab, task, h[0], mode) for h in histories])
         for mode in ("train", "inference")
     }
-    paper = FIRST_RATE.get(task)
-    said = f"; the paper's first rate is {paper:g}" if paper else ""
+    said = ""
+    if task in FIRST_RATE:
+        text, notebook = FIRST_RATE[task]
+        said = (
+            f"; the text's first rate is {text:g}, the authors' notebook's {notebook:g}"
+        )
     return [
         (
             f"before any update a pass gives the rate {found['train']} in train mode, "
@@ -257,8 +262,17 @@ def beside(axes: Any, entries: int) -> None:
     axes.legend(frameon=False, fontsize="small", **place)
 
 
-def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
-    """The rate over epochs; of many, from epoch 2 on as well."""
+def rates_figure(
+    found: Mapping[str, Sequence[History]], title: str, moving: Sequence[str] = ()
+) -> Figure:
+    """The rate over epochs; of many, from epoch 2 on as well.
+
+    Args:
+        found: histories, by what they are called.
+        title: of the figure.
+        moving: those whose rate changes within an epoch, of which the last is known;
+            all others are held for an epoch, and drawn so.
+    """
     every = {n: column(h, "rate") for n, h in found.items()}
     starts = [0, 2] if max(r.shape[1] for r in every.values()) > 5 else [0]
     wide = 8.4 if len(found) > 3 else 6.4
@@ -269,6 +283,7 @@ def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
             epochs = np.arange(start, rates.shape[1])
             axes.plot(
                 epochs, rates[:, start:].mean(axis=0), color=color, label=name,
+                drawstyle="default" if name in moving else "steps-pre",
                 marker="." if len(epochs) < 50 else None,
             )  # fmt: skip
         axes.set_ylabel("learning rate")
@@ -295,11 +310,10 @@ def methods_of(lab: Lab, task: str) -> dict[str, list[History]]:
 
 
 def adaptive_of(lab: Lab, task: str) -> dict[str, list[History]]:
-    """The adaptive rate as the preset feeds it, and from passes in inference mode."""
-    adaptive, authors = lab.adaptive(task), lab.inference(task)
-    found = {"adaptive": lab.histories(task, adaptive)}
-    if authors != adaptive:
-        found[INFERENCE] = lab.histories(task, authors)
+    """The adaptive rate as the preset feeds it, and beside it from another mode."""
+    found = {"adaptive": lab.histories(task, lab.adaptive(task))}
+    if other := lab.fed_otherwise(task):
+        found[f"adaptive, {other.feed} mode"] = lab.histories(task, other)
     return found
 
 

@@ -84,6 +84,10 @@ _EARLY = (0, 1, 2, 3, 4, 5, 10, 20)
 _LATE = (*_EARLY, 50, 100, 150, 200, 250, 300)
 
 
+# Batch norm of the authors' code; the text does not say.
+_KERAS = {"norm_momentum": 0.99, "norm_epsilon": 1e-3}
+
+
 def _paper(feed: str, **changes: Any) -> dict[str, Plan]:
     mnist = Plan(
         model="mnist_cnn", dataset="mnist", batch_size=256, epochs=20, seeds=3,
@@ -92,6 +96,7 @@ def _paper(feed: str, **changes: Any) -> dict[str, Plan]:
     cifar10 = Plan(
         model="resnet20", dataset="cifar10", batch_size=128, epochs=300, seeds=3,
         weight_decay=1e-3, feed=feed, rates=_RATES, looked_at=_LATE, premise=4000,
+        model_options=_KERAS,
     )  # fmt: skip
     cifar100 = dataclasses.replace(
         cifar10, model="preresnet164", dataset="cifar100", weight_decay=1e-4
@@ -125,19 +130,19 @@ PRESETS: dict[str, dict[str, Plan]] = {
             rates=_RATES, looked_at=(0, 1, 2), curvature=(128, 1), premise=2,
         ),
     },
-    # As the text has it: a pass at each epoch's start, divided by 255 alone.
-    "paper": _paper("train"),
+    # A pass at each epoch's start, divided by 255 alone: the text. That the pass is in
+    # inference mode: the authors' code.
+    "paper": _paper("inference"),
     "authors": _paper("inference"),
 }  # fmt: skip
 
 for _task, _plan in PRESETS["authors"].items():
-    # Their code subtracts the mean image of CIFAR, adds Keras' l2(1e-4) of kernels of
-    # convolutions, whatever lambda is in the constant, and has Keras' batch norm.
+    # Their code subtracts the mean image of CIFAR, and adds Keras' l2(1e-4) of kernels
+    # of convolutions, whatever lambda is in the constant.
     if _plan.dataset != "mnist":
         PRESETS["authors"][_task] = dataclasses.replace(
-            _plan, normalize="center_scale", kernel_l2=1e-4,
-            model_options={"norm_momentum": 0.99, "norm_epsilon": 1e-3},
-        )  # fmt: skip
+            _plan, normalize="center_scale", kernel_l2=1e-4
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,6 +247,18 @@ class Lab:
         if adaptive.feed == "inference":
             return adaptive
         return dataclasses.replace(adaptive, name="inference", feed="inference")
+
+    def fed_otherwise(self, task: str) -> Method | None:
+        """The adaptive rate, fed by passes in the other mode; none beside the authors'.
+
+        Where the preset feeds it in inference mode, in train mode, and else in that.
+        """
+        adaptive = self.adaptive(task)
+        if adaptive.feed != "inference":
+            return self.inference(task)
+        if self.preset == "authors":
+            return None
+        return dataclasses.replace(adaptive, name="train_mode", feed="train")
 
     def free(self, task: str) -> Method:
         """The adaptive rate, fed by the updates' own forward passes in any preset."""
