@@ -137,7 +137,7 @@ def test_sgd_goes_on_from_the_average(root, lab, monkeypatch):
     assert rows[0]["test %"].split()[0] == f"{np.mean(accuracies):.4g}"
     losses = [row["train_loss"] for row in after.measured()[1:]]
     name, row = lines.chosen(lab, PAIR, 1)
-    assert name == f"epoch_{1 + int(np.argmin(losses))}"
+    assert name == after.name_of(1 + int(np.argmin(losses)))
     assert row["train_loss"] == min(losses)
     # Nothing is trained again.
     monkeypatch.setattr("lrscape.training.fit", None)

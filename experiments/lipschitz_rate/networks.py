@@ -24,10 +24,12 @@ class NetworkConfig(RunConfig):
     Attributes:
         method: where the rate comes from.
         pass_batches: batches of the passes that measure K_z; None is all.
+        kernel_l2: see `Method.optimizer`.
     """
 
     method: Method
     pass_batches: int | None
+    kernel_l2: float | None = None
 
 
 class Network(network.Network):
@@ -37,7 +39,9 @@ class Network(network.Network):
     ``weight_norm`` and with batch norm's averages ``weight_norm_all``; ``train_norm``,
     ``train_max``, ``inference_norm`` and ``inference_max`` of the passes at that point,
     with their seconds; ``train_loss``, ``train_error`` (over the epoch, as it was
-    trained), ``validation_error``, ``test_error``.
+    trained), ``test_loss``, ``test_error`` and, where examples are held out,
+    ``validation_loss``, ``validation_error``: losses are mean cross-entropies in nats,
+    without an L2 term.
     """
 
     @functools.cached_property
@@ -48,6 +52,7 @@ class Network(network.Network):
             batch_size=self.config.batch_size,
             weight_decay=self.config.weight_decay,
             steps_per_epoch=self.steps_per_epoch,
+            kernel_l2=self.config.kernel_l2,
         )
 
     def adapt(self, state: training.TrainState, line: network.Row) -> Any:
@@ -60,7 +65,7 @@ class Network(network.Network):
         return state.replace(
             opt_state=transforms.hold_norms(
                 state.opt_state,
-                activation_norm=line[f"{method.feed}_norm"],
+                activation_norm=line[method.measured_as(method.feed)],
                 weight_norm=weights,
             )
         )

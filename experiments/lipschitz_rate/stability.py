@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate import curves
+from experiments.lipschitz_rate.methods import convolutions
 from experiments.lipschitz_rate.networks import Network
 from experiments.lipschitz_rate.settings import Lab
 from lrscape import landscape
@@ -54,11 +55,25 @@ def _largest(arm: Network, epoch: int, count: int) -> dict[str, Any]:
         objective, arm.at(epoch).params, 1, key=jax.random.key(0),
         tolerance=TOLERANCE,
     )  # fmt: skip
-    # The L2 term adds its factor to every eigenvalue.
-    value = float(found.eigenvalues[0]) + arm.config.weight_decay
+    value = float(found.eigenvalues[0]) + _of_l2(arm, found.eigenvectors)
     return {
         "largest": value, "residual": float(found.residuals[0]), "examples": count
     }  # fmt: skip
+
+
+def _of_l2(arm: Network, eigenvectors: Any) -> float:
+    """What the L2 term adds to the largest eigenvalue, to first order.
+
+    A term on all parameters adds its factor to every eigenvalue; one on convolutions'
+    kernels its factor times their share of the eigenvector.
+    """
+    if arm.config.kernel_l2 is None:
+        return arm.config.weight_decay
+    first = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), eigenvectors)
+    mask = convolutions(first)
+    parts = jax.tree.map(lambda leaf, of_one: np.sum(of_one * leaf**2), first, mask)
+    whole = sum(float(np.sum(leaf**2)) for leaf in jax.tree.leaves(first))
+    return 2 * arm.config.kernel_l2 * sum(jax.tree.leaves(parts)) / whole
 
 
 def failed(lab: Lab, task: str, seed: int) -> bool:

@@ -103,7 +103,9 @@ def variants(lab: Lab) -> Result:
         + f", chosen on {lab.chosen_on(TASK)}",
         "RMSprop's and Adam's rate is a ratio of averages of K, 1 as long as K stays",
     ]
+    moving = tuple(found) if lab.adaptive(TASK).feed == "free" else ()
     figures = {
-        "accuracy": curves_figure(found, title), "rate": rates_figure(found, title)
-    }  # fmt: skip
+        "accuracy": curves_figure(found, title),
+        "rate": rates_figure(found, title, moving),
+    }
     return Result(rows, xr.Dataset(variables), figures, notes)

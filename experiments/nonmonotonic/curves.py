@@ -132,7 +132,7 @@ def fig5(lab: Lab) -> Result:
                 }
             )  # fmt: skip
             label = _variable(f"{task}_{name}")
-            units: dict[str, str] = {"rate": "1", "gradient_norm": "nat", "train_error": "fraction",
+            units = {"rate": "1", "gradient_norm": "nat", "train_error": "fraction",
                      "test_error": "fraction"}  # fmt: skip
             for part, unit in units.items():
                 variables[f"{label}_{part}"] = (
