@@ -51,11 +51,6 @@ def test_a_command_is_understood(command, tmp_path, monkeypatch):
         called(arguments)
         return 0
 
-    def looked_at(arguments):
-        if hasattr(module, "lab_of"):
-            module.lab_of(arguments)
-        called(arguments)
-
     if given[:1] == ["line"]:
         monkeypatch.setattr("experiments.language.lines.run", called)
     elif name in TRAINING:
@@ -63,8 +58,10 @@ def test_a_command_is_understood(command, tmp_path, monkeypatch):
     elif name in DOES:
         called.return_value = DOES[name][1]
         monkeypatch.setattr(module, DOES[name][0], called)
+    elif hasattr(module, "PAPER"):
+        monkeypatch.setattr("experiments.harness.paper.make", called)
     else:
-        monkeypatch.setattr(module, "run", looked_at)
+        monkeypatch.setattr(module, "run", called)
     if name in TRAINING and name != "language":
         assert main(name, module.__doc__, module.PRESETS, given) == 0
     else:

@@ -26,10 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import tyro
 
 from experiments.asymmetric_valleys.assumptions import fig3, fig4
 from experiments.asymmetric_valleys.averages import fig13, fig14
@@ -54,20 +51,16 @@ from experiments.asymmetric_valleys.theory import (
 from experiments.asymmetric_valleys.widths import appendix_h, fig11
 from experiments.harness.paper import (
     ALL,
+    Paper,
+    PaperArguments,
     Result,
     changes,
     check_flags,
-    command_line,
-    make,
 )
 from experiments.harness.values import (
     Count,
-    DataDirectory,
-    Directory,
     Epochs,
-    Networks,
     Positive,
-    Whole,
 )
 from lrscape import console, models
 from lrscape.errors import InputError, unknown_name
@@ -118,12 +111,10 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(PaperArguments):
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the figure, table or theorem, all, or results: a list of what there
-            is.
         preset: quick, paper or authors.
         seeds: networks that differ by their seed alone.
         examples: trained on; 0: all of them.
@@ -141,17 +132,8 @@ class Arguments:
         zeta: its inner one: what is nearer does not count.
         models: instead of each figure's own network; figure 14 keeps its own.
         dataset: instead of each figure's own: cifar10, cifar100 or digits.
-        run_dir: where networks and results are kept; default:
-            runs/asymmetric_valleys-PRESET.
-        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
-            ~/tensorflow_datasets.
-        debug: show a traceback with an error.
     """
 
-    item: tyro.conf.Positional[str]
-    preset: str = "quick"
-    seeds: Networks | None = None
-    examples: Whole | None = None
     sgd_epochs: Epochs | None = None
     swa_epochs: Epochs | None = None
     swa_from: Epochs | None = None
@@ -165,10 +147,6 @@ class Arguments:
     r: Positive | None = None
     zeta: Positive | None = None
     models: tuple[str, ...] | None = None
-    dataset: str | None = None
-    run_dir: Directory | None = None
-    data_dir: DataDirectory | None = None
-    debug: bool = False
 
 
 def lab_of(arguments: Arguments) -> Lab:
@@ -193,7 +171,7 @@ def lab_of(arguments: Arguments) -> Lab:
     survey = settings.survey.reaching(arguments.r, arguments.zeta)
     settings = dataclasses.replace(settings, plan=plan, survey=survey)
     check(settings)
-    root = arguments.run_dir or Path("runs") / f"asymmetric_valleys-{arguments.preset}"
+    root = arguments.root("asymmetric_valleys")
     return Lab(
         arguments.preset, settings, root, arguments.data_dir, arguments.dataset,
         arguments.models or (),
@@ -205,27 +183,33 @@ def datasets_of(lab: Lab, item: str) -> dict[str, str]:
     return lab.datasets(item)
 
 
-def run(arguments: Arguments) -> None:
-    """Makes the items that were asked for, prints and saves them."""
-    lab = lab_of(arguments)
-
-    def about(item: str) -> dict[str, Any]:
-        return lab.about()
-
-    items = ITEMS
-    if arguments.item == ALL:
-        items = {
-            item: make_item
-            for item, make_item in ITEMS.items()
-            if item not in APPENDIX or lab.pairs(item) != lab.pairs(APPENDIX[item])
-        }
-    make("asymmetric_valleys", items, arguments, lab, about, datasets_of)
+def about(lab: Lab, item: str) -> dict[str, Any]:
+    """An item's settings, as JSON holds them."""
+    return lab.about()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command_line("asymmetric_valleys", Arguments, __doc__, run, argv)
+def items_of(arguments: Arguments, lab: Lab) -> dict[str, Callable[[Lab], Result]]:
+    """The items; of all of them those of the appendices that show something else."""
+    if arguments.item != ALL:
+        return ITEMS
+    return {
+        item: make_item
+        for item, make_item in ITEMS.items()
+        if item not in APPENDIX or lab.pairs(item) != lab.pairs(APPENDIX[item])
+    }
 
+
+PAPER = Paper(
+    "asymmetric_valleys",
+    __doc__,
+    Arguments,
+    ITEMS,
+    lab_of,
+    datasets_of,
+    about,
+    items_of,
+)
+main = PAPER.main
 
 if __name__ == "__main__":
     console.run(main)

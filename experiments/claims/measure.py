@@ -157,7 +157,7 @@ def datasets_of(
     models = next((part.models for part in parts if part.paper == paper), ())
     lab = paper_lab(paper, preset, data_dir, models)
     module = module_of(EXPERIMENTS[paper])
-    return module.datasets_of(lab, "claims")
+    return module.PAPER.datasets_of(lab, "claims")
 
 
 def measured(part: Part, records: Records, preset: str) -> dict[str, Any] | None:

@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tyro
 import xarray as xr
 
 from experiments.harness import filing, stand_ins
 from experiments.harness.memory import keep_freed_memory
 from experiments.harness.parsing import parse
 from experiments.harness.trainer import Stopped
-from experiments.harness.values import check_values
+from experiments.harness.values import (
+    DataDirectory,
+    Directory,
+    Networks,
+    Whole,
+    check_values,
+)
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
 from lrscape.records import Records
@@ -50,6 +57,74 @@ class Result:
     pages: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperArguments:
+    """Flags that the papers' commands share; None means "from the preset".
+
+    Attributes:
+        item: the table or figure, all, or results: a list of what there is.
+        preset: of the paper's presets.
+        seeds: networks that differ by their seed alone.
+        examples: trained on; 0: all of them.
+        dataset: instead of each network's own.
+        run_dir: where networks and results are kept; default: runs/PAPER-PRESET.
+        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
+            ~/tensorflow_datasets.
+        debug: show a traceback with an error.
+    """
+
+    item: tyro.conf.Positional[str]
+    preset: str = "quick"
+    seeds: Networks | None = None
+    examples: Whole | None = None
+    dataset: str | None = None
+    run_dir: Directory | None = None
+    data_dir: DataDirectory | None = None
+    debug: bool = False
+
+    def root(self, paper: str) -> Path:
+        """Where networks and results are kept."""
+        return self.run_dir or Path("runs") / f"{paper}-{self.preset}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """A paper's command.
+
+    Attributes:
+        name: the experiment's name.
+        description: of its file, shown by ``--help``.
+        arguments: its flags.
+        items: tables and figures: name -> what makes it of a laboratory; its
+            docstring's first line is its title.
+        lab_of: what was asked for, with the preset's values; raises InputError.
+        datasets_of: the laboratory and an item -> its own data sets, each with the one
+            that is taken for it.
+        about: the laboratory and an item -> its settings, as JSON holds them.
+        items_of: of a command line and its laboratory those of `items` that are made,
+            where that depends on other flags.
+    """
+
+    name: str
+    description: str
+    arguments: type[PaperArguments]
+    items: Mapping[str, Callable[[Any], Result]]
+    lab_of: Callable[[Any], Any]
+    datasets_of: Callable[[Any, str], dict[str, str]]
+    about: Callable[[Any, str], dict[str, Any]]
+    items_of: Callable[[Any, Any], Mapping[str, Callable[[Any], Result]]] | None = None
+
+    def run(self, arguments: Any) -> None:
+        """Makes the items that were asked for, prints and saves them."""
+        lab = self.lab_of(arguments)
+        items = self.items if self.items_of is None else self.items_of(arguments, lab)
+        make(self, items, arguments, lab)
+
+    def main(self, argv: list[str] | None = None) -> int:
+        """Runs the command line; returns the exit status."""
+        return command_line(self.name, self.arguments, self.description, self.run, argv)
+
+
 def command_line(
     name: str,
     arguments: type,
@@ -57,7 +132,7 @@ def command_line(
     run: Callable[[Any], None],
     argv: list[str] | None,
 ) -> int:
-    """Runs a paper's experiment from its command line.
+    """Runs an experiment on papers from its command line.
 
     Args:
         name: of the experiment.
@@ -143,24 +218,19 @@ def changes(
 
 
 def make(
-    paper: str,
+    paper: Paper,
     items: Mapping[str, Callable[[Any], Result]],
     arguments: Any,
     lab: Any,
-    about: Callable[[str], dict[str, Any]],
-    datasets_of: Callable[[Any, str], dict[str, str]],
 ) -> None:
     """Makes tables and figures, prints and saves them; or lists those that there are.
 
     Args:
-        paper: the experiment's name.
-        items: name -> what makes it; its docstring's first line is its title.
+        paper: whose they are.
+        items: name -> what makes it.
         arguments: of the command line, with ``item``.
         lab: handed to them, with ``preset``, ``data_dir``, and ``root``, where
             everything is kept.
-        about: item -> its settings, as JSON holds them.
-        datasets_of: the lab and an item -> its own data sets, each with the one that is
-            taken for it.
 
     Raises:
         InputError: data that are not prepared, or a directory that holds something
@@ -170,12 +240,12 @@ def make(
         print(as_text(filing.listed(lab.root)))
         return
     wanted = list(items) if arguments.item == ALL else [arguments.item]
-    used = {item: datasets_of(lab, item) for item in wanted}
+    used = {item: paper.datasets_of(lab, item) for item in wanted}
     together = {own: taken for one in used.values() for own, taken in one.items()}
     stand_ins.check_prepared(together.values(), lab.data_dir)
     if arguments.dataset is None:
         stand_ins.say(together, lab.data_dir)
-    records = filing.own(lab.root, {"paper": paper, "preset": lab.preset})
+    records = filing.own(lab.root, {"paper": paper.name, "preset": lab.preset})
     with compiled_once():
         for item in wanted:
             # Compiled programs hold memory mappings, of which Linux allows 65,530.
@@ -192,7 +262,7 @@ def make(
             settings = {
                 "preset": lab.preset,
                 "differs": differs,
-                **about(item),
+                **paper.about(lab, item),
                 "seconds": round(seconds, 1),
                 **describe(jax.local_devices()),
             }

@@ -26,21 +26,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import tyro
-
-from experiments.harness.paper import Result, changes, check_flags, command_line, make
+from experiments.harness.paper import (
+    Paper,
+    PaperArguments,
+    Result,
+    changes,
+    check_flags,
+)
 from experiments.harness.values import (
     Count,
-    DataDirectory,
-    Directory,
     Epochs,
-    Networks,
     NotNegative,
     Positive,
-    Whole,
 )
 from experiments.lipschitz_rate.claims import claims
 from experiments.lipschitz_rate.curves import (
@@ -95,11 +94,10 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(PaperArguments):
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the figure, all, or results: a list of what there is.
         preset: quick, paper or authors.
         epochs: passes over the training examples, of all but eq9 and eq15.
         seeds: networks that differ by their seed alone.
@@ -116,18 +114,9 @@ class Arguments:
             the constant alone), in every task.
         rates: constant rates to choose among.
         dataset: instead of each task's own: mnist, cifar10, cifar100 or digits.
-        run_dir: where networks and results are kept; default:
-            runs/lipschitz_rate-PRESET.
-        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
-            ~/tensorflow_datasets.
-        debug: show a traceback with an error.
     """
 
-    item: tyro.conf.Positional[str]
-    preset: str = "quick"
     epochs: Epochs | None = None
-    seeds: Networks | None = None
-    examples: Whole | None = None
     feed: str | None = None
     form: str | None = None
     norm: str | None = None
@@ -135,10 +124,6 @@ class Arguments:
     batch_size: Count | None = None
     weight_decay: NotNegative | None = None
     rates: tuple[Positive, ...] | None = None
-    dataset: str | None = None
-    run_dir: Directory | None = None
-    data_dir: DataDirectory | None = None
-    debug: bool = False
 
 
 def lab_of(arguments: Arguments) -> Lab:
@@ -162,7 +147,7 @@ def lab_of(arguments: Arguments) -> Lab:
             batch_size=arguments.batch_size or plan.batch_size,
         )  # fmt: skip
         plans[task] = dataclasses.replace(plan, **asked)
-    root = arguments.run_dir or Path("runs") / f"lipschitz_rate-{arguments.preset}"
+    root = arguments.root("lipschitz_rate")
     return Lab(arguments.preset, plans, root, arguments.data_dir, arguments.dataset)
 
 
@@ -171,20 +156,13 @@ def datasets_of(lab: Lab, item: str) -> dict[str, str]:
     return lab.datasets(TASKS[item])
 
 
-def run(arguments: Arguments) -> None:
-    """Makes the items that were asked for, prints and saves them."""
-    lab = lab_of(arguments)
-
-    def about(item: str) -> dict[str, Any]:
-        return {"plans": {task: lab.about(task) for task in TASKS[item]}}
-
-    make("lipschitz_rate", ITEMS, arguments, lab, about, datasets_of)
+def about(lab: Lab, item: str) -> dict[str, Any]:
+    """An item's settings, as JSON holds them."""
+    return {"plans": {task: lab.about(task) for task in TASKS[item]}}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command_line("lipschitz_rate", Arguments, __doc__, run, argv)
-
+PAPER = Paper("lipschitz_rate", __doc__, Arguments, ITEMS, lab_of, datasets_of, about)
+main = PAPER.main
 
 if __name__ == "__main__":
     console.run(main)

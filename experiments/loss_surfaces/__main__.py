@@ -22,20 +22,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import tyro
-
-from experiments.harness.paper import Result, changes, check_flags, command_line, make
+from experiments.harness.paper import (
+    Paper,
+    PaperArguments,
+    Result,
+    changes,
+    check_flags,
+)
 from experiments.harness.values import (
     Count,
-    DataDirectory,
-    Directory,
     Epochs,
     Grid,
     Networks,
-    Whole,
 )
 from experiments.loss_surfaces.around import fig4, fig5, fig6, fig8, fig10
 from experiments.loss_surfaces.claims import claims
@@ -74,11 +74,10 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(PaperArguments):
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the table or figure, all, or results: a list of what there is.
         preset: quick or paper.
         model: mlp, nin or vgg; default: mlp of quick, of paper each item's own.
         optimizers: of table 1 and what follows from it.
@@ -90,28 +89,15 @@ class Arguments:
         batch_size: examples an update.
         panel_seeds: starts of each panel of figures 12 to 15.
         dataset: instead of the plan's: mnist, cifar10, cifar100 or digits.
-        run_dir: where networks and results are kept; default:
-            runs/loss_surfaces-PRESET.
-        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
-            ~/tensorflow_datasets.
-        debug: show a traceback with an error.
     """
 
-    item: tyro.conf.Positional[str]
-    preset: str = "quick"
     model: str | None = None
     optimizers: tuple[str, ...] | None = None
     epochs: Epochs | None = None
-    seeds: Networks | None = None
-    examples: Whole | None = None
     grid: Grid | None = None
     rates: tuple[str, ...] | None = None
     batch_size: Count | None = None
     panel_seeds: Networks | None = None
-    dataset: str | None = None
-    run_dir: Directory | None = None
-    data_dir: DataDirectory | None = None
-    debug: bool = False
 
 
 def rates_of(given: Sequence[str]) -> dict[str, tuple[float, ...]]:
@@ -174,7 +160,7 @@ def lab_of(arguments: Arguments) -> Lab:
         )
         rates = {**plan.rates, **chosen}
         plans[model] = dataclasses.replace(plan, **asked, rates=rates)
-    root = arguments.run_dir or Path("runs") / f"loss_surfaces-{arguments.preset}"
+    root = arguments.root("loss_surfaces")
     lab = Lab(
         arguments.preset, arguments.model, plans, root, arguments.data_dir,
         arguments.dataset,
@@ -188,20 +174,13 @@ def datasets_of(lab: Lab, item: str) -> dict[str, str]:
     return lab.datasets()
 
 
-def run(arguments: Arguments) -> None:
-    """Makes the items that were asked for, prints and saves them."""
-    lab = lab_of(arguments)
-
-    def about(item: str) -> dict[str, Any]:
-        return {"plan": lab.about()}
-
-    make("loss_surfaces", ITEMS, arguments, lab, about, datasets_of)
+def about(lab: Lab, item: str) -> dict[str, Any]:
+    """An item's settings, as JSON holds them."""
+    return {"plan": lab.about()}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command_line("loss_surfaces", Arguments, __doc__, run, argv)
-
+PAPER = Paper("loss_surfaces", __doc__, Arguments, ITEMS, lab_of, datasets_of, about)
+main = PAPER.main
 
 if __name__ == "__main__":
     console.run(main)

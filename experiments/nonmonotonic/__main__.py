@@ -22,29 +22,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import tyro
-
 from experiments.harness.paper import (
+    Paper,
+    PaperArguments,
     Result,
     changes,
     check_flags,
-    command_line,
     flags_given,
-    make,
 )
 from experiments.harness.values import (
     Count,
-    DataDirectory,
-    Directory,
     Epochs,
     Fraction,
     Networks,
     NotNegative,
     Positive,
-    Whole,
 )
 from experiments.nonmonotonic import deep
 from experiments.nonmonotonic.bounds import eq13, eq15, lemma1
@@ -102,11 +96,10 @@ def tasks_of(item: str) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(PaperArguments):
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the table or figure, all, or results: a list of what there is.
         preset: quick or paper.
         epochs: passes over the training examples, of all networks but figures 6's and
             7's and the slow start's.
@@ -126,20 +119,10 @@ class Arguments:
         momentum: of SGD.
         weight_decay: of an L2 term on weights, a dense layer's own not among them.
         batch_size: examples an update.
-        run_dir: where networks and results are kept; default:
-            runs/nonmonotonic-PRESET.
-        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
-            ~/tensorflow_datasets.
-        debug: show a traceback with an error.
     """
 
-    item: tyro.conf.Positional[str]
-    preset: str = "quick"
     epochs: Epochs | None = None
-    seeds: Networks | None = None
-    examples: Whole | None = None
     ensemble: Networks | None = None
-    dataset: str | None = None
     rows: tuple[str, ...] | None = None
     rule: str | None = None
     start: Positive | None = None
@@ -148,9 +131,6 @@ class Arguments:
     momentum: Fraction | None = None
     weight_decay: NotNegative | None = None
     batch_size: Count | None = None
-    run_dir: Directory | None = None
-    data_dir: DataDirectory | None = None
-    debug: bool = False
 
 
 def lab_of(arguments: Arguments) -> Lab:
@@ -217,7 +197,7 @@ def lab_of(arguments: Arguments) -> Lab:
                 f"rows={row!r} is not in preset={arguments.preset!r}, which has "
                 f"{', '.join(name for name in known if name in settings.plans)}"
             )
-    root = arguments.run_dir or Path("runs") / f"nonmonotonic-{arguments.preset}"
+    root = arguments.root("nonmonotonic")
     return Lab(
         arguments.preset, settings, root, arguments.data_dir, arguments.dataset, rows
     )
@@ -231,20 +211,22 @@ def datasets_of(lab: Lab, item: str) -> dict[str, str]:
     return lab.datasets(tasks)
 
 
-def run(arguments: Arguments) -> None:
-    """Makes the items that were asked for, prints and saves them."""
-    lab = lab_of(arguments)
+def about(lab: Lab, item: str) -> dict[str, Any]:
+    """An item's settings, as JSON holds them."""
+    return {
+        "plans": {
+            task: lab.about(task) for task in tasks_of(item) if task in lab.plans
+        },
+        "survey": dataclasses.asdict(lab.settings.survey),
+        "sweep": dataclasses.asdict(lab.settings.sweep),
+        "ensemble": lab.settings.ensemble,
+        "draws": lab.settings.draws,
+    }
 
-    def about(item: str) -> dict[str, Any]:
-        return {
-            "plans": {
-                task: lab.about(task) for task in tasks_of(item) if task in lab.plans
-            },
-            "survey": dataclasses.asdict(lab.settings.survey),
-            "sweep": dataclasses.asdict(lab.settings.sweep),
-            "ensemble": lab.settings.ensemble,
-            "draws": lab.settings.draws,
-        }
+
+def items_of(arguments: Arguments, lab: Lab) -> dict[str, Callable[[Lab], Result]]:
+    """The items, with a note where another rule stands in for the Gaussian."""
+    del lab
 
     def followed(item: str) -> Callable[[Lab], Result]:
         @functools.wraps(ITEMS[item])
@@ -256,14 +238,13 @@ def run(arguments: Arguments) -> None:
 
         return made
 
-    items = {item: followed(item) for item in ITEMS}
-    make("nonmonotonic", items, arguments, lab, about, datasets_of)
+    return {item: followed(item) for item in ITEMS}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command_line("nonmonotonic", Arguments, __doc__, run, argv)
-
+PAPER = Paper(
+    "nonmonotonic", __doc__, Arguments, ITEMS, lab_of, datasets_of, about, items_of
+)
+main = PAPER.main
 
 if __name__ == "__main__":
     console.run(main)

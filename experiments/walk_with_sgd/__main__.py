@@ -26,25 +26,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import tyro
 
 from experiments.harness.own_models import known
 from experiments.harness.paper import (
+    Paper,
+    PaperArguments,
     Result,
     check_flags,
-    command_line,
     flags_given,
-    make,
 )
 from experiments.harness.values import (
     Count,
-    DataDirectory,
-    Directory,
     Epochs,
-    Networks,
     NotNegative,
     Positive,
     Whole,
@@ -86,11 +80,10 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(PaperArguments):
     """Flags; None means "from the preset".
 
     Attributes:
-        item: the table or figure, all, or results: a list of what there is.
         preset: quick, paper or authors.
         models: any of lrscape.models, or package.module:factory, called with
             num_classes=; default: mlp, vgg11 and resnet56, with the preset quick mlp
@@ -114,21 +107,12 @@ class Arguments:
         peaks: largest rates that fig6 tries first, of each schedule.
         dataset: instead of each network's own: mnist, cifar10, digits or
             tiny_imagenet.
-        run_dir: where networks and results are kept; default:
-            runs/walk_with_sgd-PRESET.
-        data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
-            ~/tensorflow_datasets.
-        debug: show a traceback with an error.
     """
 
-    item: tyro.conf.Positional[str]
-    preset: str = "quick"
     models: tuple[str, ...] | None = None
     epochs: tuple[Epochs, ...] | None = None
     updates: Whole | None = None
     trained: Epochs | None = None
-    seeds: Networks | None = None
-    examples: Whole | None = None
     rate: Positive | None = None
     batch_size: Count | None = None
     weight_decay: NotNegative | None = None
@@ -137,10 +121,6 @@ class Arguments:
     rates: tuple[Positive, ...] | None = None
     noise_shares: tuple[Positive, ...] | None = None
     peaks: tuple[Positive, ...] | None = None
-    dataset: str | None = None
-    run_dir: Directory | None = None
-    data_dir: DataDirectory | None = None
-    debug: bool = False
 
 
 def lab_of(arguments: Arguments) -> Lab:
@@ -178,7 +158,7 @@ def lab_of(arguments: Arguments) -> Lab:
                 plan.sample, examples=arguments.examples or None
             )
         plans[model] = dataclasses.replace(plan, **changes)
-    root = arguments.run_dir or Path("runs") / f"walk_with_sgd-{arguments.preset}"
+    root = arguments.root("walk_with_sgd")
     lab = Lab(
         arguments.preset, arguments.models or (), plans, root, arguments.data_dir,
         arguments.dataset, arguments.rate,
@@ -215,20 +195,13 @@ def datasets_of(lab: Lab, item: str) -> dict[str, str]:
     return lab.datasets(item)
 
 
-def run(arguments: Arguments) -> None:
-    """Makes the items that were asked for, prints and saves them."""
-    lab = lab_of(arguments)
-
-    def about(item: str) -> dict[str, Any]:
-        return {"plans": {model: lab.about(model) for model in lab.models_of(item)}}
-
-    make("walk_with_sgd", ITEMS, arguments, lab, about, datasets_of)
+def about(lab: Lab, item: str) -> dict[str, Any]:
+    """An item's settings, as JSON holds them."""
+    return {"plans": {model: lab.about(model) for model in lab.models_of(item)}}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command_line("walk_with_sgd", Arguments, __doc__, run, argv)
-
+PAPER = Paper("walk_with_sgd", __doc__, Arguments, ITEMS, lab_of, datasets_of, about)
+main = PAPER.main
 
 if __name__ == "__main__":
     console.run(main)
