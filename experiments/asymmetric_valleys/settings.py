@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.asymmetric_valleys.networks import AVERAGE, Network, NetworkConfig
-from experiments.harness.lab import sizes_of
-from experiments.harness.stand_ins import dataset_or_stand_in
+from experiments.harness.lab import Laboratory, sizes_of
 from lrscape.errors import InputError
 from lrscape.landscape.asymmetry import both_sides
 from lrscape.runs import Snapshot
@@ -294,7 +293,7 @@ APPENDIX = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Lab:
+class Lab(Laboratory):
     """What was asked for, and where it is kept.
 
     Attributes:
@@ -314,6 +313,9 @@ class Lab:
     dataset: str | None
     models: tuple[str, ...] = ()
     networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
+
+    DATASETS = DATASETS
+    STAND_INS = STAND_INS
 
     @property
     def plan(self) -> Plan:
@@ -338,7 +340,7 @@ class Lab:
             names = ("resnet8",)
         found: dict[Pair, None] = {}
         for model, dataset in paper:
-            dataset = self._dataset(dataset)
+            dataset = self.taken_for(dataset)
             for name in names or (model,):
                 found[name, dataset] = None
         return list(found)
@@ -348,12 +350,7 @@ class Lab:
         if item in WITHOUT_DATA:
             return {}
         paper = PAPER_PAIRS.get(item, _TEN)
-        return {dataset: self._dataset(dataset) for _, dataset in paper}
-
-    def _dataset(self, wanted: str) -> str:
-        if self.dataset or self.preset != "quick":
-            return self.dataset or wanted  # reading it says what is missing
-        return dataset_or_stand_in(wanted, self.data_dir, STAND_INS.get(wanted, ()))
+        return {dataset: self.taken_for(dataset) for _, dataset in paper}
 
     def judging_by(self, zeta: float) -> Lab:
         """The same with another of the survey's zetas, at which nothing is new."""
@@ -406,7 +403,7 @@ class Lab:
             start = before.at(parent[1]) if parent[1] else before.final
         config = NetworkConfig(
             experiment="asymmetric_valleys", preset=self.preset, dataset=dataset,
-            data_dir=str(self.data_dir) if self.data_dir else None, **sizes,
+            data_dir=self.data_path, **sizes,
             model=model,
             model_options={"batch_norm": False} if kind == WITHOUT else {},
             epochs=epochs, seed=seed,
@@ -427,9 +424,7 @@ class Lab:
             measured_every=plan.after_every if kind == AFTER else plan.measured_every,
             calibration=plan.calibration,
         )  # fmt: skip
-        if name not in self.networks:
-            self.networks[name] = Network(config, self.root / name, start)
-        return self.networks[name]
+        return self.opened(name, lambda path: Network(config, path, start))
 
     def all_of(self, pair: Pair, kind: str) -> list[Network]:
         """The networks of a kind, one a seed."""

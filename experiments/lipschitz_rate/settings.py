@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.lab import sizes_of
-from experiments.harness.stand_ins import dataset_or_stand_in
+from experiments.harness.lab import Laboratory, errors_of, sizes_of
 from experiments.lipschitz_rate.methods import Method
 from experiments.lipschitz_rate.networks import Network, NetworkConfig
-from lrscape.errors import unknown_name
 from lrscape.transforms.lipschitz import MAX_RATE
 
 # What stands in for a data set that is not prepared, in this order; then digits.
@@ -147,7 +145,7 @@ for _task, _plan in PRESETS["authors"].items():
 
 
 @dataclasses.dataclass(frozen=True)
-class Lab:
+class Lab(Laboratory):
     """What was asked for, and where it is kept.
 
     Attributes:
@@ -156,7 +154,7 @@ class Lab:
         root: the directory that all commands of a preset share.
         data_dir: the TFDS data directory, or None.
         dataset: replaces each task's own data set, or None.
-        arms: those that were opened, by name.
+        networks: those that were opened, by name.
     """
 
     preset: str
@@ -164,17 +162,14 @@ class Lab:
     root: Path
     data_dir: Path | None
     dataset: str | None
-    arms: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
+
+    DATASETS = DATASETS
+    STAND_INS = STAND_INS
 
     def dataset_of(self, task: str) -> str:
         """The task's data set, or what stands in for it where it is not prepared."""
-        wanted = self.dataset or self.plans[task].dataset
-        if wanted not in DATASETS:
-            raise unknown_name("dataset", wanted, DATASETS)
-        if self.dataset or self.preset != "quick":
-            return wanted  # reading it says what is missing
-        others = STAND_INS.get(wanted, ())
-        return dataset_or_stand_in(wanted, self.data_dir, others)
+        return self.taken_for(self.plans[task].dataset)
 
     def datasets(self, tasks: Iterable[str]) -> dict[str, str]:
         """The tasks' own data sets, each with the one that is taken for it."""
@@ -192,7 +187,7 @@ class Lab:
             experiment="lipschitz_rate",
             preset=self.preset,
             dataset=dataset,
-            data_dir=str(self.data_dir) if self.data_dir else None,
+            data_dir=self.data_path,
             **sizes,
             model=plan.model,
             epochs=plan.epochs,
@@ -214,9 +209,7 @@ class Lab:
         named = method.name if method.form == "paper" else f"{method.name}_bound"
         changed = self._changed(task)
         name = f"{task}-{dataset}-epochs_{plan.epochs}-{named}{changed}-seed_{seed}"
-        if name not in self.arms:
-            self.arms[name] = Network(config, self.root / name)
-        return self.arms[name]
+        return self.opened(name, lambda path: Network(config, path))
 
     def _changed(self, task: str) -> str:
         """What names a network besides, where flags change how it is trained."""
@@ -309,17 +302,13 @@ class Lab:
         On the validation examples; where there are none, on the test set, in favour of
         the constant rate.
         """
-        errors = {}
-        for rate in self.plans[task].rates:
-            arm = self.arm(task, self.constant(task, rate, **changes), 0)
-            last = arm.history()[-1]
-            measured = last.get("validation_error", last.get("test_error"))
-            if measured is not None:
-                errors[rate] = measured
+
+        def errors(method: Method) -> tuple[float, float]:
+            return errors_of(self.arm(task, method, 0).history()[-1])
+
         # Where all fail, the smallest has failed least.
-        rates = errors or {min(self.plans[task].rates): 1.0}
-        best = min(rates, key=lambda rate: rates[rate])
-        return self.constant(task, best, **changes)
+        rates = sorted(self.plans[task].rates)
+        return min((self.constant(task, r, **changes) for r in rates), key=errors)
 
     def size_of(self, task: str) -> str:
         """How much data a task's networks see, in words."""

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.lab import sizes_of
-from experiments.harness.stand_ins import dataset_or_stand_in
+from experiments.harness.lab import Laboratory, errors_of, sizes_of
 from experiments.loss_surfaces.methods import METHODS, Method
 from experiments.loss_surfaces.networks import Network, NetworkConfig
 from experiments.loss_surfaces.plans import PRESETS, Plan
-from lrscape.errors import unknown_name
 
 DATASETS = ("mnist", "cifar10", "cifar100", "digits")
 
 
 @dataclasses.dataclass(frozen=True)
-class Lab:
+class Lab(Laboratory):
     """What was asked for, and where it is kept.
 
     Attributes:
@@ -28,7 +26,7 @@ class Lab:
         root: the directory that all commands of a preset share.
         data_dir: the TFDS data directory, or None.
         dataset: replaces the plan's, or None.
-        arms: those that were opened, by name.
+        networks: those that were opened, by name.
         shared: what is made once for many probes, by name.
     """
 
@@ -38,8 +36,10 @@ class Lab:
     root: Path
     data_dir: Path | None
     dataset: str | None
-    arms: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
     shared: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    DATASETS = DATASETS
 
     def of(self, own: str | None = None) -> Lab:
         """For an item that the paper made with a network of its own.
@@ -69,12 +69,7 @@ class Lab:
     @property
     def data_name(self) -> str:
         """The data set; digits where quick's is not prepared."""
-        wanted = self.dataset or self.plan.dataset
-        if wanted not in DATASETS:
-            raise unknown_name("dataset", wanted, DATASETS)
-        if self.dataset or self.preset != "quick":
-            return wanted  # reading it says what is missing
-        return dataset_or_stand_in(wanted, self.data_dir)
+        return self.taken_for(self.plan.dataset)
 
     def datasets(self) -> dict[str, str]:
         """Its networks' own data set, with the one that is taken for it."""
@@ -112,7 +107,7 @@ class Lab:
         sizes = sizes_of(dataset, plan.examples, plan.validation, plan.test)
         config = NetworkConfig(
             experiment="loss_surfaces", preset=self.preset, dataset=dataset,
-            data_dir=str(self.data_dir) if self.data_dir else None, **sizes,
+            data_dir=self.data_path, **sizes,
             model=plan.model, model_options={
                 **plan.options, **({} if batch_norm else plan.plain),
                 "batch_norm": batch_norm,
@@ -139,11 +134,13 @@ class Lab:
             f"seed_{seed}",
         ]  # fmt: skip
         name = "-".join(parts)
-        if name not in self.arms:
-            arm = Network(config, self.root / name)
+
+        def make(path: Path) -> Network:
+            arm = Network(config, path)
             arm.checkpoint_every = plan.checkpoint_every
-            self.arms[name] = arm
-        return self.arms[name]
+            return arm
+
+        return self.opened(name, make)
 
     def batch_in_names(self, plan: Plan) -> list[str]:
         """The batch size, in networks' names, where it is not the preset's own."""
@@ -182,12 +179,8 @@ class Lab:
             return methods[0]
 
         def errors(method: Method) -> tuple[float, float]:
-            last = self.arm(method, 0, batch_norm=batch_norm).history()[-1]
-            part = "validation" if "validation_error" in last else "train"
-            # Of equal errors, the lower loss.
-            found = tuple(last.get(f"{part}_{n}", float("inf"))
-                          for n in ("error", "loss"))  # fmt: skip
-            return found[0], found[1]
+            arm = self.arm(method, 0, batch_norm=batch_norm)
+            return errors_of(arm.history()[-1], otherwise="train")
 
         return min(methods, key=errors)
 

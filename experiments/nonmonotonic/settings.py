@@ -7,15 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments.harness.lab import sizes_of
-from experiments.harness.stand_ins import dataset_or_stand_in
+from experiments.harness.lab import Laboratory, errors_of, sizes_of
 from experiments.nonmonotonic import deep_plans
 from experiments.nonmonotonic.networks import Network, NetworkConfig
 from experiments.nonmonotonic.plans import Plan, Settings, Survey, Sweep
 from experiments.nonmonotonic.rules import Rule
-from lrscape.errors import InputError, unknown_name
+from lrscape.errors import InputError
 
 DATASETS = ("cifar10", "cifar100", "mnist", "imagenet2012", "folder", "digits")
 # What takes a set's place in quick where it is not prepared; after them digits do.
@@ -130,7 +127,7 @@ SHOWN = ("batch_size", "momentum", "weight_decay", "rule")
 
 
 @dataclasses.dataclass(frozen=True)
-class Lab:
+class Lab(Laboratory):
     """What was asked for, and where it is kept.
 
     Attributes:
@@ -151,6 +148,9 @@ class Lab:
     rows: tuple[str, ...] = ()
     networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
 
+    DATASETS = DATASETS
+    STAND_INS = STAND_INS
+
     @property
     def plans(self) -> dict[str, Plan]:
         """By task."""
@@ -158,13 +158,7 @@ class Lab:
 
     def dataset_of(self, task: str) -> str:
         """The task's data set; digits where quick's is not prepared."""
-        wanted = self.dataset or self.plans[task].dataset
-        if wanted not in DATASETS:
-            raise unknown_name("dataset", wanted, DATASETS)
-        if self.dataset or self.preset != "quick":
-            return wanted  # reading it says what is missing
-        others = STAND_INS.get(wanted, ())
-        return dataset_or_stand_in(wanted, self.data_dir, others)
+        return self.taken_for(self.plans[task].dataset)
 
     def datasets(self, tasks: Iterable[str]) -> dict[str, str]:
         """The tasks' own data sets, each with the one that is taken for it."""
@@ -241,7 +235,7 @@ class Lab:
         )
         config = NetworkConfig(
             experiment="nonmonotonic", preset=self.preset, dataset=dataset,
-            data_dir=str(self.data_dir) if self.data_dir else None, **sizes,
+            data_dir=self.data_path, **sizes,
             model=plan.model, model_options=plan.model_options, epochs=plan.epochs,
             batch_size=batch_size, seed=seed, augment=plan.augment,
             normalize=plan.normalize, **rule.fields,
@@ -267,9 +261,7 @@ class Lab:
             if (value := getattr(plan, field)) != getattr(own, field)
         )
         name = f"{kind}-{dataset}-epochs_{plan.epochs}{told}-{rule.name}-seed_{seed}"
-        if name not in self.networks:
-            self.networks[name] = Network(config, self.root / name)
-        return self.networks[name]
+        return self.opened(name, lambda path: Network(config, path))
 
     def descent_batch(self, examples: int | None) -> int:
         """All examples in one batch."""
@@ -299,13 +291,11 @@ class Lab:
         baseline. One that fails in any seed is passed over.
         """
 
-        def error(rule: Rule) -> float:
-            last = self.network(task, rule, 0).history()[-1]
-            found = last.get("validation_error", last.get("test_error"))
-            return np.inf if found is None else found
+        def errors(rule: Rule) -> tuple[float, float]:
+            return errors_of(self.network(task, rule, 0).history()[-1])
 
         rules = self.tried(task, name)
-        for rule in sorted(rules, key=error):
+        for rule in sorted(rules, key=errors):
             if not any(network.failed() for network in self.all_of(task, rule)):
                 return rule
         return min(rules, key=lambda rule: (rule.start, -rule.decay))

@@ -6,12 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.stand_ins import dataset_or_stand_in
+from experiments.harness.lab import Laboratory
 from experiments.walk_with_sgd.networks import Network, Sample
 from lrscape import models as models_
 from lrscape.data import tiny_imagenet
 from lrscape.data.sources import data_directory
-from lrscape.errors import unknown_name
 from lrscape.runs import RunConfig
 
 # The paper's networks; 45,000 examples make its 450 updates of 100 an epoch.
@@ -136,7 +135,7 @@ QUICK_ITEMS = ("table1", "table2", "fig1", "fig2", "fig8")
 
 
 @dataclasses.dataclass(frozen=True)
-class Lab:
+class Lab(Laboratory):
     """What was asked for, and where it is kept.
 
     Attributes:
@@ -159,14 +158,11 @@ class Lab:
     rate: float | None = None
     networks: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
 
+    DATASETS = tuple(AUGMENT)
+
     def dataset_of(self, model: str) -> str:
         """The network's data set; digits where quick's is not prepared."""
-        wanted = self.dataset or own_dataset(model)
-        if wanted not in AUGMENT:
-            raise unknown_name("dataset", wanted, AUGMENT)
-        if self.dataset or self.preset != "quick":
-            return wanted  # reading it says what is missing
-        return dataset_or_stand_in(wanted, self.data_dir)
+        return self.taken_for(own_dataset(model))
 
     def datasets(self, item: str) -> dict[str, str]:
         """An item's own data sets, each with the one that is taken for it."""
@@ -261,7 +257,7 @@ class Lab:
             experiment="walk_with_sgd",
             preset=self.preset,
             dataset=dataset,
-            data_dir=str(self.data_dir) if self.data_dir else None,
+            data_dir=self.data_path,
             validation=held_out,
             model=architecture,
             model_options=options,
@@ -281,9 +277,7 @@ class Lab:
         named += _otherwise(plan)
         name = "-".join([*named, f"seed_{seed}"]).replace(":", "_")
         # Opened once: a table asks for the same network at every epoch.
-        if name not in self.networks:
-            self.networks[name] = Network(config, self.root / name)
-        return self.networks[name]
+        return self.opened(name, lambda path: Network(config, path))
 
     def about(self, model: str) -> dict[str, Any]:
         """A network's plan, as JSON holds it."""
