@@ -51,8 +51,10 @@ def called(command, argv):
 
 
 def main_of(name):
-    modules = {"bench": "experiments.bench.__main__", "data": "lrscape.data.__main__"}
-    module = importlib.import_module(modules.get(name, f"experiments.{name}"))
+    where = "lrscape.data" if name == "data" else f"experiments.{name}"
+    module = importlib.import_module(where)
+    if hasattr(module, "__path__"):  # a package's command line is its __main__
+        module = importlib.import_module(f"{where}.__main__")
     if name in TRAINING and name != "language":
         from experiments.harness.train import main
 

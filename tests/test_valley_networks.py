@@ -10,7 +10,13 @@ import pytest
 import tyro
 
 from experiments.asymmetric_valleys import __main__ as asymmetric_valleys
-from experiments.asymmetric_valleys import assumptions, directions, lines, projections
+from experiments.asymmetric_valleys import (
+    assumptions,
+    claims,
+    directions,
+    lines,
+    projections,
+)
 from experiments.asymmetric_valleys.averages import accuracy_of
 from experiments.asymmetric_valleys.networks import ALL, AVERAGE, NORMS, OTHERS, merged
 from experiments.asymmetric_valleys.settings import (
@@ -25,6 +31,7 @@ from experiments.asymmetric_valleys.settings import (
     Lab,
     Theory,
 )
+from experiments.harness.statistics import Claim, above
 from lrscape import landscape, transforms
 from lrscape.errors import InputError
 from lrscape.landscape import tree
@@ -365,6 +372,22 @@ def test_networks_of_figure_14(lab):
     # With batch norm it is the run that all figures share.
     assert kinds[0] is lab.network(pair, SWA, 0)
     assert kinds[1].config.rate == kinds[0].config.rate
+
+
+def test_verdicts_that_hang_on_zeta_are_named(lab, monkeypatch):
+    def part(lab):
+        sign = 1 if lab.survey.zeta > 0.5 else -1
+        values = sign * np.array([1.0, 1.1, 1.2])
+        return [
+            Claim("4.1", "one", [above("x", values)]),
+            Claim("4.3", "other", [above("x", [1.0, 1.1, 1.2])]),
+        ]
+
+    monkeypatch.setitem(claims.PARTS, part, ("4.1", "4.3"))
+    told = claims.hanging(lab, {part: part(lab)})
+    assert "by zeta = 0.2 / 0.8 / 1.4" in told
+    assert "4.1, one: contradicted / supported / supported" in told
+    assert "4.3" not in told
 
 
 def lab_by(*flags):

@@ -15,7 +15,7 @@ it), appendix_i (fig12 of others); all leaves out those whose networks are the t
 
 Trains each network once, into one directory a preset; what is there is used again, and
 what was stopped goes on. The preset quick trains an 8-layer ResNet on a part of the
-images for some epochs: within 30 minutes on two CPU cores. Paper takes the text's
+images for some epochs: within the hour on two CPU cores. Paper takes the text's
 networks and settings, as far as they are known; authors draws lines as the paper's code
 does, and keeps only those epochs of SGD after SWA that bear the paper out. Both take a
 GPU. Where CIFAR-100 is not prepared, quick trains on CIFAR-10, and on digits where

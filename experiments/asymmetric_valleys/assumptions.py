@@ -111,7 +111,8 @@ def fig3(lab: Lab, item: str = "fig3") -> Result:
                 {
                     "network": model,
                     "data": dataset,
-                    "directions": f"{kind}, {ratios.shape[0]} x {ratios.shape[1]}",
+                    "directions": ("most " if kind == "asymmetric" else "")
+                    + f"{kind}, {ratios.shape[0]} x {ratios.shape[1]}",
                     "least gap / gap unmoved": mean_and_interval(ratios.mean(axis=1)),
                     f"share below {GOOD:g}": mean_and_interval(
                         good_shares(lab, pair, kind)
@@ -169,7 +170,7 @@ def _figure3(lab: Lab, pair: Pair, networks: list[Network]) -> Figure:
     right.set_xlabel(r"shift $\delta$ of the test loss")
     right.set_ylabel(r"gap $\xi_\delta / \xi_0$")
     for axes, title in zip(
-        (left, middle, right), ("as they are", "moved", "asymmetric directions"),
+        (left, middle, right), ("as they are", "moved", "most asymmetric directions"),
         strict=True,
     ):  # fmt: skip
         axes.set_title(title, fontsize=10)
