@@ -93,7 +93,7 @@ def _label_heights(axes: Any, low: float, high: float, log: bool) -> None:
         ticks = np.array([d + np.log10(part) for d in decades for part in parts])
         ticks = ticks[(ticks >= low) & (ticks <= high)]
         if len(ticks) < 3:  # of so flat a surface round losses instead
-            losses = MaxNLocator(4).tick_values(10**low, 10**high)
+            losses = np.array(MaxNLocator(4).tick_values(10**low, 10**high))
             ticks = np.log10(losses[(losses >= 10**low) & (losses <= 10**high)])
         axes.set_zticks(ticks, [f"{10**tick:.3g}" for tick in ticks])
         said += ", logarithmic"

@@ -102,7 +102,8 @@ def tried_as(rule: Rule) -> str:
 
 def fig5(lab: Lab) -> Result:
     """Figure 5: rate, gradient and errors over epochs, small and large model."""
-    rows, variables, drawn, hardly = [], {}, {}, []
+    rows, drawn, hardly = [], {}, []
+    variables: dict[str, Any] = {}
     for task in ("small", "large"):
         found = histories_of(lab, task)
         classes = lab.network(task, lab.rule(task, "step"), 0).data.num_classes
