@@ -251,6 +251,8 @@ def _lines_of(lab: Lab, batch_norm: bool) -> Result:
         ),
     }  # fmt: skip
     notes = [lab.note(), lab.tuned_note(lab.plan.optimizers, batch_norm=batch_norm)]
+    if lab.plan.plain and not batch_norm:
+        notes.append(lab.plain_note())
     return Result(rows, labelled(variables, coordinates), figures, notes)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lrscape.figures.style import CYCLE, DARK, PATH, SURFACE, hatch_spans, tidy
 
@@ -91,6 +92,9 @@ def _label_heights(axes: Any, low: float, high: float, log: bool) -> None:
         parts = (1,) if high - low >= 2 else (1, 2, 5)
         ticks = np.array([d + np.log10(part) for d in decades for part in parts])
         ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) < 3:  # of so flat a surface round losses instead
+            losses = np.array(MaxNLocator(4).tick_values(10**low, 10**high))
+            ticks = np.log10(losses[(losses >= 10**low) & (losses <= 10**high)])
         axes.set_zticks(ticks, [f"{10**tick:.3g}" for tick in ticks])
         said += ", logarithmic"
     axes.set_zlabel(said, fontsize=8, labelpad=6)

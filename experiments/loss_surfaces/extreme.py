@@ -146,4 +146,6 @@ def fig11(lab: Lab) -> Result:
             "0.01 is taken for the deviation"
         ),
     ]
+    if lab.plan.plain:
+        notes.append(lab.plain_note())
     return Result(rows, xr.Dataset(variables), {"": figure}, notes)

@@ -239,15 +239,16 @@ def _figure_of_two(
     """Of a single pair its surface and its functions, side by side."""
     ((pair, surface),) = surfaces.items()
     one, other = (TITLES[name] for name in pair)
-    figure = Figure(figsize=(9.6, 4.2))
-    axes: Any = figure.add_axes((0.0, 0.02, 0.5, 0.88), projection="3d")
+    figure = Figure(figsize=(9.6, 4.6))
+    axes: Any = figure.add_axes((0.0, 0.0, 0.5, 0.84), projection="3d")
     x, y = corners_of_triangle(lab.plan.grid)
     last = lab.plan.grid - 1
     draw_surface(
         axes, x, y, surface, norm_of([surface]), marks=((last, last), (last, 0))
     )
     axes.set_box_aspect((1, 0.8, 0.7), zoom=0.9)
-    axes.set_title(f"start behind, in front {one} (left) and {other}", fontsize=10)
+    figure.text(0.25, 0.88, f"the start behind, {one} left and {other} right",
+                ha="center", fontsize=10)  # fmt: skip
     right = figure.add_axes((0.6, 0.16, 0.37, 0.68))
     right.plot(probes.FUNCTIONAL_ALPHAS, curves[pair], color=CYCLE[0])
     right.set_xlim(0, 1)
@@ -305,7 +306,7 @@ def _figure(
             axes.axis("off")
             axes.text(0.5, 0.5, TITLES[names[i]], ha="center", va="center",
                       fontsize=12, weight="bold")  # fmt: skip
-    bar = figure.add_axes((0.08, 0.045, 0.4, 0.012))
+    bar = figure.add_axes((0.08, 0.052, 0.4, 0.012))
     figure.colorbar(
         ScalarMappable(norm, SURFACE), cax=bar, orientation="horizontal",
         label="training loss (nats), of which heights are the logarithm: the start\n"

@@ -101,6 +101,14 @@ _PAPER: dict[str, Any] = {
     "curvature": (2000, 3), "checkpoint_every": 10,
 }  # fmt: skip
 
+# Ours, of NIN without batch norm: no ReLU on the logits, and weights by their number of
+# inputs, one of the two usual ways that Sec. 4.4 names. Measured on CIFAR-10, SGD
+# without momentum, batches of 128: as published, deviation 0.05, at the rate 0.2 the
+# loss was 2.297 after 60 updates, with three of ten outputs 0 for all of 500 images;
+# so it was 2.293 after 30 at the rate 0.05, with none. At 0.2 it is not finite from the
+# fourth update on: the rate is chosen among those that train.
+_PLAIN_NIN = {"final_relu": False, "initializer": "he"}
+
 # By the model that is asked for; the first is what is taken where none is.
 PRESETS: dict[str, dict[str, Plan]] = {
     "quick": {
@@ -114,7 +122,7 @@ PRESETS: dict[str, dict[str, Plan]] = {
         "nin": Plan(model="nin_bn", options=_NARROW_NIN, **_QUICK_CONV),
     },
     "paper": {
-        "nin": Plan(model="nin_bn", **_PAPER),
+        "nin": Plan(model="nin_bn", plain=_PLAIN_NIN, **_PAPER),
         "vgg": Plan(model="vgg", **_PAPER),
         "mlp": Plan(
             model="mlp", **{**_PAPER, "dataset": "mnist", "augment": ()},

@@ -151,6 +151,5 @@ def table2(lab: Lab) -> Result:
         lab.what,
     ) if surfaces else None  # fmt: skip
     dataset = labelled(variables, {"alpha": axis, "beta": axis} if variables else {})
-    return Result(
-        rows, dataset, {"": figure}, [lab.note()], {"": page} if page else {}
-    )  # fmt: skip
+    notes = [lab.note(), *([lab.plain_note()] if lab.plan.plain else [])]
+    return Result(rows, dataset, {"": figure}, notes, {"": page} if page else {})

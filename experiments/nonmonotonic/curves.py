@@ -219,7 +219,10 @@ def _figure(
     rate, gradient, errors = figure.subplots(3, 1, sharex=True)
     for color, (name, histories) in zip(CYCLE, found.items(), strict=False):
         rates = schedules[name]
-        rate.plot(np.arange(len(rates)) / per_epoch, rates, color=color, label=name)
+        rate.plot(
+            np.arange(len(rates)) / per_epoch, rates, color=color, label=name,
+            drawstyle="steps-post",
+        )  # fmt: skip
         _band(gradient, column(histories, "gradient_norm"), color, "-", name)
         _band(errors, 100 * column(histories, "train_error"), color, "--", "")
         _band(errors, 100 * column(histories, "test_error"), color, "-", name)
