@@ -14,6 +14,7 @@ from experiments.harness.signals import Signals
 from experiments.harness.trainer import Stopped
 from lrscape.errors import InputError
 from lrscape.records import Records
+from lrscape.report.reading import read_run
 from lrscape.runs import RunConfig, open_run
 from tests.processes import without_times
 
@@ -119,6 +120,8 @@ def test_a_run_that_failed_says_so_and_is_not_trained_again(tmp_path):
     assert (tmp_path / "far" / "metrics.jsonl").read_bytes() == before
     with pytest.raises(InputError, match="no snapshot 'final'.*lower its rates"):
         network.at("final")
+    run = read_run(tmp_path / "far")
+    assert run.diverged == history[-1]["diverged"] and not run.finished
 
 
 def test_states_before_the_newest_checkpoint_are_made_again(whole):

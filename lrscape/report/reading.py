@@ -1,8 +1,8 @@
 """Run directories as a report reads them: all that can be read, and what could not.
 
-Three kinds are told apart: a run that trained a network (`experiments.cifar`), one of
-the networks that a paper's experiment trained (with ``results/history.json``), and a
-paper's experiment itself (results, no ``config.json``).
+Three kinds are told apart: a run that trained a network (`experiments.cifar`, or one of
+the networks of a paper), a network of a paper from before those were runs (with
+``results/history.json``), and a paper's experiment itself (results of its own).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ MEMORY = 384 * MIB
 SECONDS = 8.0
 LINES = 100_000
 
-# Of a paper's network: a row an epoch.
-HISTORY = "history"
+# Of a paper's network: a row an epoch, in place of metrics where it is an old one, and
+# the update at which its loss stopped being finite.
+HISTORY, FAILED = "history", "failed"
 CURVES = "learning_curves"
 
 
@@ -196,6 +197,7 @@ class _Reading:
         self.pictures()
         if HISTORY in run.results:
             self.history(run.results[HISTORY])
+        self.failure()
         if run.is_paper or "seeds" in run.config:
             self.networks()
 
@@ -209,6 +211,7 @@ class _Reading:
                 reading = _Reading(network, self.reader)
                 reading.training()
                 reading.history(network.results[HISTORY])
+                reading.failure()
                 self.run.networks.append(network)
 
     def training(self) -> None:
@@ -261,6 +264,17 @@ class _Reading:
                 if "rate" in line:
                     line["learning_rate"] = line.pop("rate")
                 run.metrics.append(line)
+
+    def failure(self) -> None:
+        """Takes down where a network's loss stopped being finite."""
+        run = self.run
+        found = self.tried(run.path / "results" / f"{FAILED}.json", self.json)
+        steps = list(found.values()) if isinstance(found, dict) else []
+        if "seeds" in run.config or run.diverged is not None:
+            return
+        if steps and _is_number(steps[0]):
+            epoch = run.last.get("epoch", 0.0)
+            run.metrics.append({"epoch": epoch, "diverged": steps[0]})
 
     def results(self) -> None:
         """Arrays and summaries."""
