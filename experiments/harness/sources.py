@@ -1,4 +1,4 @@
-"""Where each setting of a paper's presets comes from: text, code, cited paper, or us."""
+"""Where each setting of a preset comes from: text, code, a cited paper, or us."""
 
 from __future__ import annotations
 
