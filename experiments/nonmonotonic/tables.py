@@ -147,7 +147,9 @@ def table1(lab: Lab) -> Result:
                     f"{errors.mean():.2f} ({errors.min():.2f} to {errors.max():.2f})"
                 )
             row[f"{name}, test %"] = value
-            row[f"{name}, best epoch"] = mean_and_interval(best[name]) * (size == 1)
+            row[f"{name}, best epoch"] = (
+                mean_and_interval(best[name]) if size == 1 else "-"
+            )
             row[f"paper, {name}"] = shown(PAPER[name][size - 1])
         rows.append(row)
     plan = lab.plans["small"]
