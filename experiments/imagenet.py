@@ -18,6 +18,10 @@ _ALEXNET = {
     "model": "alexnet",
     "stream": True,
     "image_size": 224,
+    # Krizhevsky et al., Sec. 4.1: windows of 224 pixels out of the middle 256 x 256 of
+    # an image whose shorter side is 256, mirrored. Their change of colours, and their
+    # mean over ten windows of a test image, are left out.
+    "crop": "window",
     "top5": True,
     "epochs": 90,
     "batch_size": 128,
@@ -62,6 +66,7 @@ PRESETS = {
         fields={
             **_ALEXNET,
             "model": "googlenet",
+            "crop": "random_resized",  # Szegedy et al., Sec. 6
             "epochs": 80,
             "batch_size": 256,
             "weight_decay": 2e-4,
@@ -72,6 +77,8 @@ PRESETS = {
         fields={
             **_ALEXNET,
             "model": "bn_inception",
+            # Ioffe and Szegedy, Sec. 4.2.1: as Inception, and less changed in colour.
+            "crop": "random_resized",
             "epochs": 80,
             "batch_size": 256,
             "normalize": "standardize",

@@ -48,6 +48,8 @@ class RunFields(LoopConfig):
             `nesterov`, `weight_decay` and `decay_all`.
         checkpoint_every: updates between checkpoints; None is an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever.
+        recipe: how the experiment's own code makes the optimizer, in words, where the
+            fields above do not say all of it; empty: they do.
         extended: how the run was made longer, in order, as the fields of
             `lrscape.extensions.Extension`; of those that change no rate, nothing.
     """
@@ -68,6 +70,7 @@ class RunFields(LoopConfig):
     decay_all: bool = False
     checkpoint_every: int | None = None
     snapshot_epochs: tuple[int, ...] = ()
+    recipe: str = ""
     extended: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -88,7 +91,8 @@ class RunFields(LoopConfig):
                 )
         # What can be wrong with these shows before any data is read.
         self._check_rates()
-        self.make_optimizer(lambda count: 0.1)
+        if not self.recipe:
+            self.make_optimizer(lambda count: 0.1)
         self.make_model(num_classes=10)
 
     def _check_rates(self) -> None:
@@ -174,7 +178,17 @@ class RunFields(LoopConfig):
         return schedules.create(self.schedule, **options)
 
     def make_optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Makes the optimizer around a schedule."""
+        """Makes the optimizer around a schedule.
+
+        Raises:
+            InputError: the experiment's own code makes it.
+        """
+        if self.recipe:
+            raise InputError(
+                f"recipe={self.recipe!r}: the optimizer of this run is made by code "
+                f"of experiments.{self.experiment}, not by its settings alone; "
+                f"train it through python -m experiments.{self.experiment}"
+            )
         return create_optimizer(
             self.optimizer,
             schedule,

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 from pathlib import Path
 
@@ -62,6 +63,22 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if not listed.isdisjoint(names_of(item.nodeid)):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item):
+    """Passes over float16 where XLA cannot convert it: processors without F16C."""
+    if item.get_closest_marker("float16") and not float16_compiles():
+        pytest.skip("XLA compiles no conversion to float16 for this processor")
+
+
+@functools.cache
+def float16_compiles():
+    try:
+        jax.jit(lambda x: x.astype(jax.numpy.float16))(jax.numpy.ones(3))
+    except jax.errors.JaxRuntimeError as error:
+        assert "Failed to materialize symbols" in str(error)
+        return False
+    return True
 
 
 def names_of(nodeid):

@@ -73,7 +73,10 @@ def test_the_mean_of_a_thousand_weights_is_exact():
     assert (np.abs(naive - exact) > 3 * ulp).any()
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+HALF = pytest.param(jnp.float16, marks=pytest.mark.float16)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, HALF])
 def test_half_precision_is_added_up_in_single(dtype):
     # Sums of 300 times 300 overflow float16, and bfloat16 has 8 digits.
     params = {"w": jnp.full(4, 300.0, dtype)}

@@ -11,7 +11,7 @@ from experiments.bench.__main__ import Bench, main, shares, speeds
 from tests.processes import ROOT
 
 MISSING = (
-    "tyro", "tensorflow_datasets", "array_record", "matfree", "grain", "submitit",
+    "tyro", "tensorflow_datasets", "array_record", "grain", "submitit",
     "loss_landscapes", "pyhessian", "curvlinops", "hessian_eigenthings",
 )  # fmt: skip
 # Run in a process where these cannot be imported, however they are asked for.
@@ -50,7 +50,7 @@ def test_all_can_be_listed_without_the_packages():
 
 @pytest.mark.slow
 def test_benchmarks_run_without_the_packages(tmp_path):
-    """Those of the last table: on noise, and products of a Hessian without matfree."""
+    """Those of the last table: on noise, and products of a Hessian."""
     done = without_packages(f"""
 from experiments.bench import curvature, surface, training, walk
 small = {{"features": (8,), "batch_norm": False}}

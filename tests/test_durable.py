@@ -287,7 +287,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, code):
 _LAUNCHER = """
 import subprocess, sys, os, time
 from experiments.harness.parents import launched_by_this
-code = "from experiments import parents; import time, os, pathlib, sys\\n" \\
+code = "from experiments.harness import parents; import time, os, pathlib, sys\\n" \\
     "parents.end_with_launcher(); pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\\n" \\
     "time.sleep(60)"
 # As a sweep does: through a process that outlives it.

@@ -52,6 +52,23 @@ def test_nothing_overwrites_another(tmp_path):
     assert all(row["figures"] == 1 for row in filing.listed(tmp_path))
 
 
+def test_networks_of_a_paper_do_not_overwrite_each_other(tmp_path):
+    """By the commands themselves, and whichever of them is first."""
+    for first, second in (("mlp", "nin"), ("nin", "mlp")):
+        root = tmp_path / first
+        call = ["table3", "--dataset=digits", f"--run-dir={root}"]
+        assert loss_surfaces.main([*call, f"--model={first}"]) == 0
+        (file,) = (root / "results").glob("*.json")
+        before = file.read_bytes()
+        assert loss_surfaces.main([*call, f"--model={second}"]) == 0
+        assert file.read_bytes() == before
+        made = {
+            Records(root).load_result_summary(other.stem)["settings"]["plan"]["model"]
+            for other in (root / "results").glob("*.json")
+        }
+        assert made == {"mlp", "nin_bn"}
+
+
 def test_names_are_distinct_and_short():
     long = {"rows": ["resnet110_cifar10"] * 40}
     found = [

@@ -106,6 +106,7 @@ def test_stopped_and_resumed_bit_for_bit(run_dir, story, tmp_path, monkeypatch, 
 
     class Stopping:
         asked_for = 0
+        received = None
 
         def __enter__(self):
             return self
@@ -117,7 +118,7 @@ def test_stopped_and_resumed_bit_for_bit(run_dir, story, tmp_path, monkeypatch, 
             Stopping.asked_for += 1
             return signal.SIGTERM if Stopping.asked_for == 3 else None
 
-    monkeypatch.setattr("experiments.harness.running.noted_signals", Stopping)
+    monkeypatch.setattr("experiments.harness.trainer.noted_signals", Stopping)
     path = tmp_path / "stopped"
     flags = [*FLAGS, f"--dataset={story}", f"--run-dir={path}"]
     assert command(*flags) == 128 + signal.SIGTERM

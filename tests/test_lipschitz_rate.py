@@ -3,20 +3,24 @@
 import dataclasses
 import itertools
 import json
+import signal
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from experiments.harness.signals import Signals
 from experiments.lipschitz_rate import __main__ as lipschitz_rate
-from experiments.lipschitz_rate import premise
+from experiments.lipschitz_rate import premise, tabular
 from experiments.lipschitz_rate.methods import Method
 from experiments.lipschitz_rate.settings import PRESETS, Lab, Plan
 from lrscape import data, models, training
 from lrscape.records import Records
 from lrscape.training import fit, initial_state
 
+# Before they are cut down.
+PAPER_PLANS = {preset: dict(plans) for preset, plans in PRESETS.items()}
 PLAN = Plan(
     model="mlp", dataset="mnist", examples=256, validation=64, test=100, batch_size=64,
     epochs=2, seeds=3, feed="free", rates=(0.1, 0.3), augmented=False,
@@ -55,7 +59,7 @@ def summary(root, item):
 
 def rows_of(root, name):
     (path,) = root.glob(name)
-    return Records(path).load_result_summary("history")
+    return Records(path).metrics()
 
 
 @pytest.mark.slow
@@ -67,7 +71,15 @@ def test_claims_come_from_what_was_measured(root):
     assert rows["5.3"]["verdict"] == "supported"
     # A true bound, which nothing exceeds; three seeds are too few to say never.
     bounds = [row for row in found if "as true bounds" in row["sentence"]]
-    assert {row["verdict"] for row in bounds} == {"too few seeds"} and len(bounds) == 2
+    assert {row["verdict"] for row in bounds} == {"too few seeds"} and len(bounds) == 4
+    # The paper's own claim is of its prints, which one seed suffices to contradict.
+    printed = [row for row in found if " as printed" in row["sentence"]]
+    by_item = {row["sentence"].split(",")[0].split(":")[0]: row for row in printed}
+    assert by_item["eq9"]["verdict"] == "contradicted"
+    assert "not positive in 3 of 3" in by_item["eq9"]["measured"]
+    # Networks at chance say nothing of trained ones.
+    assert rows["5.7"]["verdict"] == "not measured"
+    assert "out of regime" in rows["5.7"]["measured"]
     assert rows["5.6"]["verdict"] == "not measured"
     for item in ("eq1", "estimates", "stability", "variants", "cifar10-adaptive"):
         assert call(root, item) == 0
@@ -78,7 +90,8 @@ def test_claims_come_from_what_was_measured(root):
 
 def test_accuracy_and_rates_beside_the_papers(root):
     assert call(root, "mnist", "--seeds=1") == 0
-    (row,) = summary(root, "mnist")["rows"]
+    row, authors = summary(root, "mnist")["rows"]
+    assert authors["method"] == "adaptive, inference mode"
     assert row["method"] == "adaptive" and row["paper's 'validation'"] == "99.5"
     history = rows_of(root, "mnist-*-adaptive-seed_0")
     assert [one["epoch"] for one in history] == [0, 1, 2]
@@ -88,7 +101,12 @@ def test_accuracy_and_rates_beside_the_papers(root):
     assert last["rate"] == pytest.approx(expected, rel=1e-5)
     assert row["last rate"] == f"{last['rate']:.4g}"
     assert row["test %, last epoch"] == f"{100 * (1 - last['test_error']):.4g}"
+    assert row["test loss, last epoch"] == f"{last['test_loss']:.4g}"
+    notes = " ".join(summary(root, "mnist")["notes"])
+    assert "no rate is larger than 10, a cap that the paper does not have" in notes
     found = Records(root).load_result("mnist")
+    losses = [one["test_loss"] for one in history]
+    np.testing.assert_allclose(found["adaptive_test_loss"][0], losses)
     np.testing.assert_allclose(found["adaptive_rate"][0], [h["rate"] for h in history])
 
 
@@ -177,28 +195,20 @@ def test_interrupted_between_epochs_it_goes_on(presets, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     assert call(whole, "mnist", "--seeds=1") == 0
 
-    class Interrupting:
-        received = None
-        seen = 0
+    class Stopping(Signals):
+        left = 20  # updates of the first epoch
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            pass
-
-    signals = Interrupting()
-    kept = training.averages
-
-    def averages(state):
-        signals.received = "SIGTERM"  # while the first epoch is looked at
-        return kept(state)
+        def asked(self):
+            self.left -= 1
+            return None if self.left else signal.SIGTERM
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.harness.arms.Signals", lambda: signals)
-        patch.setattr(training, "averages", averages)
-        assert call(tmp_path / "cut", "mnist", "--seeds=1") == 130
-    assert len(rows_of(tmp_path / "cut", "mnist-*-seed_0")) == 2
+        patch.setattr("experiments.harness.trainer.noted_signals", Stopping)
+        stopped = call(tmp_path / "cut", "mnist", "--seeds=1")
+    assert stopped == 128 + signal.SIGTERM
+    assert [row["step"] for row in rows_of(tmp_path / "cut", "mnist-*-seed_0")] == [
+        0, 1, 20
+    ]  # fmt: skip
     assert call(tmp_path / "cut", "mnist", "--seeds=1") == 0
     histories = [
         [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
@@ -295,7 +305,103 @@ def test_methods_are_what_their_names_say():
     assert Method(name="t", time_decay=0.5).decayed(2) == 0.5
 
 
+def test_the_authors_l2_term_is_of_convolutions_alone():
+    """Its gradient is 2 lambda w; the constant has a lambda of its own."""
+    params = {
+        "Conv_0": {"kernel": jnp.full((3, 3, 1, 2), 2.0), "bias": jnp.ones(2)},
+        "Dense_0": {"kernel": jnp.full((2, 5), 2.0), "bias": jnp.ones(5)},
+    }
+    method = Method(
+        name="a", feed="fixed", activation_norm=64.0, weight_norm=10.0
+    )  # fmt: skip
+    tx = method.optimizer(
+        num_classes=2, batch_size=16, weight_decay=0.2, steps_per_epoch=1,
+        kernel_l2=0.05,
+    )  # fmt: skip
+    zeros = optax.tree.zeros_like(params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    rate = 1 / (0.5 * 64 / 16 + 0.2 * 10)
+    np.testing.assert_allclose(
+        updates["Conv_0"]["kernel"], -rate * 2 * 0.05 * 2.0, rtol=1e-6
+    )
+    for name in ("Conv_0", "Dense_0"):
+        assert not updates[name]["bias"].any()
+    assert not updates["Dense_0"]["kernel"].any()
+
+
+def test_the_authors_batch_norm_is_that_of_keras():
+    for task in ("cifar10", "cifar100"):
+        plan, paper = (PAPER_PLANS[name][task] for name in ("authors", "paper"))
+        assert paper.model_options == plan.model_options  # of which the text is silent
+        model = models.create(plan.model, num_classes=10, **plan.model_options)
+        assert (model.norm_momentum, model.norm_epsilon) == (0.99, 1e-3)
+        assert plan.kernel_l2 == 1e-4 and paper.kernel_l2 is None
+        # The constant's lambda is the text's in both.
+        assert plan.weight_decay == paper.weight_decay
+
+
+def test_every_task_has_an_arm_in_inference_mode(presets, tmp_path):
+    lab = Lab("quick", PRESETS["quick"], tmp_path, None, "digits")
+    for task in ("mnist", "variants", "cifar10", "cifar100"):
+        method = lab.inference(task)
+        assert (method.name, method.feed) == ("inference", "inference")
+        assert lab.fed_otherwise(task) == method
+    for preset, other in (("paper", "train"), ("authors", None)):
+        lab = Lab(preset, PAPER_PLANS[preset], tmp_path, None, "digits")
+        for task in PAPER_PLANS[preset]:
+            assert lab.adaptive(task).feed == "inference"
+            beside = lab.fed_otherwise(task)
+            assert (beside and beside.feed) == other
+
+
+def test_flags_change_the_rule_and_the_networks_name(presets, tmp_path):
+    asked = lipschitz_rate.Arguments(
+        item="mnist", dataset="digits", run_dir=tmp_path, norm="max", max_rate=0.5,
+        batch_size=32, weight_decay=0.01, rates=(0.2,), seeds=1,
+    )  # fmt: skip
+    lab = lipschitz_rate.lab_of(asked)
+    arm = lab.arm("mnist", lab.adaptive("mnist"), 0)
+    assert (arm.config.batch_size, arm.config.weight_decay) == (32, 0.01)
+    history = arm.history()
+    # K_z is the largest activation, and the rate is never above the cap.
+    for row in history[1:]:
+        constant = 0.9 * row["activation_norm"] / 32
+        assert row["lipschitz_constant"] > constant
+        assert row["rate"] == pytest.approx(min(1 / row["lipschitz_constant"], 0.5))
+    assert history[-1]["activation_norm"] < history[-1]["train_norm"] / 2
+    assert "norm_max" in arm.records.path.name and "batch_size_32" in (
+        arm.records.path.name
+    )
+
+
+def test_the_cap_is_said_where_it_is_reached(presets, tmp_path):
+    flags = ["--seeds=1", "--max-rate=0.001"]
+    assert call(tmp_path, "mnist", *flags) == 0
+    (file,) = tmp_path.glob("results/mnist*.json")
+    (note,) = [n for n in json.loads(file.read_text())["notes"] if "no rate is" in n]
+    assert "reached by adaptive at 2 of 2 epochs' ends" in note
+
+
+def test_a_true_bound_of_each_loss_is_never_exceeded():
+    """Of least squares and of two classes, at every update of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tabular, "EPOCHS", 2)
+        tabular.trained.cache_clear()
+        for item in ("eq9", "eq15"):
+            run = tabular.trained(item, tabular.Rule(form="bound"), 0)
+            assert (run["gradient"] <= run["bound"]).all() and len(run["rate"]) >= 16
+            np.testing.assert_allclose(run["rate"][0], 1 / run["bound"][0], rtol=1e-5)
+            assert run["train"][1] < run["train"][0]
+        # Eq. 9 as printed is negative where outputs are smaller than targets.
+        least = tabular.trained("eq9", tabular.Rule(form="bound"), 0)
+        assert least["paper"].min() < 0 and np.isinf(tabular.beyond([least], "paper"))
+        assert tabular.beyond([run], "paper")[0] < 1.5
+        tabular.trained.cache_clear()
+
+
 BAD = {
+    "norm": (["mnist", "--norm=largest"], "norm='largest'"),
+    "max_rate": (["mnist", "--max-rate=0"], "max_rate=0"),
     "item": (["mnits"], "did you mean"),
     "preset": (["mnist", "--preset=full"], "preset='full'"),
     "feed": (["mnist", "--feed=freely"], "feed='freely'"),

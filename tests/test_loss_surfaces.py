@@ -5,6 +5,7 @@ import itertools
 import json
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,11 +13,18 @@ import pytest
 
 from experiments.harness.statistics import Claim, Condition, judge
 from experiments.loss_surfaces import __main__ as loss_surfaces
-from experiments.loss_surfaces import around, criteria, integrators, pairs, switching
+from experiments.loss_surfaces import (
+    around,
+    criteria,
+    curvature,
+    integrators,
+    pairs,
+    switching,
+)
 from experiments.loss_surfaces.alignment import aligned, chain
-from experiments.loss_surfaces.arms import drawn
 from experiments.loss_surfaces.drawing import surfaces_page
 from experiments.loss_surfaces.methods import METHODS, Method
+from experiments.loss_surfaces.networks import drawn
 from experiments.loss_surfaces.plans import FIXED, PRESETS, Plan
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape, models
@@ -139,6 +147,47 @@ def test_rates_are_doubled_before_runge_kutta_and_tuned_otherwise(tmp_path):
     assert lab.method("rk2") == Method(optimizer="sgd", rate=0.4, runge_kutta="heun")
     assert lab.method("adam_rk2").rate == 2 * lab.method("adam").rate
     assert "chosen on seed 0 by training errors" in lab.tuned_note(["sgd"])
+
+
+def test_figure_7_goes_over_to_adam_at_its_captions_rate(tmp_path):
+    rates = {**FIXED, "adam": (0.002,)}
+    optimizers = ("sgd", "adam", "adadelta")
+    lab = lab_at(tmp_path, rates=rates, seeds=1, optimizers=optimizers)
+    over = {
+        pair: switching.taking_over(lab, *pair).rate
+        for pair in switching.directions(lab)
+    }
+    assert over.pop(("adadelta", "adam")) == 0.0001
+    assert over[("sgd", "adam")] == 0.002 and over[("adam", "adadelta")] == 1
+    assert len(over) == 5
+
+
+def test_flags_change_rates_batches_and_panels(tmp_path):
+    asked = loss_surfaces.Arguments(
+        item="fig4", rates=("sgd=0.3,0.1", "adam=0.01"), batch_size=32, panel_seeds=2,
+        dataset="digits", run_dir=tmp_path,
+    )  # fmt: skip
+    lab = loss_surfaces.lab_of(asked)
+    assert lab.plan.rates["sgd"] == (0.3, 0.1) and lab.plan.rates["adam"] == (0.01,)
+    assert lab.plan.rates["adadelta"] == (1.0,) and lab.plan.panel_seeds == 2
+    arm = lab.arm(Method(optimizer="adam", rate=0.01), 0)
+    assert arm.config.batch_size == 32 and "batch_size_32" in arm.records.path.name
+    plain = loss_surfaces.lab_of(loss_surfaces.Arguments(item="fig4"))
+    assert plain.plan.rates == PRESETS["quick"]["mlp"].rates
+
+
+def test_a_network_without_batch_norm_has_options_of_its_own(tmp_path):
+    lab = lab_at(tmp_path, plain={"features": (4,)})
+    for batch_norm, width in ((True, 8), (False, 4)):
+        arm = lab.arm(lab.method("sgd"), 0, batch_norm=batch_norm)
+        assert arm.initial["Dense_0"]["kernel"].shape == (64, width)
+        assert ("BatchNorm_0" in arm.initial) == batch_norm
+
+
+def test_figure_5_is_of_both_of_the_papers_networks():
+    lab = Lab("paper", None, PRESETS["paper"], None, None, "digits")
+    assert [one.plan.model for one in lab.each()] == ["nin_bn", "vgg"]
+    assert [one.model for one in lab.of("nin").each()] == ["nin"]
 
 
 def test_drawn_weights():
@@ -293,7 +342,7 @@ def test_all(tmp_path, monkeypatch):
         assert (tmp_path / "results" / f"{item}.nc").exists()
         if item not in ("table3", "claims"):
             assert list((tmp_path / "figures").glob(f"{item}*.png")), item
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/results/history.json")}
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/metrics.jsonl")}
     assert call(tmp_path, "claims") == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
@@ -493,6 +542,41 @@ def test_2_10_minima():
     # Of every seed, and not of their mean.
     most = np.array([5.0, 5, 5, 5, -0.1])
     assert verdict(rising(most)) == verdict(convex(most)) == "undecided"
+    # What is flat to a hundredth of the largest eigenvalue is no saddle.
+    assert verdict(convex(np.full(5, -0.009))) == "supported"
+
+
+def test_a_hessian_without_what_batch_norm_hides():
+    """Against the dense matrix; the weights' own direction is what was negative."""
+    model = models.create("mlp", num_classes=3, features=(4,))
+    inputs = jax.random.normal(jax.random.key(0), (32, 5))
+    labels = jnp.argmax(inputs[:, :3], axis=1)
+    params = model.init(jax.random.key(1), inputs, train=False)["params"]
+    objective = landscape.flax_objective(
+        model, (inputs, labels), norm="train", batch_size=32
+    )
+    vector, back = jax.flatten_util.ravel_pytree(params)
+    dense = np.asarray(jax.hessian(lambda v: objective(back(v)))(vector), float)
+    unit = jax.tree.map(jnp.zeros_like, params)
+    unit["Dense_0"]["kernel"] = params["Dense_0"]["kernel"]
+    along = np.asarray(jax.flatten_util.ravel_pytree(unit)[0], float)
+    assert abs(along @ dense @ along) < 1e-3 < abs(dense).max()
+    assert np.linalg.eigvalsh(dense)[0] < 0
+
+    def project(v):
+        moved = curvature.without_scales(params, back(v))
+        return jax.flatten_util.ravel_pytree(moved)[0]
+
+    p = np.asarray(jax.jacobian(project)(vector), float)
+    np.testing.assert_allclose(p, p.T, atol=1e-6)
+    np.testing.assert_allclose(p @ p, p, atol=1e-6)
+    np.testing.assert_allclose(p @ along, 0, atol=1e-6)
+    assert round(np.trace(p)) == len(vector) - 8  # four units' scales and biases
+    values = np.linalg.eigvalsh(p @ dense @ p)
+    found = curvature.ends_of(objective, params)
+    assert found["largest"] == pytest.approx(values[-1], rel=2e-3)
+    assert found["least"] == pytest.approx(values[0], abs=2e-3 * values[-1])
+    assert found["ratio"] == found["least"] / found["largest"]
 
 
 def test_2_11_extremes():
@@ -533,6 +617,10 @@ def test_p_values_of_other_tests():
         (["fig4", "--model=vg"], "model='vg' is unknown"),
         (["fig4", "--optimizers", "sgd", "adm"], "optimizers='adm' is unknown"),
         (["fig4", "--optimizers", "sgd", "sgd"], "'sgd sgd' repeats"),
+        (["fig4", "--rates", "sdg=0.1"], "rates='sdg' is unknown"),
+        (["fig4", "--rates", "sgd=fast"], "must be an optimizer and its rates"),
+        (["fig4", "--rates", "sgd=0"], "rates=0"),
+        (["fig4", "--rates", "sgd=1", "sgd=2"], "names sgd again"),
         (["fig4", "--epochs=3"], "epochs=3 must be 4 or more"),
         (["fig4", "--grid=2"], "grid=2 must be 3 or more"),
         (["fig4", "--examples=5"], "examples=5 must be at least one batch"),

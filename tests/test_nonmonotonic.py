@@ -20,13 +20,21 @@ from experiments.nonmonotonic import (
     deep,
     deep_plans,
     lines,
+    quadratic,
     scatter,
     sweeps,
     tables,
 )
 from experiments.nonmonotonic.networks import PEAK
 from experiments.nonmonotonic.rules import Rule, optimizer_of
-from experiments.nonmonotonic.settings import PRESETS, Lab, Plan, Survey, Sweep
+from experiments.nonmonotonic.settings import (
+    BASELINES,
+    PRESETS,
+    Lab,
+    Plan,
+    Survey,
+    Sweep,
+)
 from lrscape import data, landscape, models, schedules
 from lrscape.errors import InputError
 from lrscape.landscape import masks, tree
@@ -59,7 +67,7 @@ SETTINGS = dataclasses.replace(
     ),
     sweep=Sweep(
         examples=128, seeds=2, totals=(1, 2), starts=(0.01,), peaks=(0.3, 0.4),
-        epochs=1,
+        epochs=1, random=1,
     ),
     ensemble=3,
     draws=50,
@@ -93,7 +101,7 @@ def test_claims_come_from_what_was_measured(root):
     names = {row["claim"] for row in rows}
     assert names == {f"1.{i}" for i in [*range(1, 11), 12]}
     assert rows[0]["verdict"] == "supported"
-    for item in ("fig3", "fig4", "fig5", "fig6", "fig7", "eq13", "eq15"):
+    for item in ("fig3", "fig4", "fig5", "fig6", "fig7", "eq11", "eq13", "eq15"):
         assert list(root.glob(f"figures/{item}*.png"))
     # Nothing is trained again.
     before = {path: path.stat().st_mtime_ns for path in root.glob("*/checkpoints/*")}
@@ -160,8 +168,8 @@ def test_perturbed_weights_are_those_that_are_said(lab):
 def test_figure_5s_rows_are_the_histories(root, lab):
     assert call(root, "fig5") == 0
     rows = [r for r in summary(root, "fig5")["rows"] if "mlp" in r["network"]]
-    assert [row["rule"] for row in rows[:4]] == [
-        "gaussian", "step", "rational", "rmsprop",
+    assert [row["rule"].split(" (")[0] for row in rows[:5]] == [
+        "gaussian", "step", "step, tuned", "rational, tuned", "rmsprop, tuned",
     ]  # fmt: skip
     found = [
         lab.network("small", lab.rule("small", "step"), seed).history()
@@ -206,7 +214,7 @@ def test_the_bound_on_the_largest_gradient(lab):
     network = lab.network("small", lab.rule("small", "gaussian"), 0)
     found = bounds.slopes_of(lab, network)
     objective = network.objective(64)
-    start, end = network.at("epoch_0").params, network.final.params
+    start, end = network.at("initial").params, network.final.params
     fall = abs(float(objective(start)) - float(objective(end)))
     distance = float(tree.norm(tree.subtract(start, end)))
     assert found["bound"] == pytest.approx(fall / distance, rel=1e-4)
@@ -237,6 +245,59 @@ def test_short_runs_are_of_the_size_that_is_asked_for(lab):
     assert "test_error" not in network.history()[1]
 
 
+def test_baselines_are_tuned_over_as_many_trials():
+    lab = Lab("quick", ORIGINAL["quick"], None, None, "digits")
+    for task in ("small", "large"):
+        tried = {name: lab.tried(task, name) for name in BASELINES}
+        assert {len(rules) for rules in tried.values()} == {len(lab.rates_of(task))}
+        names = [rule.name for rules in tried.values() for rule in rules]
+        assert len(set(names)) == len(names)
+        for name in BASELINES:
+            assert lab.rule(task, name) in tried[name]
+
+
+def test_settings_at_random_are_the_same_and_within_bounds():
+    lab = Lab("paper", ORIGINAL["paper"], None, None, "digits")
+    drawn = sweeps.drawn_of(lab)
+    assert drawn == sweeps.drawn_of(lab) and len(set(drawn)) == 20
+    for one in drawn:
+        assert one.epochs in lab.settings.sweep.totals
+        assert 0.0004 <= one.weight_decay <= 0.04 and 0.8 <= one.momentum <= 0.95
+        assert 0.0003 < one.start <= 0.001 and 0.002 <= one.peak <= 0.015
+
+
+@pytest.mark.slow
+def test_descent_near_the_end_is_that_of_the_quadratic(lab):
+    network = lab.network("descent", lab.rule("descent", "constant"), 0)
+    found = quadratic.measured_of(lab, network)
+    # The nearer, the more of a quadratic; rounding hides it where it is nearest.
+    ratios = found["ratios"]["random"]
+    assert abs(ratios[2] - 1) < abs(ratios[3] - 1)
+    run = found["0.5"]
+    assert run["apart"][0] < 1e-3 and run["apart"][-1] < 0.2
+    assert run["measured"][0] == pytest.approx(run["predicted"][0], rel=1e-3)
+
+
+def test_flags_change_the_plans_and_the_networks_names(tmp_path):
+    asked = nonmonotonic.Arguments(
+        item="fig5", start=0.05, peak=0.2, momentum=0.5, weight_decay=0.002,
+        batch_size=32, rule="laplacian", dataset="digits", run_dir=tmp_path,
+    )  # fmt: skip
+    lab = nonmonotonic.lab_of(asked)
+    rule = lab.rule("small", "gaussian")
+    assert rule == Rule(schedule="laplacian", start=0.05, peak=0.2)
+    network = lab.network("small", rule, 0)
+    config = network.config
+    assert (config.momentum, config.weight_decay, config.batch_size) == (0.5, 0.002, 32)
+    for part in ("momentum_0.5", "weight_decay_0.002", "batch_size_32", "laplacian"):
+        assert part in network.records.path.name
+    # Full-batch descent has neither momentum nor batches.
+    assert lab.plans["descent"].momentum == 0 and lab.plans["descent"].peak != 0.2
+    plain = nonmonotonic.lab_of(nonmonotonic.Arguments(item="fig5", run_dir=tmp_path))
+    name = plain.network("small", plain.rule("small", "gaussian"), 0).records.path.name
+    assert "momentum" not in name and "batch_size" not in name
+
+
 def test_the_tuned_step_rule_is_the_one_with_fewest_validation_errors(lab):
     found = {
         rate: lab.network(
@@ -244,7 +305,7 @@ def test_the_tuned_step_rule_is_the_one_with_fewest_validation_errors(lab):
         ).history()[-1]["validation_error"]
         for rate in (0.1, 0.3)
     }  # fmt: skip
-    assert lab.tuned_step("small").start == min(found, key=found.get)
+    assert lab.tuned("small", "step").start == min(found, key=found.get)
 
 
 def test_a_failed_run_has_no_last_weights(lab):
@@ -411,7 +472,10 @@ def test_flatness_is_judged_on_the_right_side(sign, verdict, monkeypatch):
     noise = np.random.default_rng(0).normal(0, 0.01, (5, 1, 3))
     rising = np.array([0.0, 1.0, 2.0])
     flat = {"gaussian": noise + rising, "step": noise + 2 * rising}
-    low = {"gaussian": np.full((5, 2, 2), 1.0), "step": np.full((5, 2, 2), 2.0)}
+    low = {
+        name: np.tile([0.1, loss], (5, 2, 1))
+        for name, loss in (("gaussian", 1.0), ("step", 2.0))
+    }
     if sign < 0:
         flat = dict(zip(flat, reversed(flat.values()), strict=True))
         low = dict(zip(low, reversed(low.values()), strict=True))
@@ -421,6 +485,23 @@ def test_flatness_is_judged_on_the_right_side(sign, verdict, monkeypatch):
         scatter__losses_of=lambda lab, kind, scale: low,
     )  # fmt: skip
     assert found == [(name, verdict) for name in ("1.3", "1.4", "1.5")]
+
+
+def test_a_lower_loss_that_rises_as_much_is_no_flatness(monkeypatch):
+    """The Gaussian's networks have learnt more, and their losses rise in parallel."""
+    rising = np.array([0.0, 1.0, 2.0])
+    curves = {"gaussian": np.zeros((5, 1, 3)) + rising}
+    curves["step"] = curves["gaussian"] + 0.5
+    # Beside them those that rise a little more from far lower down.
+    points = {
+        "gaussian": np.tile([0.1, 1.0], (5, 2, 1)), "step": np.tile([1, 1.8], (5, 2, 1))
+    }  # fmt: skip
+    found = verdicts(
+        claims.flatness, monkeypatch,
+        lines__curves_of=lambda lab, kind: (rising, curves),
+        scatter__losses_of=lambda lab, kind, scale: points,
+    )  # fmt: skip
+    assert found[1:] == [("1.4", "not measured"), ("1.5", "not measured")]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -439,13 +520,49 @@ def test_sweeps_are_judged_on_the_right_side(sign, monkeypatch):
         claims.sweeping, monkeypatch,
         sweeps__shapes_of=shapes,
         sweeps__grid_of=lambda lab: {0.3: {1: 20 + seeds, 2: 18 + seeds}},
-        sweeps__baselines_of=lambda lab: {0.1: 20 + 5 * sign + seeds},
+        sweeps__baselines_of=lambda lab: {
+            0.1: {1: 20 + 5 * sign + seeds, 2: 18 + 5 * sign + seeds}
+        },
         sweeps__starts_of=lambda lab: {
             0.01: 20 + 5 * sign + seeds, 0.1: 20 + seeds, 0.3: 20 + 3 * sign + seeds
         },
     )  # fmt: skip
     verdict = "supported" if sign > 0 else "contradicted"
     assert found == [(n, verdict) for n in ("1.8", "1.8", "1.9", "1.9", "1.12")]
+
+
+def test_peaks_are_compared_after_as_many_epochs(monkeypatch):
+    """Short runs are worse than long ones by either rule, and that is no failure."""
+    seeds = np.linspace(0.0, 0.2, 5)
+    grid = {p: {1: 40 + 9 * p + seeds, 2: 20 + 9 * p + seeds} for p in (0.1, 0.2)}
+    assert sweeps.worst_of(grid, 2)[0] == 0.2
+    steps = {0.1: {1: 45 + seeds, 2: 25 + seeds}, 0.3: {1: 43 + seeds, 2: 27 + seeds}}
+    found = {total: sweeps.tuned_of(steps, total)[0] for total in (1, 2)}
+    assert found == {1: 0.3, 2: 0.1}
+    shapes = {f"{s}, {h}": {1: seeds, 2: seeds} for s in ("gaussian", "laplacian")
+              for h in ("continuous", "discrete")}  # fmt: skip
+
+    def judged(steps):
+        return verdicts(
+            claims.sweeping, monkeypatch, sweeps__shapes_of=lambda lab: shapes,
+            sweeps__grid_of=lambda lab: grid, sweeps__baselines_of=lambda lab: steps,
+            sweeps__starts_of=lambda lab: dict.fromkeys((0.01, 0.1, 0.3), seeds),
+        )[2:4]  # fmt: skip
+
+    assert judged(steps) == [("1.9", "supported")] * 2
+    # Better than the worst after two epochs, though not than that after one.
+    steps[0.1][2] = 20 + seeds
+    assert judged(steps) == [("1.9", "contradicted")] * 2
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(4, "contradicted"), (5, "supported")])
+def test_one_gaussian_network_is_worth_five(size, verdict, monkeypatch):
+    outputs = dict.fromkeys(("step", "gaussian"), np.zeros((10, 1, 2)))
+    found = verdicts(
+        claims.ensembles, monkeypatch, tables__outputs_of=lambda lab: (outputs, None),
+        tables__worth=lambda outputs, labels: np.full(9, size),
+    )  # fmt: skip
+    assert found == [("1.10", verdict)]
 
 
 @pytest.mark.parametrize(("sign", "verdict"), [(1, "supported"), (-1, "contradicted")])
@@ -500,6 +617,9 @@ BAD = {
     "examples": (["fig3", "--examples=3"], "examples=3"),
     "ensemble": (["table1", "--ensemble=0"], "ensemble=0"),
     "rows": (["table3", "--rows", "resnet110_cifar"], "resnet110_cifar10"),
+    "start": (["fig5", "--start=0.5"], "start=0.5 is above peak="),
+    "rule": (["fig6", "--rule=laplacian"], "about the Gaussian all the same"),
+    "momentum": (["fig5", "--momentum=2"], "momentum=2"),
     "rows of paper": (["table3", "--rows", "densenet190_cifar100"], "preset='quick'"),
 }
 

@@ -458,6 +458,7 @@ def test_labels_of_what_is_no_number_are_no_labels(digits, network):
     assert np.isnan(objective(broken)["error"])
 
 
+@pytest.mark.float16
 def test_half_precision_sums_do_not_overflow():
     data = np.full(3001, 2.5, np.float16)
     objective = mean_objective(lambda w, x: jnp.mean(w * x), data, batch_size=1000)

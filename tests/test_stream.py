@@ -21,6 +21,8 @@ from lrscape.data.views import (
     random_box,
     random_view,
     whole_view,
+    window_box,
+    window_view,
 )
 from lrscape.errors import InputError, MissingDatasetError
 from lrscape.training import Config, fit, initial_state, make_evaluate
@@ -107,6 +109,39 @@ def test_a_box_that_never_fits_is_the_middle():
     assert (top, bottom) == (0, 10)
     assert left + right == pytest.approx(1000)
     assert right - left == pytest.approx(13)
+
+
+def test_windows_are_cut_at_every_place_of_the_middle_square():
+    """As of an image scaled to 256 pixels, of which 224 are seen."""
+    random = np.random.default_rng(0)
+    boxes = np.array([window_box(random, 512, 384, 224) for _ in range(2000)])
+    np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], 384 * 224 / 256)
+    places = (boxes[:, :2] - [64, 0]) / 1.5  # a pixel of 256 is one and a half of 384
+    np.testing.assert_allclose(places, places.round(), atol=1e-9)
+    for axis in (0, 1):
+        assert set(places[:, axis].round().astype(int)) == set(range(33))
+
+
+def test_windows_show_their_box_and_mirror_half_of_the_time(ramp):
+    encoded = as_png(ramp)
+    seen = [window_view(encoded, 224, 3, np.random.default_rng(n)) for n in range(60)]
+    red = np.array([[view[5, 0, 0], view[5, -1, 0]] for view in seen], float)
+    mirrored = red[:, 0] > red[:, 1]
+    assert 15 < mirrored.sum() < 45
+    for n, (left, _) in enumerate(np.sort(red)):
+        box = window_box(np.random.default_rng(n), 512, 384, 224)
+        assert abs(left - box[0] / 2) < 1
+
+
+def test_a_stream_of_windows(ramp):
+    train, test = (
+        data.open_stream("digits", image_size=16, crop=crop)
+        for crop in ("window", "random_resized")
+    )
+    one, other = (s.train.read(3, np.random.default_rng(1))[0] for s in (train, test))
+    assert one.shape == other.shape and (one != other).any()
+    # Measured on the middle, whatever is trained on.
+    np.testing.assert_array_equal(train.test.read(3)[0], test.test.read(3)[0])
 
 
 def test_random_views_mirror_half_of_the_time(ramp):

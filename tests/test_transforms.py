@@ -126,7 +126,10 @@ def test_ignores_extra_arguments(tx):
     jax.tree.map(np.testing.assert_array_equal, updates, extra)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+HALF = pytest.param(jnp.float16, marks=pytest.mark.float16)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, HALF])
 def test_keeps_dtype(tx, dtype):
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
     updates, _ = tx.update(params, tx.init(params), params)

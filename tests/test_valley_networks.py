@@ -128,7 +128,7 @@ def test_sgd_goes_on_from_the_average(root, lab, monkeypatch):
     assert call(root, "table1") == 0
     after, swa = lab.network(PAIR, AFTER, 1), lab.network(PAIR, SWA, 1)
     average = swa.at(AVERAGE)
-    start = after.at("epoch_0")
+    start = after.at("initial")
     for a, b in ((start.params, average.params),
                  (start.batch_stats, average.batch_stats)):  # fmt: skip
         jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -144,7 +144,7 @@ def test_sgd_goes_on_from_the_average(root, lab, monkeypatch):
     assert rows[0]["test %"].split()[0] == f"{np.mean(accuracies):.4g}"
     losses = [row["train_loss"] for row in after.measured()[1:]]
     name, row = lines.chosen(lab, PAIR, 1)
-    assert name == f"epoch_{1 + int(np.argmin(losses))}"
+    assert name == after.name_of(1 + int(np.argmin(losses)))
     assert row["train_loss"] == min(losses)
     # Nothing is trained again.
     monkeypatch.setattr("lrscape.training.fit", None)
@@ -288,7 +288,7 @@ def test_gradients_say_how_near_a_minimiser_is(lab):
     shares = directions.gradient_shares(lab, PAIR)
     for network, share in zip(lab.all_of(PAIR, SGD), shares, strict=True):
         objective = lab.sloped(network)
-        ends = (network.at("epoch_0").params, network.final.params)
+        ends = (network.at("initial").params, network.final.params)
         first, last = (tree.norm(jax.grad(loss_of(objective))(end)) for end in ends)
         np.testing.assert_allclose(share, last / first, rtol=1e-4)
 

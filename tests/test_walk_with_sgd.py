@@ -1,13 +1,16 @@
 """Paper 3 on digits: made once, resumed, and beside the numbers of the paper."""
 
+import dataclasses
 import json
+import signal
 
 import jax
 import numpy as np
 import optax
 import pytest
 
-from experiments.harness import statistics
+from experiments.harness import statistics, trainer
+from experiments.harness.signals import Signals
 from experiments.walk_with_sgd import __main__ as walk_with_sgd
 from experiments.walk_with_sgd import networks, trajectories
 from experiments.walk_with_sgd.descent import descend
@@ -91,10 +94,10 @@ def test_stopped_and_resumed_gives_the_same_table(lab, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "STRETCH", 2)
     seen = []
 
-    class Stopping(networks.Signals):
+    class Stopping(Signals):
         @property
         def received(self):
-            return len(seen) == 9
+            return signal.SIGINT if len(seen) == 9 else None
 
         @received.setter
         def received(self, value):
@@ -107,7 +110,7 @@ def test_stopped_and_resumed_gives_the_same_table(lab, tmp_path, monkeypatch):
         return record(self, step, *arguments, **options)
 
     monkeypatch.setattr(landscape.Walk, "record", counted)
-    monkeypatch.setattr(networks, "Signals", Stopping)
+    monkeypatch.setattr(trainer, "noted_signals", Stopping)
     assert call(tmp_path, "table1") == 130
     saved = {file.name for file in tmp_path.rglob("walk-*.nc")}
     assert 0 < len(saved) < 6
@@ -168,7 +171,12 @@ def test_presets_are_whole():
 BAD = {
     "item": (["table3"], "did you mean 'table"),
     "preset": (["table1", "--preset=fast"], "preset='fast'"),
-    "models": (["table1", "--models", "vgg"], "did you mean 'vgg11'"),
+    "models": (["table1", "--models", "vgg_11"], "did you mean 'vgg11'"),
+    "factory": (["table1", "--models", "tests.points:deep"], "has no 'deep'"),
+    "module": (["table1", "--models", "nowhere.at_all:net"], "No module named"),
+    "init": (["table1", "--init=he"], "init='he'"),
+    "init_of": (["table1", "--models", "cnn", "--init=fan_in"], "in one way only"),
+    "noise_shares": (["fig5", "--noise-shares", "0"], "noise_shares=0"),
     "seeds": (["table1", "--seeds=0"], "seeds=0"),
     "epochs": (["table1", "--epochs", "0"], "epochs=0"),
     "dataset": (["table1", "--dataset=digit"], "did you mean 'digits'"),
@@ -181,6 +189,53 @@ def test_bad_input(name, tmp_path, capsys):
     assert walk_with_sgd.main([*flags, f"--run-dir={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_the_rates_of_the_paper():
+    lab = walk_with_sgd.lab_of(walk_with_sgd.Arguments(item="all", preset="paper"))
+    assert lab.rates("resnet56", "table2") == (0.3, 0.15)
+    assert lab.rates("resnet56", "fig3")[0] == 0.3
+    for item in ("", "table1", "fig1", "fig2", "fig5", "fig8"):
+        assert lab.rates("resnet56", item)[0] == 0.1
+    assert lab.rates("vgg11", "table2") == (0.1, 0.05)
+    asked = walk_with_sgd.Arguments(item="all", preset="paper", rate=0.4)
+    assert walk_with_sgd.lab_of(asked).rates("resnet56", "table2") == (0.4, 0.2)
+
+
+def test_the_epochs_of_the_papers_figures():
+    plans = PRESETS["paper"]
+    # Figures 2 and 14 to 16; 10 to 13; 18 and 19. Figure 8 is of VGG-11.
+    assert plans["vgg11"].drawn == plans["resnet56"].drawn == (1, 2, 25, 100)
+    assert plans["mlp"].drawn == (1, 2)
+    assert plans["vgg11"].counted == tuple(range(1, 41))
+
+
+def test_any_model_and_its_settings_are_flags(tmp_path):
+    name = "lrscape.models.plain:MLP"
+    asked = walk_with_sgd.Arguments(
+        item="table1", dataset="digits", run_dir=tmp_path, models=(name,), rate=0.2,
+        batch_size=50, weight_decay=0.0, init="fan_in",
+    )  # fmt: skip
+    networks_ = []
+    for one in (asked, dataclasses.replace(asked, weight_decay=0.1)):
+        lab = walk_with_sgd.lab_of(one)
+        assert lab.models_of("fig6") == (name,)
+        rate, _ = lab.rates(name, "table1")
+        networks_.append(lab.network(name, rate=rate, seed=0))
+    config = networks_[0].config
+    assert config.model == name and config.model_options == {"weight_init": "fan_in"}
+    assert (config.batch_size, config.weight_decay) == (50, 0)
+    assert config.schedule_options["init_value"] == 0.2
+    # With other settings it is another network.
+    assert len(list(tmp_path.glob("lrscape.models.plain_MLP-*"))) == 2
+    assert open_run(networks_[0].records.path).model == networks_[0].model
+
+
+@pytest.mark.slow
+def test_figure_8_counts_its_epochs(lab):
+    assert call(lab, "fig8") == 0
+    assert summary(lab, "fig8")["rows"] == summary(lab, "table1")["rows"]
+    assert (lab / "figures" / "fig8-mlp.png").stat().st_size > 1000
 
 
 def test_a_network_that_was_trained_otherwise_is_not_taken_over(lab, capsys):

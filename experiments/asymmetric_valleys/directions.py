@@ -284,8 +284,8 @@ def gradient_norm(lab: Lab, network: Network, name: str) -> float:
 def gradient_shares(lab: Lab, pair: Pair) -> np.ndarray:
     """(seeds,), the gradient's norm at SGD's solutions over that at their starts."""
     return np.array([
-        gradient_norm(lab, n, f"epoch_{n.config.epochs}")
-        / gradient_norm(lab, n, "epoch_0")
+        gradient_norm(lab, n, "final")
+        / gradient_norm(lab, n, "initial")
         for n in lab.all_of(pair, SGD)
     ])  # fmt: skip
 

@@ -87,7 +87,7 @@ def chosen(lab: Lab, pair: Pair, seed: int) -> tuple[str, Row]:
     epoch, _ = choose(
         rows, average_of(lab, pair, seed), authors=lab.settings.authors_rule
     )
-    return f"epoch_{epoch}", next(row for row in rows if row["epoch"] == epoch)
+    return after.name_of(epoch), next(row for row in rows if row["epoch"] == epoch)
 
 
 def rule_of(lab: Lab, pair: Pair) -> str:
@@ -133,7 +133,7 @@ def line_of(lab: Lab, pair: Pair, kind: str, seed: int) -> Row:
         points = lab.network(pair, SWA, seed).at(AVERAGE), end.at(name)
     else:
         end = lab.network(pair, SMALL if kind == "batch" else LARGE, seed)
-        name = f"epoch_{end.config.epochs}"
+        name = end.name_of(end.config.epochs)
         points = lab.network(pair, SGD, seed).final, end.final
 
     def make() -> Row:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.harness import arms
+from experiments.harness import network
 from experiments.harness.rates import scale_by_rates
-from lrscape import landscape, models, schedules, training, transforms
+from lrscape import landscape, training, transforms
 from lrscape.data.augment import augment_batch
 from lrscape.errors import InputError
 from lrscape.landscape import masks
 from lrscape.landscape.model_objective import ModelObjective
-from lrscape.runs import Snapshot, save_snapshot
+from lrscape.runs import RunConfig, Snapshot
 from lrscape.training.device_data import DeviceData
 
 AVERAGE = "average"
@@ -31,16 +30,10 @@ ALL, NORMS, OTHERS = "all", "batch_norm", "others"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkConfig(arms.ArmConfig):
-    """How a network is trained.
+class NetworkConfig(RunConfig):
+    """How a network is trained: a run's settings and these.
 
     Attributes:
-        model_options: the model's own fields.
-        rate: the first one.
-        last_rate: of the end.
-        falls: the rate goes from one to the other between these fractions of the run.
-        momentum: of SGD.
-        weight_decay: of an L2 term on all parameters, batch norm's too.
         averaged_from: the epoch after which the first weights are averaged, then those
             after each epoch; None: none are.
         draws: sets of other entries, as many as batch norm has, that are averaged
@@ -51,24 +44,14 @@ class NetworkConfig(arms.ArmConfig):
         calibration: training examples that batch norm's statistics are estimated on.
     """
 
-    model_options: dict[str, Any]
-    rate: float
-    last_rate: float
-    falls: tuple[float, float]
-    momentum: float
-    weight_decay: float
     averaged_from: int | None
     draws: int
     parent: str | None
     measured_every: int
     calibration: int | None
 
-    def make_model(self, num_classes: int) -> nn.Module:
-        """The Linen module."""
-        return models.create(self.model, num_classes=num_classes, **self.model_options)
 
-
-class Network(arms.Arm):
+class Network(network.Network):
     """A network, whose history holds errors by statistics that are estimated anew.
 
     Of each epoch that is measured ``train_loss``, ``train_error``, ``test_loss`` and
@@ -80,20 +63,15 @@ class Network(arms.Arm):
         start: weights that it goes on from, or None.
     """
 
-    def __init__(
-        self, config: NetworkConfig, path: Any, data_dir: str | None, start: Any = None
-    ):
-        super().__init__(config, path, data_dir)
+    def __init__(self, config: NetworkConfig, path: Path, start: Any = None):
+        super().__init__(config, path)
         self.start: Snapshot | None = start
 
     @functools.cached_property
     def tx(self) -> Any:
         """Its optimizer; weight averaging is chained last."""
         config, total = self.config, self.config.total_steps(self.data)
-        first, last = config.falls
-        rate = schedules.swa(
-            config.rate, total, swa_value=config.last_rate, start=first, end=last
-        )
+        rate = config.make_schedule(total, self.steps_per_epoch)
         rates = np.asarray(rate(jnp.arange(total)))
         # Runs of different lengths share one compiled program.
         rates = np.pad(rates, (0, max(0, SHARED - total)), "edge")
@@ -120,10 +98,6 @@ class Network(arms.Arm):
             params=params, batch_stats=self.start.batch_stats,
             opt_state=self.tx.init(params),
         )  # fmt: skip
-
-    def watch(self) -> arms.Watch:
-        """Errors of the weights and of their averages."""
-        return _Watch(self)
 
     def masks(self, params: Any) -> dict[str, Any]:
         """What is averaged, by name: boolean trees, or None for everything.
@@ -154,38 +128,65 @@ class Network(arms.Arm):
             batch_size=self.config.batch_size,
         )  # fmt: skip
 
-    def _keep(
-        self, kept: Mapping[int, tuple[str, ...]], state: training.TrainState
-    ) -> None:
-        super()._keep(kept, state)
-        last = int(state.step) == self.config.total_steps(self.data)
-        if last and self.config.averaged_from is not None:
-            params = transforms.averaged(state.opt_state, state.params)
-            stats = self.recalibrated(params)
-            save_snapshot(
-                self.records, AVERAGE, state.replace(params=params, batch_stats=stats)
-            )
-
-    def at(self, name: str) -> Snapshot:
-        """Weights that were kept, ``epoch_N`` or `AVERAGE`; trains what is missing.
-
-        Raises:
-            InputError: the run failed before.
-        """
-        self.history()
-        if name not in self.snapshots:
-            raise InputError(
-                f"{str(self.records.path)!r} has no {name!r}: its loss stopped being "
-                "finite before; lower its rates, or look at other seeds"
-            )
-        return self.snapshots[name]
-
     @property
-    def final(self) -> Snapshot:
-        """After the last epoch; trains what is missing."""
-        return self.at(f"epoch_{self.config.epochs}")
+    def kept(self) -> dict[int, tuple[str, ...]]:
+        """The updates after which weights are kept, and the names of those."""
+        kept, last = super().kept, self.config.total_steps(self.data)
+        if self.config.averaged_from is not None:
+            kept[last] = (*kept[last], AVERAGE)
+        return kept
 
-    def measured(self) -> list[arms.Row]:
+    def snapshot(self, name: str, state: training.TrainState) -> training.TrainState:
+        """The state whose weights a snapshot of a name holds."""
+        if name != AVERAGE:
+            return state
+        params = transforms.averaged(state.opt_state, state.params)
+        return state.replace(params=params, batch_stats=self.recalibrated(params))
+
+    def measure(self, state: training.TrainState) -> network.Row:
+        """Errors of the weights and of their averages, where they are measured."""
+        config = self.config
+        epoch = int(state.step) // self.steps_per_epoch
+        if epoch % config.measured_every and epoch != config.epochs:
+            return {}
+        row = self._errors(state, state.params, "", "whole_train")
+        first = config.averaged_from
+        if first is None or epoch < max(1, first):
+            return row
+        means = transforms.averaged(state.opt_state, state.params)
+        for name, mask in self._masks.items():
+            params = means if mask is None else merged(mask, means, state.params)
+            parts = ("all_train",) if mask is None else ()
+            row |= self._errors(state, params, f"{name}_", *parts)
+        return row
+
+    @functools.cached_property
+    def _masks(self) -> dict[str, Any]:
+        return self.masks(self.initial_state().params)
+
+    def _errors(self, state, params, prefix: str, *train: str) -> network.Row:
+        """Errors on test examples, and on training examples under a name of theirs."""
+        stats = self.recalibrated(params)
+        state = state.replace(params=params, batch_stats=stats)
+        named = {**dict.fromkeys(train, "train"), f"{prefix}test": "test"}
+        return {
+            f"{name}_{quantity}": value
+            for name, part in named.items()
+            for quantity, value in self.evaluate(state, part).items()
+        }
+
+    def row_of(self, line: network.Row) -> network.Row:
+        """A line of the metrics, with whole parts of the data under the plain names."""
+        row = {}
+        for name, value in line.items():
+            for old, new in (("train_", "seen_"), ("whole_train_", "train_")):
+                if name.startswith(old):
+                    name = name.replace(old, new, 1)
+                    break
+            row[name] = value
+        return row
+
+    def measured(self) -> list[network.Row]:
         """The rows of the history in which errors were measured."""
         return [row for row in self.history() if "test_error" in row]
 
@@ -228,50 +229,6 @@ class Network(arms.Arm):
             jnp.asarray(placed.image), self.config.augment, float(placed.max_value),
         )  # fmt: skip
         return placed.normalize(images)
-
-
-class _Watch:
-    """Measures a network at one point of its training."""
-
-    def __init__(self, network: Network):
-        self._network = network
-        self._evaluate = training.make_evaluate(
-            network.model, network.data, network.config
-        )
-        self._masks: dict[str, Any] | None = None
-
-    def start(self, state: training.TrainState) -> arms.Row:
-        """What can be measured before any update too."""
-        config = self._network.config
-        epoch = int(state.step) // self._network.steps_per_epoch
-        if epoch % config.measured_every and epoch != config.epochs:
-            return {}
-        row = self._errors(state, state.params, "")
-        first = config.averaged_from
-        if first is None or epoch < max(1, first):
-            return row
-        means = transforms.averaged(state.opt_state, state.params)
-        if self._masks is None:
-            self._masks = self._network.masks(state.params)
-        for name, mask in self._masks.items():
-            params = means if mask is None else merged(mask, means, state.params)
-            row |= self._errors(state, params, f"{name}_", train=mask is None)
-        return row
-
-    def epoch(self, state: training.TrainState) -> arms.Row:
-        """What is measured after an epoch."""
-        seen = training.averages(state)
-        row = {"seen_loss": seen["loss"], "seen_error": seen["error"]}
-        return {**row, **self.start(state)}
-
-    def _errors(self, state, params, prefix, *, train=True) -> arms.Row:
-        stats = self._network.recalibrated(params)
-        state = state.replace(params=params, batch_stats=stats)
-        return {
-            f"{prefix}{part}_{name}": value
-            for part in (("train", "test") if train else ("test",))
-            for name, value in self._evaluate(state, part).items()
-        }
 
 
 def merged(mask: Any, means: Any, params: Any) -> Any:

@@ -44,7 +44,7 @@ def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
         ``epochs``, ``distances`` and ``losses`` (epochs, distances).
     """
     network, survey = lab.network(pair, SGD, seed), lab.survey
-    epochs = [e for e in network.config.looked_at if e]
+    epochs = [*network.config.snapshot_epochs, network.config.epochs]
 
     def make() -> Row:
         ((direction, _),) = best_of(lab, network, 1)
@@ -52,7 +52,7 @@ def epochs_of(lab: Lab, pair: Pair, seed: int) -> Row:
         reach = np.linspace(-survey.r, survey.r, 2 * survey.curve + 1)
         losses = [
             landscape.evaluate(
-                objective, landscape.ray(network.at(f"epoch_{e}").params, direction),
+                objective, landscape.ray(network.at(e).params, direction),
                 reach,
             )["loss"].tolist()
             for e in epochs
@@ -187,7 +187,7 @@ def no_minimum(lab: Lab, pair: Pair) -> str:
     """Why SGD's solutions after SWA are no minimisers; empty where they are."""
     shares = [
         gradient_norm(lab, lab.network(pair, AFTER, seed), chosen(lab, pair, seed)[0])
-        / gradient_norm(lab, lab.network(pair, SWA, seed), "epoch_0")
+        / gradient_norm(lab, lab.network(pair, SWA, seed), "initial")
         for seed in lab.seeds
     ]
     return what_is_missing(lab, pair, np.array(shares), "after_epochs")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.asymmetric_valleys.networks import AVERAGE, Network, NetworkConfig
+from experiments.harness.lab import sizes_of
 from experiments.harness.stand_ins import dataset_or_stand_in
 from lrscape.errors import InputError
 from lrscape.landscape.asymmetry import both_sides
@@ -369,9 +370,9 @@ class Lab:
             seed: of everything random in it.
         """
         plan, (model, dataset) = self.plan, pair
-        examples, batch_size = plan.examples, plan.batch_size
-        if dataset == "digits":  # of which there are 1,437
-            examples = min(examples or 1280, 1280)
+        sizes = sizes_of(dataset, plan.examples, 0, plan.test)
+        batch_size = plan.batch_size
+        if dataset == "digits":
             batch_size = min(batch_size, 64)
         small = min(plan.small_batch, batch_size)
         if kind in (WITH, WITHOUT) and plan.eight_rate == plan.rate and kind == WITH:
@@ -396,7 +397,7 @@ class Lab:
             if kind == LARGE:
                 epochs *= batch_size // small
         every = {AFTER: plan.after_every, SGD: max(1, epochs // self.survey.epochs)}
-        looked_at = {epochs, *range(0, epochs + 1, every.get(kind, epochs))}
+        looked_at = range(0, epochs, every.get(kind, epochs))
         parent = parents.get(kind)
         name = "-".join([dataset, model, kind, f"seed_{seed}"])
         start: Snapshot | None = None
@@ -404,13 +405,22 @@ class Lab:
             before = self.network(pair, parent[0], seed)
             start = before.at(parent[1]) if parent[1] else before.final
         config = NetworkConfig(
-            task=kind, dataset=dataset, examples=examples, validation=0,
-            test=plan.test, model=model, epochs=epochs, seed=seed,
-            batch_size=small if kind == SMALL else batch_size, augment=plan.augment,
-            looked_at=tuple(sorted(looked_at)),
+            experiment="asymmetric_valleys", preset=self.preset, dataset=dataset,
+            data_dir=str(self.data_dir) if self.data_dir else None, **sizes,
+            model=model,
             model_options={"batch_norm": False} if kind == WITHOUT else {},
-            rate=rate, last_rate=last, falls=falls, momentum=plan.momentum,
-            weight_decay=plan.weight_decay,
+            epochs=epochs, seed=seed,
+            batch_size=small if kind == SMALL else batch_size, augment=plan.augment,
+            schedule="swa",
+            schedule_options={
+                "init_value": rate, "swa_value": last, "start": falls[0],
+                "end": falls[1],
+            },
+            momentum=plan.momentum, weight_decay=plan.weight_decay, decay_all=True,
+            snapshot_epochs=tuple(epoch for epoch in looked_at if epoch),
+            recipe="" if parent is None else (
+                f"from the weights of {parent[0]} {parent[1]}".strip()
+            ),
             averaged_from=plan.swa_from if averages else None,
             draws=plan.draws if kind == SWA else 0,
             parent=None if parent is None else f"{parent[0]} {parent[1]}".strip(),
@@ -418,8 +428,7 @@ class Lab:
             calibration=plan.calibration,
         )  # fmt: skip
         if name not in self.networks:
-            data_dir = str(self.data_dir) if self.data_dir else None
-            self.networks[name] = Network(config, self.root / name, data_dir, start)
+            self.networks[name] = Network(config, self.root / name, start)
         return self.networks[name]
 
     def all_of(self, pair: Pair, kind: str) -> list[Network]:

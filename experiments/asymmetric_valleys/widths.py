@@ -39,7 +39,7 @@ def curves_of(lab: Lab, pair: Pair, kind: str, seed: int) -> dict[str, Row]:
     survey = lab.survey
     if kind == "batch":
         networks = [lab.network(pair, name, seed) for name in (SGD, SMALL)]
-        names = [f"epoch_{n.config.epochs}" for n in networks]
+        names = [n.name_of(n.config.epochs) for n in networks]
     else:
         networks = [lab.network(pair, name, seed) for name in (AFTER, SWA)]
         names = [chosen(lab, pair, seed)[0], AVERAGE]

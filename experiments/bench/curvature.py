@@ -43,7 +43,6 @@ from experiments.bench.pairs import (
 )
 from lrscape import console, landscape, models
 from lrscape.environment import describe
-from lrscape.errors import InputError
 from lrscape.landscape.accumulate import loss_gradient
 from lrscape.landscape.lanczos import tridiagonalize
 from lrscape.landscape.moments import Estimated
@@ -295,12 +294,9 @@ def loop_table(case: Case, repeats: int) -> dict[str, Any]:
         ),
         "Hutchinson": lambda: landscape.trace(*where, num_samples=LOOP, **options),
     }
-    if installed("matfree"):
-        functions["density"] = lambda: operator.spectral_quadrature(
-            key=jax.random.key(0), num_matvecs=LOOP, num_samples=1
-        )
-    else:
-        print("matfree is not installed: densities are left out")
+    functions["density"] = lambda: operator.spectral_quadrature(
+        key=jax.random.key(0), num_matvecs=LOOP, num_samples=1
+    )
     table = ratios(interleaved(functions, repeats))
     show(f"{case.name}: loops, {size} images a batch", table)
     return table
@@ -311,8 +307,6 @@ def task_tables(case: Case, peers: dict[str, Any], repeats: int) -> dict[str, An
     products = _products_of(lambda: case.eigenvalues(1e-3))
     # The residuals of the pairs are products too, which others do not look at.
     steps = products - TOP
-    if not installed("matfree"):
-        raise InputError("--parts tasks needs matfree, which is not installed")
     operator = landscape.Operator(case.objective, case.params)
     nodes = operator.spectral_quadrature(
         key=jax.random.key(0), num_matvecs=case.matvecs, num_samples=1

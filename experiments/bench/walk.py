@@ -26,7 +26,7 @@ from tqdm import tqdm
 from experiments.bench.pairs import file_of_figures, write_json
 from experiments.walk_with_sgd.networks import STRETCH
 from experiments.walk_with_sgd.result import on_both
-from experiments.walk_with_sgd.settings import PRESETS, RATES, Lab
+from experiments.walk_with_sgd.settings import PRESETS, Lab
 from lrscape import console
 from lrscape.environment import describe
 from lrscape.parser import Parser
@@ -81,7 +81,7 @@ def main() -> int:
         "paper", ("mlp",), {"mlp": plan}, options.run_dir, options.data_dir,
         options.dataset,
     )  # fmt: skip
-    network = lab.network("mlp", rate=RATES["mlp"][0], seed=0)
+    network = lab.network("mlp", rate=lab.rates("mlp")[0], seed=0)
     first, last = network.span(1, options.updates)
     size = plan.sample.batch_size
     objective, second = network.objectives(plan.sample)

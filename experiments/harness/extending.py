@@ -16,7 +16,12 @@ import numpy as np
 import optax
 
 from experiments.harness.flags import CommonArguments
-from experiments.harness.running import Parts, check_length, newest_whole, no_checkpoint
+from experiments.harness.trainer import (
+    Training,
+    check_length,
+    newest_whole,
+    no_checkpoint,
+)
 from lrscape.errors import InputError, unknown_name
 from lrscape.extensions import EXACT, WAYS, Extension
 from lrscape.processes import wait_for_all
@@ -80,7 +85,7 @@ def asked_for(
     return None
 
 
-def extend_run(parts: Parts, records: Records, wish: Wish) -> RunFields:
+def extend_run(training: Training, records: Records, wish: Wish) -> RunFields:
     """Makes a run longer, up to training it; its settings from now on.
 
     Raises:
@@ -88,13 +93,13 @@ def extend_run(parts: Parts, records: Records, wish: Wish) -> RunFields:
         CorruptCheckpointError: there is nothing whole to go on from.
     """
     with records.lock():
-        check_length(records, parts.config)
-        step = _updates_done(parts, records, parts.config)
-        return _write(parts, records, step, wish)
+        check_length(records, training.config)
+        step = _updates_done(training, records, training.config)
+        return _write(training, records, step, wish)
 
 
 def extend_seeds(
-    parts: Parts, root: Records, runs: Mapping[int, Records], wish: Wish
+    training: Training, root: Records, runs: Mapping[int, Records], wish: Wish
 ) -> RunFields:
     """Makes the runs of several seeds longer, see `extend_run`; root is locked.
 
@@ -102,7 +107,7 @@ def extend_seeds(
     them.
 
     Args:
-        parts: theirs.
+        training: what they train, with what.
         root: the directory of all, whose settings are changed; `agree` changes theirs.
         runs: seed -> its directory, of those that have not turned non-finite.
         wish: what was asked for.
@@ -111,9 +116,9 @@ def extend_seeds(
     for seed, records in runs.items():
         if records.exists():
             with records.lock():
-                own = dataclasses.replace(parts.config, seed=seed)
-                done.append(_updates_done(parts, records, own))
-    return _write(parts, root, max(done), wish)
+                own = dataclasses.replace(training.config, seed=seed)
+                done.append(_updates_done(training, records, own))
+    return _write(training, root, max(done), wish)
 
 
 def agree(root: Records, runs: Sequence[Records]) -> None:
@@ -141,9 +146,9 @@ def agree(root: Records, runs: Sequence[Records]) -> None:
             records.replace_config(_longer(stored, wanted["epochs"], history))
 
 
-def _updates_done(parts: Parts, records: Records, config: Any) -> int:
+def _updates_done(training: Training, records: Records, config: Any) -> int:
     """The updates behind a run's newest checkpoint that is whole."""
-    restored = newest_whole(parts, records, config)
+    restored = newest_whole(training, records, config)
     if restored is None:
         if records.metrics_length():
             raise no_checkpoint(records)
@@ -154,9 +159,9 @@ def _updates_done(parts: Parts, records: Records, config: Any) -> int:
     return int(state.step)
 
 
-def _write(parts: Parts, records: Records, step: int, wish: Wish) -> RunFields:
+def _write(training: Training, records: Records, step: int, wish: Wish) -> RunFields:
     stored = records.config()
-    extension = _extension(parts, records, step, wish)
+    extension = _extension(training, records, step, wish)
     history = [*stored.get("extended", []), extension._asdict()]
     fields = _longer(stored, wish.epochs, history)
     # Read by all before the first changes it.
@@ -170,7 +175,7 @@ def _write(parts: Parts, records: Records, step: int, wish: Wish) -> RunFields:
     )
     # With what the command line has changed for this call, such as the devices.
     extended = config_of(fields).extended
-    return dataclasses.replace(parts.config, epochs=wish.epochs, extended=extended)
+    return dataclasses.replace(training.config, epochs=wish.epochs, extended=extended)
 
 
 def _longer(
@@ -180,11 +185,13 @@ def _longer(
     return {**stored, "epochs": epochs, "given": given, "extended": history}
 
 
-def _extension(parts: Parts, records: Records, step: int, wish: Wish) -> Extension:
+def _extension(
+    training: Training, records: Records, step: int, wish: Wish
+) -> Extension:
     """How a run goes on that has so many updates behind it."""
-    config, end = parts.config, parts.total_steps
-    longer = parts.with_config(dataclasses.replace(config, epochs=wish.epochs))
-    exact = _same_rates(parts.schedule, longer.schedule, step)
+    config, end = training.config, training.total_steps
+    longer = training.with_config(dataclasses.replace(config, epochs=wish.epochs))
+    exact = _same_rates(training.schedule, longer.schedule, step)
     if exact and wish.how != "hold":
         return Extension(config.epochs, end, EXACT)
     if wish.how is None:

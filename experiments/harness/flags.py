@@ -89,7 +89,9 @@ class DataFlags:
             memory.
         image_size: with --stream: the side of a view, in pixels.
         crop: with --stream: random_resized (a random patch, scaled and mirrored, to
-            train on; the middle to measure on) or none (the whole image, scaled).
+            train on; the middle to measure on), window (a window as large as that
+            middle, at random and mirrored, to train on) or none (the whole image,
+            scaled).
         min_area: with --stream: the least share of an image that a patch takes.
         threads: with --stream: that read and decode; default: one a core.
         top5: report the labels beyond the five largest logits too.
@@ -210,6 +212,9 @@ class LoopFlags:
         num_devices: local devices to use; default: all.
         mapping: pmap or shard_map: how an update runs on several devices. The numbers
             are the same; default: pmap.
+        matmul_precision: bfloat16, tensorfloat32 or float32: of an update's matrix
+            products; default: JAX's own choice on the device. What is measured is
+            always float32.
         log_every: updates over which training metrics are averaged; default: an epoch.
         checkpoint_every: updates between checkpoints; default: an epoch.
         snapshot_epochs: epochs after which a snapshot is kept for ever, besides
@@ -220,6 +225,7 @@ class LoopFlags:
 
     num_devices: Count | None = None
     mapping: str | None = None
+    matmul_precision: str | None = None
     log_every: Count | None = None
     checkpoint_every: Count | None = None
     snapshot_epochs: tuple[Count, ...] | None = None

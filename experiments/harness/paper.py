@@ -18,6 +18,7 @@ import xarray as xr
 from experiments.harness import filing, stand_ins
 from experiments.harness.memory import keep_freed_memory
 from experiments.harness.parsing import parse
+from experiments.harness.trainer import Stopped
 from experiments.harness.values import check_values
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
@@ -278,7 +279,7 @@ def guarded(function: Callable[[], None], *, debug: bool) -> int:
         debug: show a traceback with an error.
 
     Returns:
-        0, 2 for bad input, 1 for training or a disk that failed, 130 for Ctrl-C.
+        0, 2 for bad input, 1 for training or a disk that failed, 128 + N for signal N.
     """
     try:
         function()
@@ -291,12 +292,13 @@ def guarded(function: Callable[[], None], *, debug: bool) -> int:
             "make room, or remove what is damaged, and give the same command again"
         )
         return _said(error, 1, debug, f"; {way_out}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        number = stop.signal if isinstance(stop, Stopped) else signal.SIGINT
         print(
             "\nstopped; give the same command again to go on with what is measured",
             file=sys.stderr,
         )
-        return 128 + signal.SIGINT
+        return 128 + number
     return 0
 
 

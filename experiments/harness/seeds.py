@@ -14,18 +14,17 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.harness.extending import Wish, agree, extend_seeds
-from experiments.harness.finish import as_dataset
+from experiments.harness.finish import as_dataset, train_to_end
 from experiments.harness.flags import CommonArguments
 from experiments.harness.kinds import Kind
 from experiments.harness.paper import Result, as_text, save
-from experiments.harness.running import (
-    Parts,
+from experiments.harness.statistics import bootstrap
+from experiments.harness.trainer import (
+    Training,
     check_length,
     failures,
     note_failures,
-    train_in,
 )
-from experiments.harness.statistics import bootstrap
 from lrscape import figures
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name
@@ -122,7 +121,7 @@ def train_seeds(
     """
     configs = {seed: dataclasses.replace(config, seed=seed) for seed in wanted}
     runs = {seed: Records(directory(root.path, seed)) for seed in wanted}
-    parts = Parts.of(config, kind)
+    training = Training.of(config, kind)
     replicas = arguments.replicas or "auto"
     if is_new:
         if not kind.in_one_program:
@@ -133,9 +132,11 @@ def train_seeds(
                 )
             replicas = "apart"
         if replicas == "together":
-            check_together(parts.model, parts.data)
+            check_together(training.model, training.data)
         if replicas == "auto":
-            choice = choose_together(parts.model, parts.data, parts.tx, config, wanted)
+            choice = choose_together(
+                training.model, training.data, training.tx, config, wanted
+            )
             print(choice.why)
             replicas = "together" if choice.together else "apart"
     with root.lock():
@@ -143,7 +144,7 @@ def train_seeds(
         if is_new:
             about = {"seeds": wanted, "replicas": replicas, "given": arguments.given()}
             Records.create(
-                root.path, {**config.to_dict(), **about, **describe(parts.devices)}
+                root.path, {**config.to_dict(), **about, **describe(training.devices)}
             )
             print(f"run directory: {root.path}")
         else:
@@ -151,8 +152,8 @@ def train_seeds(
             agree(root, list(runs.values()))  # before anything is changed
         if wish is not None:
             going = {seed: runs[seed] for seed in wanted if seed not in failed}
-            config = extend_seeds(parts, root, going, wish)
-            parts = parts.with_config(config)
+            config = extend_seeds(training, root, going, wish)
+            training = training.with_config(config)
             configs = {seed: dataclasses.replace(config, seed=seed) for seed in wanted}
             agree(root, list(runs.values()))
         together = root.config()["replicas"] == "together"
@@ -162,8 +163,8 @@ def train_seeds(
             groups = [wanted]
         for group in groups:
             try:
-                status = train_in(
-                    parts, root.path, [(configs[s], runs[s]) for s in group],
+                status = train_to_end(
+                    training, root.path, [(configs[s], runs[s]) for s in group],
                     arguments, [not runs[s].exists() for s in group],
                     root if together else None,
                 )  # fmt: skip

@@ -50,6 +50,9 @@ class SharedSignals:
     them.
     """
 
+    # It is asked after every update, so that no state need be yielded for it.
+    received: signal.Signals | None = None
+
     def __init__(self) -> None:
         self._asked = 0
         self._before: Any = None

@@ -98,13 +98,25 @@ class Condition(NamedTuple):
 def above(name: str, values: Any, limit: float = 0.0) -> Condition:
     """That a quantity, one value a seed, is larger than a limit."""
     values = np.asarray(values, float)
-    return Condition(name, values - limit, f"{mean_and_interval(values)} > {limit:g}")
+    said = f"{mean_and_interval(values)} > {limit:g}{_agree(values > limit)}"
+    return Condition(name, values - limit, said)
 
 
 def below(name: str, values: Any, limit: float = 0.0) -> Condition:
     """That a quantity, one value a seed, is smaller than a limit."""
     values = np.asarray(values, float)
-    return Condition(name, limit - values, f"{mean_and_interval(values)} < {limit:g}")
+    said = f"{mean_and_interval(values)} < {limit:g}{_agree(values < limit)}"
+    return Condition(name, limit - values, said)
+
+
+def _agree(holds: np.ndarray) -> str:
+    """In how many seeds it is so, where there are several.
+
+    Example:
+        >>> str(above('a', [1.0, 2.0, -1.0])).rpartition(', ')[2]
+        'in 2 of 3'
+    """
+    return f", in {holds.sum()} of {len(holds)}" if len(holds) > 1 else ""
 
 
 def differs(name: str, values: Any) -> Condition:

@@ -29,14 +29,14 @@ import jax
 from experiments.harness import seeds
 from experiments.harness.arguments import Preset, parse
 from experiments.harness.extending import Wish, asked_for, extend_run
+from experiments.harness.finish import train_to_end
 from experiments.harness.flags import CommonArguments
 from experiments.harness.kinds import IMAGES, Kind
-from experiments.harness.loop import StorageError
 from experiments.harness.memory import keep_freed_memory
 from experiments.harness.paper import compiled_once
 from experiments.harness.parents import end_with_launcher
-from experiments.harness.running import Parts, train_in
 from experiments.harness.tensorboard import check_tensorboard
+from experiments.harness.trainer import StorageError, Training
 from experiments.harness.values import check_values
 from lrscape.errors import InputError
 from lrscape.processes import (
@@ -161,13 +161,15 @@ def train(
             return seeds.train_seeds(
                 config, records, wanted, arguments, kind, is_new, wish
             )
-    parts = Parts.of(config, kind)
+    training = Training.of(config, kind)
     # All that can be wrong with the input has been looked at: now there is a run.
     wait_for_all("before the run is made")
     if wish is not None:
-        config = extend_run(parts, records, wish)
-        parts = parts.with_config(config)
-    return train_in(parts, records.path, [(config, records)], arguments, [is_new])
+        config = extend_run(training, records, wish)
+        training = training.with_config(config)
+    return train_to_end(
+        training, records.path, [(config, records)], arguments, [is_new]
+    )
 
 
 def _open(

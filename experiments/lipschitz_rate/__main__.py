@@ -5,19 +5,21 @@
 
 Items: mnist (figures 1, 2), cifar10-fixed (figure 3), cifar10-adaptive (figures 4, 5,
 beside a tuned constant rate), cifar100 (figures 6, 7), eq1 (is the last layer's
-gradient the largest, and below the constants), estimates (K_z for nothing beside passes
-that measure it), stability (1/K beside 2/lambda_max), variants (with L2 and momentum;
-the later text's momentum, RMSprop and Adam), claims (what all of it says of the paper's
-claims), all.
+gradient the largest, and below the constants), eq9 (least squares, on the diabetes
+data), eq15 (two classes, on the breast-cancer data), estimates (K_z for nothing beside
+passes that measure it), stability (1/K beside 2/lambda_max), variants (with L2 and
+momentum; the later text's momentum, RMSprop and Adam), claims (what all of it says of
+the paper's claims), all.
 
 Trains each network once, into one directory a preset; what is there is used again, and
 what was stopped goes on. The preset quick takes a part of the examples, a few epochs,
 and K_z from the updates' own forward passes; on MNIST with the constant that is a true
 bound, since the paper's own rate, ten times as large, takes more epochs to settle
-(--form=paper). Paper takes the text's settings, and K_z from a pass in train mode each
-epoch; authors does as the paper's code does: inference mode, time decay, the mean image
-subtracted. Both take a GPU. Where CIFAR-100 is not prepared, quick trains on CIFAR-10,
-and on digits where nothing is.
+(--form=paper). Paper takes the text's settings, and where it is silent those of the
+paper's code: K_z from a pass in inference mode each epoch, Keras' batch norm; authors
+does as that code does throughout: time decay, the mean image subtracted, Keras' L2
+term. Both take a GPU. Where CIFAR-100 is not prepared, quick trains on CIFAR-10, and on
+digits where nothing is.
 """
 
 from __future__ import annotations
@@ -30,7 +32,16 @@ from typing import Any
 import tyro
 
 from experiments.harness.paper import Result, changes, check_flags, command_line, make
-from experiments.harness.values import DataDirectory, Directory, Epochs, Networks, Whole
+from experiments.harness.values import (
+    Count,
+    DataDirectory,
+    Directory,
+    Epochs,
+    Networks,
+    NotNegative,
+    Positive,
+    Whole,
+)
 from experiments.lipschitz_rate.claims import claims
 from experiments.lipschitz_rate.curves import (
     cifar10_adaptive,
@@ -42,9 +53,11 @@ from experiments.lipschitz_rate.estimates import estimates
 from experiments.lipschitz_rate.premise import eq1
 from experiments.lipschitz_rate.settings import DATASETS, PRESETS, Lab
 from experiments.lipschitz_rate.stability import stability
+from experiments.lipschitz_rate.tabular import eq9, eq15
 from experiments.lipschitz_rate.variants import variants
 from lrscape import console
-from lrscape.transforms.lipschitz import FORMS
+from lrscape.errors import InputError
+from lrscape.transforms.lipschitz import FORMS, NORMS
 
 # Where K_z may come from.
 FEEDS = ("free", "train", "inference")
@@ -57,6 +70,8 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
     "cifar10-adaptive": cifar10_adaptive,
     "cifar100": cifar100,
     "eq1": eq1,
+    "eq9": eq9,
+    "eq15": eq15,
     "estimates": estimates,
     "stability": stability,
     "variants": variants,
@@ -70,6 +85,8 @@ TASKS: dict[str, tuple[str, ...]] = {
     "cifar10-adaptive": ("cifar10",),
     "cifar100": ("cifar100",),
     "eq1": ("variants", "cifar10"),
+    "eq9": (),
+    "eq15": (),
     "estimates": ("variants", "cifar10"),
     "stability": ("variants", "cifar10"),
     "variants": ("variants",),
@@ -84,11 +101,20 @@ class Arguments:
     Attributes:
         item: the figure, all, or results: a list of what there is.
         preset: quick, paper or authors.
-        epochs: passes over the training examples.
+        epochs: passes over the training examples, of all but eq9 and eq15.
         seeds: networks that differ by their seed alone.
         examples: trained on; 0: all of them.
-        feed: where K_z comes from: free, train or inference.
+        feed: where K_z comes from: free (the updates' own forward passes), or a pass
+            at each epoch's start, in batch norm's mode train or inference.
         form: of the constant: paper, or bound, which it never exceeds.
+        norm: what K_z is: frobenius, of a batch's activations, as in the paper's
+            numbers; or max, the largest activation, as in its words.
+        max_rate: a cap on rates that are made of a constant; default: 10, which is
+            ours.
+        batch_size: examples an update.
+        weight_decay: lambda, of the constant and of the L2 term (in preset authors of
+            the constant alone), in every task.
+        rates: constant rates to choose among.
         dataset: instead of each task's own: mnist, cifar10, cifar100 or digits.
         run_dir: where networks and results are kept; default:
             runs/lipschitz_rate-PRESET.
@@ -104,6 +130,11 @@ class Arguments:
     examples: Whole | None = None
     feed: str | None = None
     form: str | None = None
+    norm: str | None = None
+    max_rate: Positive | None = None
+    batch_size: Count | None = None
+    weight_decay: NotNegative | None = None
+    rates: tuple[Positive, ...] | None = None
     dataset: str | None = None
     run_dir: Directory | None = None
     data_dir: DataDirectory | None = None
@@ -118,13 +149,18 @@ def lab_of(arguments: Arguments) -> Lab:
     """
     least = {"epochs": 1, "seeds": 1, "examples": 0}
     check_flags(
-        arguments, ITEMS, PRESETS, least, dataset=DATASETS, feed=FEEDS, form=FORMS
-    )
+        arguments, ITEMS, PRESETS, least, dataset=DATASETS, feed=FEEDS, form=FORMS,
+        norm=NORMS,
+    )  # fmt: skip
+    if arguments.rates == ():
+        raise InputError("rates: name at least one")
     plans = {}
     for task, plan in PRESETS[arguments.preset].items():
         asked = changes(
-            arguments, "epochs", "seeds", "feed", "form", batch_size=plan.batch_size
-        )
+            arguments, "epochs", "seeds", "feed", "form", "norm", "max_rate",
+            "batch_size", "weight_decay", "rates",
+            batch_size=arguments.batch_size or plan.batch_size,
+        )  # fmt: skip
         plans[task] = dataclasses.replace(plan, **asked)
     root = arguments.run_dir or Path("runs") / f"lipschitz_rate-{arguments.preset}"
     return Lab(arguments.preset, plans, root, arguments.data_dir, arguments.dataset)

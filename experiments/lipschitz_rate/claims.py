@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,14 +20,16 @@ from experiments.harness.statistics import (
     unknown,
 )
 from experiments.harness.verdicts import verdicts
-from experiments.lipschitz_rate import curves, premise, stability, variants
+from experiments.lipschitz_rate import curves, premise, stability, tabular, variants
 from experiments.lipschitz_rate.settings import Lab
 from lrscape.transforms import lipschitz_constant
 
 # Times the limit of stability, of a run that failed: at least this.
 FAILED = 2.0
 # The constants: as the paper prints them, and such as bound the gradient.
-FORMS = {"bound": ", as true bounds,", "paper": " as printed"}
+FORMS = {"paper": " as printed", "bound": ", as true bounds,"}
+# A ratio that is larger, or infinite, counts as this one: a verdict needs a number.
+EXCEEDED = 1e6
 # Percentage points that the paper gains by measuring each epoch.
 GAIN = 89.37 - 87.02
 # Where K_z comes from, in words; otherwise it is a pass in a mode.
@@ -39,6 +40,10 @@ SETTLED = 10
 # them is the same.
 REACHED = {"mnist": (99.5, None, 0.2), "cifar100": (75.99, 73.26, 1.0)}
 PAPER_EPOCHS = {"mnist": 20, "cifar100": 300}
+# Percent of test examples that a tuned constant rate gets right where networks count as
+# trained: somewhat below the least that the paper's own reach, 87.02 on CIFAR-10 and
+# 99.5 on MNIST.
+TRAINED = {"cifar10": 80.0, "variants": 97.0}
 
 
 def premises(lab: Lab) -> list[Claim]:
@@ -57,8 +62,8 @@ def premises(lab: Lab) -> list[Claim]:
         )  # fmt: skip
         for name, said in FORMS.items():
             conditions = []
-            # What the paper claims is of the bound; its prints stand beside it.
-            apart = name == "paper"
+            # The paper's claim is of what it prints; the true bound stands beside it.
+            apart = name == "bound"
             for norm in ("frobenius", "max"):
                 form = f"{name}, {norm}"
                 worst = [
@@ -71,6 +76,31 @@ def premises(lab: Lab) -> list[Claim]:
                 Claim(
                     "5.2", f"{task}: the constants{said} bound its gradient",
                     conditions, least=_unless_exceeded(conditions, lab), apart=apart,
+                )
+            )  # fmt: skip
+    return [*claims, *_other_losses(lab)]
+
+
+def _other_losses(lab: Lab) -> list[Claim]:
+    """Claim 5.2 of Eq. 9 and 15, along the run by each constant itself."""
+    claims = []
+    for item, data in tabular.NAMES.items():
+        found = tabular.runs_of(lab, item)
+        for form, words in tabular.WORDS.items():
+            worst = tabular.beyond(found[f"1 / K, {words}"], form)
+            name = "gradient / constant"
+            shown = mean_and_interval(np.minimum(worst, EXCEEDED))
+            if (worst > EXCEEDED).any():
+                count = f"{np.sum(np.isinf(worst))} of {len(worst)} seeds"
+                shown = f"infinite, since a constant is not positive in {count}"
+            condition = never(name, np.minimum(worst, EXCEEDED), 1)
+            conditions = [condition._replace(shown=f"{shown} < 1")]
+            claims.append(
+                Claim(
+                    "5.2", f"{item}, {data}: the constant{FORMS[form]} bounds the last "
+                    "layer's gradient",
+                    conditions, least=_unless_exceeded(conditions, lab),
+                    apart=form == "bound",
                 )
             )  # fmt: skip
     return claims
@@ -128,6 +158,7 @@ def adaptive_against_fixed(lab: Lab) -> list[Claim]:
             lab.histories("cifar10", other), curves.fixed_of(lab, "cifar10", other)
         )
     ]  # fmt: skip
+    untrained = out_of_regime(lab, "cifar10", last[tuned])
     gap = {
         name: curves.accuracy(found[name], "train")[:, -1] - last[name]
         for name in ("adaptive", "fixed")
@@ -141,18 +172,18 @@ def adaptive_against_fixed(lab: Lab) -> list[Claim]:
                 below("gap to training minus fixed's", gap["adaptive"] - gap["fixed"],
                        0),
             ],
-            missing=baselines_failed(last["fixed"] <= 0),
+            missing=baselines_failed(last["fixed"] <= 0) or untrained,
         ),
         Claim(
             "5.4", f"and so with time decay {decay}, in both",
             [above("test accuracy minus fixed (points)", beside[0] - beside[1])],
-            missing=baselines_failed(beside[1] <= 0),
+            missing=baselines_failed(beside[1] <= 0) or untrained,
         ),
         Claim(
             "5.4 (added)", "and a tuned constant one",
             [above("test accuracy minus tuned (points)",
                     last["adaptive"] - last[tuned])],
-            missing=baselines_failed(last[tuned] <= 0), apart=True,
+            missing=baselines_failed(last[tuned] <= 0) or untrained, apart=True,
         ),
     ]  # fmt: skip
 
@@ -160,7 +191,7 @@ def adaptive_against_fixed(lab: Lab) -> list[Claim]:
 def rates(lab: Lab) -> list[Claim]:
     """Claim 5.5, by passes in either mode of batch norm."""
     adaptive = lab.adaptive("cifar10")
-    authors = dataclasses.replace(adaptive, name="inference", feed="inference")
+    authors = lab.inference("cifar10")
     found = {
         adaptive.feed: lab.histories("cifar10", adaptive),
         "inference": lab.histories("cifar10", authors),
@@ -225,6 +256,30 @@ def accuracies(lab: Lab) -> list[Claim]:
     return claims
 
 
+def out_of_regime(lab: Lab, task: str, baseline: np.ndarray) -> str:
+    """Why accuracies tell nothing of a claim on trained networks; empty: they do.
+
+    Judged by the tuned constant rate alone, whatever the rates that are compared do.
+
+    Args:
+        lab: has the task.
+        task: one of its tasks.
+        baseline: (seeds,), the tuned constant's test accuracy after the last epoch.
+
+    Returns:
+        That its mean is below `TRAINED`.
+    """
+    reached, needed = float(np.mean(baseline)), TRAINED[task]
+    if reached >= needed:
+        return ""
+    updates = lab.arm(task, lab.adaptive(task), 0).steps_per_epoch
+    return (
+        f"out of regime: a tuned constant rate reaches {reached:.3g} % in "
+        f"{lab.plans[task].epochs * updates} updates, and the claim is of trained "
+        f"networks, from {needed:g} % on"
+    )
+
+
 def _short(lab: Lab, task: str) -> str:
     """What a task's plan lacks of the paper's training; empty: nothing."""
     plan, epochs = lab.plans[task], PAPER_EPOCHS[task]
@@ -258,6 +313,9 @@ def costs(lab: Lab) -> list[Claim]:
         for kind in ("", ", L2", ", momentum 0.9")
     }
     tuned = np.array([variants.last_accuracy(found[name]) for name in baselines])
+    untrained = out_of_regime(
+        lab, variants.TASK, variants.last_accuracy(found["constant, tuned"])
+    )  # fmt: skip
     return [
         Claim(
             "5.7", "a pass each epoch is cheap; the rate works with dropout, batch "
@@ -267,12 +325,12 @@ def costs(lab: Lab) -> list[Claim]:
                 above("minus tuned constant (points)", against("adaptive"), -1),
                 above("with L2", against("adaptive, L2"), -1),
             ],
-            missing=baselines_failed(tuned <= 0),
+            missing=baselines_failed(tuned <= 0) or untrained,
         ),
         Claim(
             "5.7", "and it does not work with momentum",
             [below("minus tuned constant (points)", momentum, -1)],
-            missing=baselines_failed(tuned <= 0),
+            missing=baselines_failed(tuned <= 0) or untrained,
         ),
     ]  # fmt: skip
 
@@ -326,7 +384,7 @@ def scale_of(lab: Lab) -> str:
     return (
         f"{plans}; gradients and curvature: {samples}; batches of one class in "
         "inference mode; batch norm in train mode unless said; last epoch unless said; "
-        "5.2 of cross-entropy alone"
+        "5.2 of least squares and of two classes on tables"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.harness.arms import column
+from experiments.harness.network import column
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate.methods import Method
@@ -29,8 +28,8 @@ PAPER = {
     ("cifar10", "adaptive"): (99.47, 89.37, 89.03),
     ("cifar100", "adaptive"): (99.68, 75.99, 73.26),
 }
-# The rate before any update: on CIFAR-10 the text's, on CIFAR-100 the figure's order.
-FIRST_RATE = {"cifar10": 8e-3, "cifar100": 1e-8}
+# The rate before any update: the text's, and the one in the authors' notebook.
+FIRST_RATE = {"cifar10": (8e-3, 0.25), "cifar100": (1e-8, 2.3e-8)}
 
 
 def accuracy(histories: Sequence[History], part: str) -> np.ndarray:
@@ -44,6 +43,7 @@ def row_of(lab: Lab, task: str, name: str, histories: Sequence[History]) -> dict
     failed = sum("diverged" in history[-1] for history in histories)
     paper = PAPER.get((task, name), (None, None, None))
     seconds = np.nanmedian(column(histories, "seconds")[:, 1:])
+    losses = column(histories, "test_loss")
     return {
         "method": name,
         "data": lab.dataset_of(task),
@@ -54,6 +54,7 @@ def row_of(lab: Lab, task: str, name: str, histories: Sequence[History]) -> dict
         "paper's 'validation'": shown(paper[1]),
         "test %, last epoch": mean_and_interval(test[:, -1]),
         "paper, test": shown(paper[2]),
+        "test loss, last epoch": mean_and_interval(losses[:, -1]),
         "first rate": mean_and_interval([h[0].get("rate", np.nan) for h in histories]),
         "last rate": mean_and_interval(column(histories, "rate")[:, -1]),
         "failed": failed,
@@ -66,8 +67,10 @@ def _result(lab: Lab, task: str, found: Mapping[str, list[History]]):
     variables = {}
     for name, histories in found.items():
         label = name.replace(" ", "_").replace(",", "")
-        for part in ("train_error", "test_error", "train_loss", "rate"):
-            unit = {"rate": "1", "train_loss": "nat"}.get(part, "fraction")
+        for part in (
+            "train_error", "test_error", "train_loss", "test_loss", "rate"
+        ):  # fmt: skip
+            unit = "1" if part == "rate" else "nat" if "loss" in part else "fraction"
             values = column(histories, part)
             variables[f"{label}_{part}"] = (
                 (f"{label}_seed", f"{label}_epoch"), values, {"units": unit}
@@ -75,17 +78,22 @@ def _result(lab: Lab, task: str, found: Mapping[str, list[History]]):
     adaptive = lab.adaptive(task)
     notes = [
         (
-            "the paper's 'validation' is the test set at its best epoch; neither "
-            "number beside it comes from data of its own"
+            "the paper's 'validation' is the test set, its accuracy that of the best "
+            "epoch; neither number beside it comes from data of its own"
         ),
-        f"{lab.size_of(task)}; rates are those of an epoch's last update",
+        (
+            f"{lab.size_of(task)}; rates are those of an epoch's last update, drawn as "
+            "steps where they are held for an epoch"
+        ),
         *([f"adaptive rate: {feed_of(adaptive)}"] if "adaptive" in found else []),
         *_first_rates(lab, task, found.get("adaptive", ())),
+        *_cap(lab, task, found),
     ]
     title = f"{lab.plans[task].model} on {lab.dataset_of(task)}"
+    moving = ("adaptive",) if adaptive.feed == "free" else ()
     drawn = {
         "accuracy": curves_figure(found, title),
-        "rate": rates_figure(found, title),
+        "rate": rates_figure(found, title, moving=moving),
     }
     return Result(rows, xr.Dataset(variables), drawn, notes)
 
@@ -114,10 +122,11 @@ def rate_at(lab: Lab, task: str, row: dict[str, Any], mode: str) -> float:
     arm = lab.arm(task, lab.adaptive(task), 0)
     weights = row["weight_norm" if mode == "train" else "weight_norm_all"]
     constant = lipschitz_constant(
-        row[f"{mode}_norm"],
+        row[arm.config.method.measured_as(mode)],
         num_classes=arm.data.num_classes,
         batch_size=arm.config.batch_size,
         form=arm.config.method.form,
+        norm=arm.config.method.norm,
         weight_decay=arm.config.weight_decay,
         weight_norm=weights,
     )
@@ -150,12 +159,53 @@ def _first_rates(lab: Lab, task: str, histories: Sequence[History]) -> list[str]
         mode: mean_and_interval([rate_at(lab, task, h[0], mode) for h in histories])
         for mode in ("train", "inference")
     }
-    paper = FIRST_RATE.get(task)
-    said = f"; the paper's first rate is {paper:g}" if paper else ""
+    said = ""
+    if task in FIRST_RATE:
+        text, notebook = FIRST_RATE[task]
+        said = (
+            f"; the text's first rate is {text:g}, the authors' notebook's {notebook:g}"
+        )
     return [
         (
             f"before any update a pass gives the rate {found['train']} in train mode, "
             f"{found['inference']} in inference mode (before the cap){said}"
+        )
+    ]
+
+
+def at_cap(history: History, max_rate: float) -> int:
+    """Epochs whose last update's rate was cut at the largest one.
+
+    Example:
+        >>> rows = [{}, {'lipschitz_constant': 0.05}, {'lipschitz_constant': 0.2}]
+        >>> at_cap(rows, 10.0)
+        1
+    """
+    return sum(
+        row["lipschitz_constant"] * max_rate < 1
+        for row in history
+        if "lipschitz_constant" in row
+    )
+
+
+def _cap(lab: Lab, task: str, found: Mapping[str, Sequence[History]]) -> list[str]:
+    largest = lab.plans[task].max_rate
+    cut = {
+        name: sum(at_cap(history, largest) for history in histories)
+        for name, histories in found.items()
+        if name.startswith(("adaptive", "fixed"))
+    }
+    if not cut:
+        return []
+    reached = ", ".join(
+        f"by {name} at {count} of {sum(len(h) - 1 for h in found[name])} epochs' ends"
+        for name, count in cut.items()
+        if count
+    )
+    return [
+        (
+            f"no rate is larger than {largest:g}, a cap that the paper does not have "
+            f"(--max-rate), reached {reached or 'at the end of no epoch'}"
         )
     ]
 
@@ -182,16 +232,19 @@ def curves_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
                     epochs, values.min(axis=0), values.max(axis=0), alpha=0.15,
                     color=COLORS[part] if one else color, linewidth=0,
                 )  # fmt: skip
-        losses = column(histories, "train_loss")[:, 1:]
-        lower.plot(
-            np.arange(1, 1 + losses.shape[1]), losses.mean(axis=0), "--",
-            marker="." if losses.shape[1] < 50 else None,
-            color=COLORS["train"] if one else color,
-        )  # fmt: skip
-    dashed = "" if len(found) == 1 else ", dashed: training"
-    upper.set_ylabel(f"accuracy (%){dashed}")
+        for part, style in (("train", "--"), ("test", "-")):
+            losses = column(histories, f"{part}_loss")[:, 1:]
+            lower.plot(
+                np.arange(1, 1 + losses.shape[1]), losses.mean(axis=0), style,
+                marker="." if losses.shape[1] < 50 else None,
+                color=COLORS[part] if one else color,
+            )  # fmt: skip
+    upper.set_ylabel("accuracy (%)")
+    if len(found) > 1:
+        upper.set_title("solid: test; dashed: training", fontsize=9)
     beside(upper, len(found))
-    lower.set_ylabel("training loss (nat)")
+    lower.set_ylabel("loss (nats)")
+    lower.set_yscale("log")
     lower.set_xlabel("epoch")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (upper, lower):
@@ -209,8 +262,17 @@ def beside(axes: Any, entries: int) -> None:
     axes.legend(frameon=False, fontsize="small", **place)
 
 
-def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
-    """The rate over epochs; of many, from epoch 2 on as well."""
+def rates_figure(
+    found: Mapping[str, Sequence[History]], title: str, moving: Sequence[str] = ()
+) -> Figure:
+    """The rate over epochs; of many, from epoch 2 on as well.
+
+    Args:
+        found: histories, by what they are called.
+        title: of the figure.
+        moving: those whose rate changes within an epoch, of which the last is known;
+            all others are held for an epoch, and drawn so.
+    """
     every = {n: column(h, "rate") for n, h in found.items()}
     starts = [0, 2] if max(r.shape[1] for r in every.values()) > 5 else [0]
     wide = 8.4 if len(found) > 3 else 6.4
@@ -221,6 +283,7 @@ def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
             epochs = np.arange(start, rates.shape[1])
             axes.plot(
                 epochs, rates[:, start:].mean(axis=0), color=color, label=name,
+                drawstyle="default" if name in moving else "steps-pre",
                 marker="." if len(epochs) < 50 else None,
             )  # fmt: skip
         axes.set_ylabel("learning rate")
@@ -237,22 +300,21 @@ def rates_figure(found: Mapping[str, Sequence[History]], title: str) -> Figure:
 
 
 def methods_of(lab: Lab, task: str) -> dict[str, list[History]]:
-    """The adaptive rate, the fixed one and the tuned constant, with equal budgets.
-
-    Where the preset feeds the rate otherwise, the authors' way beside it: a pass in
-    inference mode at each epoch's start.
-    """
-    tuned, adaptive = lab.tuned(task), lab.adaptive(task)
-    beside = {}
-    if adaptive.feed != "inference":
-        authors = dataclasses.replace(adaptive, name="inference", feed="inference")
-        beside = {"adaptive, inference mode": lab.histories(task, authors)}
+    """The adaptive rate, the fixed one and the tuned constant, with equal budgets."""
+    tuned = lab.tuned(task)
     return {
-        "adaptive": lab.histories(task, adaptive),
-        **beside,
+        **adaptive_of(lab, task),
         "fixed": fixed_of(lab, task),
         f"constant {tuned.rate:g}, tuned": lab.histories(task, tuned),
     }
+
+
+def adaptive_of(lab: Lab, task: str) -> dict[str, list[History]]:
+    """The adaptive rate as the preset feeds it, and beside it from another mode."""
+    found = {"adaptive": lab.histories(task, lab.adaptive(task))}
+    if other := lab.fed_otherwise(task):
+        found[f"adaptive, {other.feed} mode"] = lab.histories(task, other)
+    return found
 
 
 def fixed_of(lab: Lab, task: str, adaptive: Method | None = None) -> list[History]:
@@ -265,8 +327,7 @@ def fixed_of(lab: Lab, task: str, adaptive: Method | None = None) -> list[Histor
 
 def mnist(lab: Lab) -> Result:
     """Figures 1 and 2: accuracy, loss and rate on MNIST, with no rate given."""
-    found = {"adaptive": lab.histories("mnist", lab.adaptive("mnist"))}
-    return _result(lab, "mnist", found)
+    return _result(lab, "mnist", adaptive_of(lab, "mnist"))
 
 
 def cifar10_fixed(lab: Lab) -> Result:
@@ -311,5 +372,4 @@ def cifar10_adaptive(lab: Lab) -> Result:
 
 def cifar100(lab: Lab) -> Result:
     """Figures 6 and 7: CIFAR-100, ResNet-164, with a rate that follows K_z."""
-    found = {"adaptive": lab.histories("cifar100", lab.adaptive("cifar100"))}
-    return _result(lab, "cifar100", found)
+    return _result(lab, "cifar100", adaptive_of(lab, "cifar100"))

@@ -54,6 +54,7 @@ def estimates(lab: Lab) -> Result:
             {n: variables[f"{task}_{n}"][1] for n in
              ("activation_norm", "train_norm", "inference_norm")}, what
         )  # fmt: skip
+    momentum = lab.plans["cifar10"].model_options.get("norm_momentum", 0.9)
     notes = [
         (
             "K_z: the largest Frobenius norm of a batch's activations before "
@@ -62,7 +63,7 @@ def estimates(lab: Lab) -> Result:
         ),
         (
             "in inference mode batch norm's averages, whose momentum is 0.99 on MNIST "
-            "and 0.9 on CIFAR, are far from any batch's at first"
+            f"and {momentum:g} on CIFAR, are far from any batch's at first"
         ),
     ]
     return Result(rows, xr.Dataset(variables), drawn, notes)

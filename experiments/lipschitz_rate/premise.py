@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
-from experiments.lipschitz_rate.arms import Arm
 from experiments.lipschitz_rate.curves import beside
+from experiments.lipschitz_rate.networks import Network
 from experiments.lipschitz_rate.settings import Lab
 from lrscape import layers, training, transforms
 from lrscape.figures.style import CYCLE, tidy
@@ -65,7 +65,7 @@ def largest_entries(gradient: Any, num_classes: int) -> tuple[float, float]:
     return float(found["last"]), float(found["other"])
 
 
-def constants(arm: Arm, frobenius: float, largest: float) -> dict[str, float]:
+def constants(arm: Network, frobenius: float, largest: float) -> dict[str, float]:
     """The Lipschitz constant without weight decay, by form and reading of K_z."""
     return {
         f"{form}, {norm}": float(
@@ -131,12 +131,11 @@ def adversarial_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
     arm = lab.arm(task, lab.adaptive(task), seed)
 
     def make() -> dict[str, Any]:
-        arm.history()
-        found: dict[str, float] = {}
-        for name in (min(arm.snapshots, key=_epoch), max(arm.snapshots, key=_epoch)):
+        kept, found = arm.epochs_kept(), dict[str, float]()
+        for epoch in (kept[0], kept[-1]):
             for kind, (images, labels) in _batches(arm).items():
                 gradient, norm, largest = _last_gradient(
-                    arm.model, arm.snapshots[name].variables, images, labels
+                    arm.model, arm.at(epoch).variables, images, labels
                 )
                 for form, constant in constants(arm, norm, largest).items():
                     key = f"{kind}: {form}"
@@ -147,11 +146,7 @@ def adversarial_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
     return arm.numbers("adversarial", make)
 
 
-def _epoch(name: str) -> int:
-    return int(name.split("_")[1])
-
-
-def _batches(arm: Arm) -> dict[str, tuple[jax.Array, jax.Array]]:
+def _batches(arm: Network) -> dict[str, tuple[jax.Array, jax.Array]]:
     """A batch of each kind, normalised; a class that is too small is repeated."""
     data, count = arm.data, arm.config.batch_size
     placed = DeviceData.of(data, "train", arm.config.normalize)

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate import curves
-from experiments.lipschitz_rate.arms import Arm
+from experiments.lipschitz_rate.methods import convolutions
+from experiments.lipschitz_rate.networks import Network
 from experiments.lipschitz_rate.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
@@ -32,33 +33,47 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
     arm = lab.arm(task, lab.adaptive(task), seed)
     history = arm.history()
     count, rows = lab.plans[task].curvature[0], []
-    for name in sorted(arm.snapshots, key=lambda name: int(name.split("_")[1])):
-        epoch = int(name.split("_")[1])
+    for epoch in arm.epochs_kept():
         if epoch >= len(history) or "diverged" in history[epoch]:
             break
         found = arm.numbers(
-            f"curvature-{count}-{name}", functools.partial(_largest, arm, name, count)
+            f"curvature-{count}-epoch_{epoch}",
+            functools.partial(_largest, arm, epoch, count),
         )
         rate = curves.inverse_constant(lab, task, history[epoch])
         rows.append({"epoch": epoch, "rate": rate, **found})
     return rows
 
 
-def _largest(arm: Arm, name: str, count: int) -> dict[str, Any]:
+def _largest(arm: Network, epoch: int, count: int) -> dict[str, Any]:
     count = min(count, len(arm.data.train))
     objective = landscape.flax_objective(
         arm.model, arm.examples("train", count), norm="train",
         batch_size=min(arm.config.batch_size, count),
     )  # fmt: skip
     found = landscape.top_eigenpairs(
-        objective, arm.snapshots[name].params, 1, key=jax.random.key(0),
+        objective, arm.at(epoch).params, 1, key=jax.random.key(0),
         tolerance=TOLERANCE,
     )  # fmt: skip
-    # The L2 term adds its factor to every eigenvalue.
-    value = float(found.eigenvalues[0]) + arm.config.weight_decay
+    value = float(found.eigenvalues[0]) + _of_l2(arm, found.eigenvectors)
     return {
         "largest": value, "residual": float(found.residuals[0]), "examples": count
     }  # fmt: skip
+
+
+def _of_l2(arm: Network, eigenvectors: Any) -> float:
+    """What the L2 term adds to the largest eigenvalue, to first order.
+
+    A term on all parameters adds its factor to every eigenvalue; one on convolutions'
+    kernels its factor times their share of the eigenvector.
+    """
+    if arm.config.kernel_l2 is None:
+        return arm.config.weight_decay
+    first = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), eigenvectors)
+    mask = convolutions(first)
+    parts = jax.tree.map(lambda leaf, of_one: np.sum(of_one * leaf**2), first, mask)
+    whole = sum(float(np.sum(leaf**2)) for leaf in jax.tree.leaves(first))
+    return 2 * arm.config.kernel_l2 * sum(jax.tree.leaves(parts)) / whole
 
 
 def failed(lab: Lab, task: str, seed: int) -> bool:

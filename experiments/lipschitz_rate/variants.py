@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from experiments.harness.arms import column
+from experiments.harness.network import column
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate.curves import (
@@ -103,7 +103,9 @@ def variants(lab: Lab) -> Result:
         + f", chosen on {lab.chosen_on(TASK)}",
         "RMSprop's and Adam's rate is a ratio of averages of K, 1 as long as K stays",
     ]
+    moving = tuple(found) if lab.adaptive(TASK).feed == "free" else ()
     figures = {
-        "accuracy": curves_figure(found, title), "rate": rates_figure(found, title)
-    }  # fmt: skip
+        "accuracy": curves_figure(found, title),
+        "rate": rates_figure(found, title, moving),
+    }
     return Result(rows, xr.Dataset(variables), figures, notes)

@@ -21,7 +21,7 @@ paper's NIN and VGG, and a GPU.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import tyro
 
 from experiments.harness.paper import Result, changes, check_flags, command_line, make
 from experiments.harness.values import (
+    Count,
     DataDirectory,
     Directory,
     Epochs,
@@ -42,11 +43,11 @@ from experiments.loss_surfaces.extreme import fig11
 from experiments.loss_surfaces.integrators import fig9, table3
 from experiments.loss_surfaces.methods import NAMES
 from experiments.loss_surfaces.pairs import table1
-from experiments.loss_surfaces.plans import MODELS, PRESETS
+from experiments.loss_surfaces.plans import MODELS, PRESETS, RATES
 from experiments.loss_surfaces.settings import DATASETS, Lab
 from experiments.loss_surfaces.surfaces import fig2, fig3, table2
 from experiments.loss_surfaces.switching import fig7, fig12, fig13, fig14, fig15
-from lrscape import console
+from lrscape import checks, console
 from lrscape.errors import InputError, unknown_name
 
 # In the order in which `all` makes them.
@@ -85,6 +86,9 @@ class Arguments:
         seeds: starts; all optimizers share each.
         examples: trained on; 0: all of them.
         grid: values a side of a surface.
+        rates: of optimizers, those to choose among, such as sgd=0.1,0.05 adam=0.001.
+        batch_size: examples an update.
+        panel_seeds: starts of each panel of figures 12 to 15.
         dataset: instead of the plan's: mnist, cifar10, cifar100 or digits.
         run_dir: where networks and results are kept; default:
             runs/loss_surfaces-PRESET.
@@ -101,10 +105,42 @@ class Arguments:
     seeds: Networks | None = None
     examples: Whole | None = None
     grid: Grid | None = None
+    rates: tuple[str, ...] | None = None
+    batch_size: Count | None = None
+    panel_seeds: Networks | None = None
     dataset: str | None = None
     run_dir: Directory | None = None
     data_dir: DataDirectory | None = None
     debug: bool = False
+
+
+def rates_of(given: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """The rates of optimizers that a command line names.
+
+    Raises:
+        InputError: an unknown optimizer, one that is named twice, or a rate that
+            cannot work.
+
+    Example:
+        >>> rates_of(['sgd=0.1,0.05', 'adam=0.001'])
+        {'sgd': (0.1, 0.05), 'adam': (0.001,)}
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    for one in given:
+        name, _, values = one.partition("=")
+        if name not in RATES:
+            raise unknown_name("rates", name, RATES)
+        if name in found:
+            raise InputError(f"rates={one!r} names {name} again")
+        try:
+            rates = tuple(float(value) for value in values.split(","))
+        except ValueError as error:
+            raise InputError(
+                f"rates={one!r} must be an optimizer and its rates, such as "
+                f"{name}=0.1,0.05"
+            ) from error
+        found[name] = tuple(checks.positive("rates", rate) for rate in rates)
+    return found
 
 
 def lab_of(arguments: Arguments) -> Lab:
@@ -123,6 +159,7 @@ def lab_of(arguments: Arguments) -> Lab:
             raise unknown_name("optimizers", name, NAMES)
     if len(set(arguments.optimizers or ())) < len(arguments.optimizers or ()):
         raise InputError(f"optimizers={' '.join(arguments.optimizers or ())!r} repeats")
+    chosen = rates_of(arguments.rates or ())
     plans = {}
     for model, plan in PRESETS[arguments.preset].items():
         asked = changes(
@@ -131,9 +168,12 @@ def lab_of(arguments: Arguments) -> Lab:
             "seeds",
             "optimizers",
             "grid",
-            batch_size=plan.batch_size,
+            "batch_size",
+            "panel_seeds",
+            batch_size=arguments.batch_size or plan.batch_size,
         )
-        plans[model] = dataclasses.replace(plan, **asked)
+        rates = {**plan.rates, **chosen}
+        plans[model] = dataclasses.replace(plan, **asked, rates=rates)
     root = arguments.run_dir or Path("runs") / f"loss_surfaces-{arguments.preset}"
     lab = Lab(
         arguments.preset, arguments.model, plans, root, arguments.data_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.harness.arms import column
+from experiments.harness.network import column
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
-from experiments.loss_surfaces.arms import Arm
 from experiments.loss_surfaces.drawing import (
     lines_figure,
 )
 from experiments.loss_surfaces.methods import TITLES
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.pairs import Pair, both, pairs_of
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
@@ -26,8 +27,8 @@ from lrscape.landscape import tree
 
 # From the initial weights, at 0, to the last ones, at 1.
 ALPHAS = np.linspace(0, 1, 26)
-# And as far again.
-BEYOND = np.linspace(0, 2, 51)
+# And as far again; 1.5 is among them.
+BEYOND = np.linspace(0, 2, 41)
 # From the last weights, at 0, past the initial ones, at 1.
 BACK = np.linspace(0, 1.5, 31)
 # Pairs of figures 5 and 8, where both are there.
@@ -45,7 +46,7 @@ def shown_pairs(lab: Lab, most: int = 3) -> list[Pair]:
     return ([pair for pair in SHOWN if pair in there] or there)[:most]
 
 
-def whole(arms: list[Arm]) -> list[Arm]:
+def whole(arms: list[Network]) -> list[Network]:
     """Those that did not fail."""
     return [arm for arm in arms if not arm.failed()]
 
@@ -62,6 +63,21 @@ def start_curves(
             for arm in lab.all_trained(name, **changes)
         ]
     )
+
+
+def rises_beyond(curves: np.ndarray) -> np.ndarray:
+    """How far curves lie above their value at 1: at 1.5 and at 2, the lesser.
+
+    Args:
+        curves: (..., points), losses at `BEYOND`.
+
+    Example:
+        >>> print(rises_beyond((BEYOND - 1.1) ** 2).round(2))
+        0.15
+    """
+    at = [int(np.argmin(abs(BEYOND - alpha))) for alpha in (1.0, 1.5, 2.0)]
+    one, half, whole = (curves[..., i] for i in at)
+    return np.minimum(half, whole) - one
 
 
 def pair_curves(lab: Lab, pair: Pair, **changes: Any) -> np.ndarray:
@@ -96,32 +112,98 @@ def fig4(lab: Lab) -> Result:
             )  # fmt: skip
         row["failed"] = sum("diverged" in h[-1] for h in histories)
         rows.append(row)
-    figure = Figure(figsize=(9.2, 4), layout="constrained")
+    title = f"{lab.what}, {lab.plan.seeds} starts each"
+    figures = {"": _last_figure(found, title), "epochs": _epochs_figure(found, title)}
+    notes = [lab.note(), lab.tuned_note(lab.plan.optimizers)]
+    return Result(rows, labelled(variables), figures, notes)
+
+
+Parts = dict[str, dict[str, np.ndarray]]
+
+
+def _last_figure(found: Parts, title: str) -> Figure:
+    """Last accuracies as the paper draws them: by optimizer, a colour a start."""
+    figure = Figure(figsize=(9.6, 4), layout="constrained")
     panels = figure.subplots(1, 2)
-    lowest = [100.0, 100.0]
-    for n, (axes, part) in enumerate(zip(panels, ("train", "test"), strict=True)):
+    for axes, part in zip(panels, ("train", "test"), strict=True):
+        for i, parts in enumerate(found.values()):
+            last = parts[part][:, -1]
+            # Side by side, so that equal ones are not one.
+            beside = i + 0.08 * (np.arange(len(last)) - (len(last) - 1) / 2)
+            colors = [CYCLE[k % len(CYCLE)] for k in range(len(last))]
+            axes.scatter(beside, last, color=colors, s=22, zorder=3)
+            axes.hlines(last.mean(), i - 0.3, i + 0.3, color="#666666", lw=1)
+        axes.set_xticks(range(len(found)), [TITLES[name] for name in found])
+        axes.tick_params(axis="x", rotation=30)
+        axes.margins(y=0.12)
+        axes.set_ylabel(f"{part} accuracy, last epoch (%)")
+        tidy(axes)
+    figure.suptitle(f"{title}, a colour a start; bars: means")
+    return figure
+
+
+def _epochs_figure(found: Parts, title: str) -> Figure:
+    """Accuracies over epochs: mean and range of each optimizer's starts."""
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, part in zip(panels, ("train", "test"), strict=True):
+        late = []
         for i, (name, parts) in enumerate(found.items()):
-            for k, values in enumerate(parts[part]):
-                axes.plot(
-                    values, color=CYCLE[i % len(CYCLE)], linewidth=1, alpha=0.8,
-                    label=TITLES[name] if k == 0 else None,
-                )  # fmt: skip
-                lowest[n] = min(lowest[n], float(values[len(values) // 4]))
-        top = axes.get_ylim()[1]
-        axes.set_ylim(lowest[n] - 1, min(top, 100.5))
+            values = parts[part]
+            at, color = np.arange(values.shape[1]), CYCLE[i % len(CYCLE)]
+            axes.plot(values.mean(axis=0), color=color, label=TITLES[name])
+            axes.fill_between(
+                at, values.min(axis=0), values.max(axis=0), color=color, alpha=0.1,
+                linewidth=0,
+            )  # fmt: skip
+            late.append(values[:, max(1, values.shape[1] // 4) :])
+        shown = np.concatenate([values.ravel() for values in late])
+        low, high = shown.min(), shown.max()
+        room = 0.05 * (high - low) + 1e-3
+        axes.set_ylim(low - room, high + room)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{part} accuracy (%)")
         tidy(axes)
-    panels[1].legend(frameon=False, fontsize="small")
-    figure.suptitle(f"{lab.what}, {lab.plan.seeds} starts each")
-    notes = [lab.note(), lab.tuned_note(lab.plan.optimizers)]
-    return Result(rows, labelled(variables), {"": figure}, notes)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(found), frameon=False,
+        fontsize="small",
+    )  # fmt: skip
+    figure.suptitle(f"{title}: mean and range, the last three quarters' heights")
+    return figure
 
 
-def fig5(lab: Lab, *, batch_norm: bool = True) -> Result:
+def fig5(lab: Lab) -> Result:
     """Figure 5: losses from the start to the minima, and between minima."""
-    lab = lab.of("nin")
+    # Its panels (a, c) and (b, d) are of two networks, which the caption does not name.
+    return lines_of(lab.each())
+
+
+def fig8(lab: Lab) -> Result:
+    """Figure 8: figure 5 without batch norm."""
+    return lines_of([lab.of("nin")], batch_norm=False)
+
+
+def lines_of(labs: Sequence[Lab], *, batch_norm: bool = True) -> Result:
+    """Figures 5 and 8, of one network or of several, one after another."""
+    parts = [_lines_of(lab, batch_norm) for lab in labs]
+    if len(parts) == 1:
+        return parts[0]
+    whole = Result([], xr.Dataset())
+    for lab, part in zip(labs, parts, strict=True):
+        name = lab.plan.model
+        whole.rows += [{"network": name, **row} for row in part.rows]
+        renamed = part.dataset.rename(
+            {n: f"{name}_{n}" for n in (*part.dataset.variables, *part.dataset.dims)}
+        )
+        whole.dataset = whole.dataset.merge(renamed)
+        whole.figures |= {f"{name}-{n}": f for n, f in part.figures.items()}
+        whole.notes += part.notes
+    return whole
+
+
+def _lines_of(lab: Lab, batch_norm: bool) -> Result:
     changes = {"batch_norm": batch_norm}
     starts = {
         TITLES[name]: start_curves(lab, name, ALPHAS, "start", **changes)
@@ -170,11 +252,6 @@ def fig5(lab: Lab, *, batch_norm: bool = True) -> Result:
     }  # fmt: skip
     notes = [lab.note(), lab.tuned_note(lab.plan.optimizers, batch_norm=batch_norm)]
     return Result(rows, labelled(variables, coordinates), figures, notes)
-
-
-def fig8(lab: Lab) -> Result:
-    """Figure 8: figure 5 without batch norm."""
-    return fig5(lab, batch_norm=False)
 
 
 def maxima(losses: np.ndarray) -> int:
@@ -239,12 +316,12 @@ def widths(lab: Lab, name: str) -> dict[str, np.ndarray]:
     return {scale: np.array(values) for scale, values in found.items()}
 
 
-def back_losses(lab: Lab, arm: Arm) -> np.ndarray:
+def back_losses(lab: Lab, arm: Network) -> np.ndarray:
     """(points,), from the last weights past the initial ones, at `BACK`."""
     return probes.from_start(lab, arm, 1 - BACK, "back")
 
 
-def sizes(arm: Arm) -> dict[str, float]:
+def sizes(arm: Network) -> dict[str, float]:
     """The norm of the last weights, and how far they are from the initial ones."""
 
     def make() -> dict[str, float]:
@@ -311,14 +388,14 @@ def fig10(lab: Lab) -> Result:
     for name in lab.plan.optimizers:
         curves = start_curves(lab, name, BEYOND, "beyond")
         after = curves[:, BEYOND >= 1]
-        rises = (np.diff(after, axis=1) > 0).all(axis=1)
+        rises = rises_beyond(curves) > 0
         rows.append(
             {
                 "optimizer": TITLES[name],
                 "loss at 1": mean_and_interval(after[:, 0]),
                 "at 1.5": mean_and_interval(curves[:, np.argmin(abs(BEYOND - 1.5))]),
                 "at 2": mean_and_interval(after[:, -1]),
-                "rises from 1 to 2 in": f"{rises.sum()} of {len(curves)}",
+                "both above that at 1 in": f"{rises.sum()} of {len(curves)}",
             }
         )
         panels[TITLES[name]] = (BEYOND, {TITLES[name]: list(curves)})

@@ -74,10 +74,26 @@ def draw_surface(
                 x[i, j], y[i, j], z[i, j], color=PATH, s=10, depthshade=False, zorder=9
             )
     axes.set_zlim(low, high)
+    _label_heights(axes, low, high, log)
     axes.view_init(elev=35, azim=-75)
     axes.set_box_aspect((1, 0.8, 0.7), zoom=1.25)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def _label_heights(axes: Any, low: float, high: float, log: bool) -> None:
+    """Labels heights by losses, of logarithmic ones at decades and their parts."""
+    axes.tick_params(axis="z", pad=2, labelsize=8)
+    said = "training loss (nats)"
+    if log:
+        decades = np.arange(np.floor(low), np.ceil(high) + 1)
+        # Less than two decades have too few of them.
+        parts = (1,) if high - low >= 2 else (1, 2, 5)
+        ticks = np.array([d + np.log10(part) for d in decades for part in parts])
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        axes.set_zticks(ticks, [f"{10**tick:.3g}" for tick in ticks])
+        said += ", logarithmic"
+    axes.set_zlabel(said, fontsize=8, labelpad=6)
 
 
 def curves_panel(axes: Any, x: np.ndarray, curves: Curves, *, log: bool = True) -> None:

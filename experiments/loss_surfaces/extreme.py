@@ -9,12 +9,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments.harness.arms import column
+from experiments.harness.network import column
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
-from experiments.loss_surfaces.arms import Arm
 from experiments.loss_surfaces.around import ALPHAS
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, hatch_spans, tidy
@@ -28,7 +28,7 @@ STARTS: dict[str, tuple[float, float] | None] = {
 }  # fmt: skip
 
 
-def arms_of(lab: Lab, start: str, *, batch_norm: bool) -> list[Arm]:
+def arms_of(lab: Lab, start: str, *, batch_norm: bool) -> list[Network]:
     """Networks that SGD trains from such weights, trained, one a seed."""
     method = lab.method("sgd", batch_norm=batch_norm)
     found = [
@@ -40,7 +40,7 @@ def arms_of(lab: Lab, start: str, *, batch_norm: bool) -> list[Arm]:
     return found
 
 
-def ground_of(lab: Lab, arm: Arm) -> dict[str, float]:
+def ground_of(lab: Lab, arm: Network) -> dict[str, float]:
     """At the start: the loss, the gradient's norm and the largest eigenvalue.
 
     The eigenvalue is NaN where a product is not finite.
@@ -68,7 +68,7 @@ def ground_of(lab: Lab, arm: Arm) -> dict[str, float]:
     return arm.numbers(f"start-{count}_{lab.plan.batch}", make)
 
 
-def losses_of(arms: list[Arm]) -> tuple[np.ndarray, np.ndarray]:
+def losses_of(arms: list[Network]) -> tuple[np.ndarray, np.ndarray]:
     """(seeds,) each, training losses before the first and after the last update.
 
     NaN after one of a run that failed.

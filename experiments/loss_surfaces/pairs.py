@@ -16,7 +16,6 @@ from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
 from experiments.loss_surfaces.alignment import aligned
-from experiments.loss_surfaces.arms import Arm
 from experiments.loss_surfaces.drawing import (
     corners_of_triangle,
     draw_surface,
@@ -24,6 +23,7 @@ from experiments.loss_surfaces.drawing import (
     surfaces_page,
 )
 from experiments.loss_surfaces.methods import TITLES
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.errors import InputError
@@ -46,7 +46,7 @@ def pairs_of(lab: Lab) -> list[Pair]:
     return list(itertools.combinations(names, 2))
 
 
-def both(lab: Lab, pair: Pair, seed: int, **changes: Any) -> tuple[Arm, Arm]:
+def both(lab: Lab, pair: Pair, seed: int, **changes: Any) -> tuple[Network, Network]:
     """The two networks of a pair, from one start and of one order of examples."""
     a, b = (lab.trained(name, seed, **changes) for name in pair)
     return a, b
@@ -90,7 +90,7 @@ def aligned_barriers(lab: Lab) -> np.ndarray:
     )
 
 
-def _aligned_barrier(lab: Lab, a: Arm, b: Arm) -> float:
+def _aligned_barrier(lab: Lab, a: Network, b: Network) -> float:
     if a.failed() or b.failed():
         return float("nan")
 
@@ -233,12 +233,40 @@ def _whole_seed(lab: Lab) -> int:
     raise InputError("in every seed a run failed: nothing lies between its minima")
 
 
+def _figure_of_two(
+    lab: Lab, surfaces: dict[Pair, np.ndarray], curves: dict[Pair, list[float]]
+) -> Figure:
+    """Of a single pair its surface and its functions, side by side."""
+    ((pair, surface),) = surfaces.items()
+    one, other = (TITLES[name] for name in pair)
+    figure = Figure(figsize=(9.6, 4.2))
+    axes: Any = figure.add_axes((0.0, 0.02, 0.5, 0.88), projection="3d")
+    x, y = corners_of_triangle(lab.plan.grid)
+    last = lab.plan.grid - 1
+    draw_surface(
+        axes, x, y, surface, norm_of([surface]), marks=((last, last), (last, 0))
+    )
+    axes.set_box_aspect((1, 0.8, 0.7), zoom=0.9)
+    axes.set_title(f"start behind, in front {one} (left) and {other}", fontsize=10)
+    right = figure.add_axes((0.6, 0.16, 0.37, 0.68))
+    right.plot(probes.FUNCTIONAL_ALPHAS, curves[pair], color=CYCLE[0])
+    right.set_xlim(0, 1)
+    right.set_ylim(bottom=0)
+    right.set_xlabel(f"from {one} (0) to {other} (1)")
+    right.set_ylabel(f"functional distance from {one}")
+    tidy(right)
+    figure.suptitle(f"Minima of two optimizers from one start: {lab.what}")
+    return figure
+
+
 def _figure(
     lab: Lab, surfaces: dict[Pair, np.ndarray], curves: dict[Pair, list[float]]
 ) -> Figure:
     """All pairs on a page: below the diagonal surfaces, above it functions."""
     names = lab.plan.optimizers
     count = len(names)
+    if count == 2:
+        return _figure_of_two(lab, surfaces, curves)
     cells = max(count, 6)  # of fewer, the words around them would not fit
     figure = Figure(figsize=(0.9 + 1.75 * cells, 1.0 + 1.6 * cells))
     norm = norm_of(list(surfaces.values()))
@@ -280,8 +308,11 @@ def _figure(
     bar = figure.add_axes((0.08, 0.045, 0.4, 0.012))
     figure.colorbar(
         ScalarMappable(norm, SURFACE), cax=bar, orientation="horizontal",
-        label="training loss (nats): the start behind, left the column's minimum, "
-        "right the row's",
+        label="training loss (nats), of which heights are the logarithm: the start\n"
+        "behind, left the column's minimum, right the row's"
+        if isinstance(norm, LogNorm)
+        else "training loss (nats), heights too: the start behind,\nleft the column's "
+        "minimum, right the row's",
     )  # fmt: skip
     if isinstance(norm, LogNorm):
         # Less than a decade has labels too, and those of many do not touch.

@@ -29,6 +29,7 @@ class Plan:
     Attributes:
         model: see `lrscape.models.create`.
         options: the model's own fields.
+        plain: others of it where it has no batch norm.
         dataset: see `lrscape.data.load`.
         examples: trained on; None is all.
         validation: of those left over, how many choose the rates.
@@ -54,6 +55,7 @@ class Plan:
 
     model: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    plain: dict[str, Any] = dataclasses.field(default_factory=dict)
     dataset: str = "cifar10"
     examples: int | None = None
     validation: int = 0

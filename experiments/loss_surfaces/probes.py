@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.loss_surfaces.arms import Arm
+from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.landscape.distance import distance_objective
@@ -25,7 +25,7 @@ def chunk_size() -> int | None:
 
 
 def losses_at(
-    lab: Lab, arm: Arm, subspace: Callable[[], Any], coordinates: Any, name: str,
+    lab: Lab, arm: Network, subspace: Callable[[], Any], coordinates: Any, name: str,
     *, surface: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Training losses over a subspace, measured once.
@@ -53,7 +53,7 @@ def losses_at(
 
 
 def line(
-    lab: Lab, a: Arm, b: Arm, alphas: np.ndarray, name: str = "line"
+    lab: Lab, a: Network, b: Network, alphas: np.ndarray, name: str = "line"
 ) -> np.ndarray:
     """(points,), losses between the last weights of two networks."""
 
@@ -73,14 +73,14 @@ def pair_alphas(lab: Lab) -> np.ndarray:
     return np.linspace(0.0, 1.0, lab.plan.points)
 
 
-def barrier_between(lab: Lab, a: Arm, b: Arm) -> float:
+def barrier_between(lab: Lab, a: Network, b: Network) -> float:
     """Between the last weights of two networks; NaN where one failed."""
     if a.failed() or b.failed():
         return float("nan")
     return barrier(line(lab, a, b, pair_alphas(lab)))
 
 
-def from_start(lab: Lab, arm: Arm, alphas: np.ndarray, name: str) -> np.ndarray:
+def from_start(lab: Lab, arm: Network, alphas: np.ndarray, name: str) -> np.ndarray:
     """(points,), losses on the line from the initial weights, at 0, to the last."""
 
     def subspace():
@@ -89,7 +89,7 @@ def from_start(lab: Lab, arm: Arm, alphas: np.ndarray, name: str) -> np.ndarray:
     return losses_at(lab, arm, subspace, alphas, name)
 
 
-def triangle(lab: Lab, a: Arm, b: Arm) -> np.ndarray:
+def triangle(lab: Lab, a: Network, b: Network) -> np.ndarray:
     """(grid, grid), losses between the start and two last weights, Eq. 6 to 8."""
     axis = np.linspace(0, 1, lab.plan.grid)
 
@@ -102,7 +102,7 @@ def triangle(lab: Lab, a: Arm, b: Arm) -> np.ndarray:
     )  # fmt: skip
 
 
-def quadrangle(lab: Lab, points: Sequence[Any], arm: Arm, name: str) -> np.ndarray:
+def quadrangle(lab: Lab, points: Sequence[Any], arm: Network, name: str) -> np.ndarray:
     """(grid, grid), losses between four points, Eq. 3 to 5."""
     axis = np.linspace(0, 1, lab.plan.grid)
     return losses_at(
@@ -151,7 +151,7 @@ class Functions:
         arm: one of the networks that are compared; all are of the same model.
     """
 
-    def __init__(self, lab: Lab, arm: Arm):
+    def __init__(self, lab: Lab, arm: Network):
         plan = lab.plan
         images, labels = arm.examples("train", plan.sample)
         self.recalibrated = landscape.flax_objective(
@@ -176,7 +176,7 @@ class Functions:
             error, (test, self.labels), batch_size=min(plan.batch, len(test))
         )
 
-    def compared(self, a: Arm, b: Arm, alphas: np.ndarray) -> dict[str, Any]:
+    def compared(self, a: Network, b: Network, alphas: np.ndarray) -> dict[str, Any]:
         """The first network against those on the line to the second.
 
         Returns:
@@ -197,7 +197,7 @@ class Functions:
         }
 
 
-def functions(lab: Lab, a: Arm, b: Arm) -> dict[str, Any]:
+def functions(lab: Lab, a: Network, b: Network) -> dict[str, Any]:
     """What `Functions.compared` found of two networks, measured once."""
     plan = lab.plan
 

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.harness.lab import sizes_of
 from experiments.harness.stand_ins import dataset_or_stand_in
-from experiments.loss_surfaces.arms import Arm, ArmConfig
 from experiments.loss_surfaces.methods import METHODS, Method
-from experiments.loss_surfaces.plans import Plan
+from experiments.loss_surfaces.networks import Network, NetworkConfig
+from experiments.loss_surfaces.plans import PRESETS, Plan
 from lrscape.errors import unknown_name
 
 DATASETS = ("mnist", "cifar10", "cifar100", "digits")
-# The training examples of digits that are trained on, of 1,437.
-DIGITS = 1280
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Lab:
     root: Path
     data_dir: Path | None
     dataset: str | None
-    arms: dict[str, Arm] = dataclasses.field(default_factory=dict, repr=False)
+    arms: dict[str, Network] = dataclasses.field(default_factory=dict, repr=False)
     shared: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def of(self, own: str | None = None) -> Lab:
@@ -50,6 +49,12 @@ class Lab:
         """
         model = self.model or (own if self.preset == "paper" else None)
         return dataclasses.replace(self, model=model)
+
+    def each(self) -> list[Lab]:
+        """For an item that the paper made with both of its networks for images."""
+        if self.model is not None or self.preset != "paper":
+            return [self]
+        return [self.of("nin"), self.of("vgg")]
 
     @property
     def plan(self) -> Plan:
@@ -91,36 +96,41 @@ class Lab:
         reordered: int = 0,
         start: tuple[float, float] | None = None,
         decay: float = 0.0,
-    ) -> Arm:
+    ) -> Network:
         """A network, opened once.
 
         Args:
             method: how it is optimized.
             seed: of its start, and of all else that is random.
             batch_norm: whether it has batch norm.
-            order: of the examples, see `ArmConfig`.
+            order: of the examples, see `NetworkConfig`.
             reordered: the epoch after which that order begins.
-            start: how its weights are drawn instead, see `ArmConfig`.
+            start: how its weights are drawn instead, see `NetworkConfig`.
             decay: an L2 term.
         """
         plan, dataset = self.plan, self.data_name
-        examples, validation = plan.examples, plan.validation
-        batch_size = plan.batch_size
-        if dataset == "digits":
-            examples = min(examples or DIGITS, DIGITS)
-            validation, batch_size = min(validation, 157), min(batch_size, 64)
-        config = ArmConfig(
-            task="loss_surfaces", dataset=dataset, examples=examples,
-            validation=validation, test=plan.test, model=plan.model,
-            epochs=plan.epochs, batch_size=batch_size, seed=seed,
+        sizes = sizes_of(dataset, plan.examples, plan.validation, plan.test)
+        config = NetworkConfig(
+            experiment="loss_surfaces", preset=self.preset, dataset=dataset,
+            data_dir=str(self.data_dir) if self.data_dir else None, **sizes,
+            model=plan.model, model_options={
+                **plan.options, **({} if batch_norm else plan.plain),
+                "batch_norm": batch_norm,
+            },
+            epochs=plan.epochs, seed=seed,
+            batch_size=min(plan.batch_size, 64) if dataset == "digits" else (
+                plan.batch_size
+            ),
             # Digits are not the same when they are mirrored.
             augment=() if dataset in ("digits", "mnist") else plan.augment,
-            scan_steps=plan.scan_steps, looked_at=(),
-            model_options={**plan.options, "batch_norm": batch_norm}, method=method,
-            weight_decay=decay, start=start, order=order, reordered=reordered,
+            scan_steps=plan.scan_steps, schedule="rational",
+            schedule_options={"init_value": method.rate, "decay": 0.0},
+            weight_decay=decay, recipe=method.name, method=method, start=start,
+            order=order, reordered=reordered,
         )  # fmt: skip
         parts = [
             plan.model, dataset, f"epochs_{plan.epochs}",
+            *self.batch_in_names(plan),
             *([] if batch_norm else ["plain"]),
             method.name,
             *([f"decay_{decay:g}"] if decay else []),
@@ -130,11 +140,16 @@ class Lab:
         ]  # fmt: skip
         name = "-".join(parts)
         if name not in self.arms:
-            data_dir = str(self.data_dir) if self.data_dir else None
-            arm = Arm(config, self.root / name, data_dir)
+            arm = Network(config, self.root / name)
             arm.checkpoint_every = plan.checkpoint_every
             self.arms[name] = arm
         return self.arms[name]
+
+    def batch_in_names(self, plan: Plan) -> list[str]:
+        """The batch size, in networks' names, where it is not the preset's own."""
+        own = PRESETS[self.preset].get(self.model or next(iter(self.plans)), plan)
+        changed = plan.batch_size != own.batch_size
+        return [f"batch_size_{plan.batch_size}"] if changed else []
 
     def method(self, name: str, *, batch_norm: bool = True) -> Method:
         """One of table 1's methods, at its rate.
@@ -178,14 +193,14 @@ class Lab:
 
     def trained(
         self, name: str, seed: int, *, batch_norm: bool = True, **changes: Any
-    ) -> Arm:
+    ) -> Network:
         """A network by one of table 1's methods, trained."""
         method = self.method(name, batch_norm=batch_norm)
         arm = self.arm(method, seed, batch_norm=batch_norm, **changes)
         arm.history()
         return arm
 
-    def all_trained(self, name: str, **changes: Any) -> list[Arm]:
+    def all_trained(self, name: str, **changes: Any) -> list[Network]:
         """Of all seeds."""
         return [self.trained(name, seed, **changes) for seed in self.seeds]
 

@@ -91,7 +91,6 @@ def _quadrangle(
         height = np.log10(losses[i, j]) if log else losses[i, j]
         if np.isfinite(height):
             axes.text(x[i, j], y[i, j], height, f"  {name}", fontsize=9, zorder=10)
-    axes.set_zlabel("log10 of training loss (nats)" if log else "training loss (nats)")
     figure.suptitle(f"{lab.what}: {title}")
     page = surfaces_page({title: (x, y, losses)}, f"{lab.what}: {title}")
     return Result(rows, dataset, {"": figure}, [lab.note()], {"": page})
@@ -145,8 +144,6 @@ def table2(lab: Lab) -> Result:
             draw_surface(axes, x, y, surfaces[name, normed], norm,
                          marks=((last, last), (last, 0)))  # fmt: skip
             axes.set_box_aspect((1, 0.8, 0.7), zoom=1.0)
-            axes.set_zlabel("log10 of loss", fontsize=8)
-            axes.tick_params(labelsize=7)
             axes.set_title(f"{name}, {normed} batch norm", fontsize=10)
     figure.suptitle(f"{lab.what}: the start behind, two minima in front, one scale")
     page = surfaces_page(

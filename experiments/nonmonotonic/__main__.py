@@ -7,9 +7,9 @@ Items: fig3 (the loss towards the peak's weights, in noise, towards test images)
 (perturbed weights), fig5 (rate, gradient and errors over epochs), fig6 (Gaussian and
 Laplacian, continuous and per epoch), fig7 (largest rates and epochs), slow-start,
 table1 (ensembles), table2 (MNIST, NIN), table3 (CIFAR, deep networks), table4
-(ImageNet), eq13 (the limit of stability), eq15 (the bound
-on the largest gradient), lemma1, claims (what all of it says of the paper's claims),
-all.
+(ImageNet), eq11 (the quadratic around the last weights, and descent on it), eq13 (the
+limit of stability), eq15 (the bound on the largest gradient), lemma1, claims (what all
+of it says of the paper's claims), all.
 
 Trains each network once, into one directory a preset; what is there is used again, and
 what was stopped goes on. The preset quick takes a part of CIFAR-10 and a few epochs on
@@ -20,22 +20,41 @@ a GPU.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from experiments.harness.paper import Result, changes, check_flags, command_line, make
-from experiments.harness.values import DataDirectory, Directory, Epochs, Networks, Whole
+from experiments.harness.paper import (
+    Result,
+    changes,
+    check_flags,
+    command_line,
+    flags_given,
+    make,
+)
+from experiments.harness.values import (
+    Count,
+    DataDirectory,
+    Directory,
+    Epochs,
+    Fraction,
+    Networks,
+    NotNegative,
+    Positive,
+    Whole,
+)
 from experiments.nonmonotonic import deep
 from experiments.nonmonotonic.bounds import eq13, eq15, lemma1
 from experiments.nonmonotonic.claims import claims
 from experiments.nonmonotonic.curves import fig5
 from experiments.nonmonotonic.deep import TABLES
 from experiments.nonmonotonic.lines import fig3
+from experiments.nonmonotonic.quadratic import eq11
 from experiments.nonmonotonic.scatter import fig4
-from experiments.nonmonotonic.settings import DATASETS, PRESETS, Lab
+from experiments.nonmonotonic.settings import DATASETS, INSTEAD, PRESETS, Lab
 from experiments.nonmonotonic.sweeps import fig6, fig7, slow_start
 from experiments.nonmonotonic.tables import table1, table2
 from lrscape import console
@@ -53,6 +72,7 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
     "table2": table2,
     "table3": deep.table3,
     "table4": deep.table4,
+    "eq11": eq11,
     "eq13": eq13,
     "eq15": eq15,
     "lemma1": lemma1,
@@ -63,10 +83,17 @@ ITEMS: dict[str, Callable[[Lab], Result]] = {
 TASKS: dict[str, tuple[str, ...]] = {
     "fig5": ("small", "large"),
     "table2": ("nin",),
+    "eq11": ("descent",),
     "eq13": ("small", "descent"),
     "claims": ("small", "large", "descent"),
     **{item: tuple(row.task for row in rows) for item, rows in deep.TABLES.items()},
 }
+
+
+# Flags that are fields of a plan.
+KNOBS = (
+    "rule", "start", "peak", "variance", "momentum", "weight_decay", "batch_size",
+)  # fmt: skip
 
 
 def tasks_of(item: str) -> tuple[str, ...]:
@@ -90,6 +117,15 @@ class Arguments:
         dataset: instead of each task's own: cifar10, cifar100, mnist, imagenet2012,
             folder (streamed images, of table 4) or digits.
         rows: of tables 3 and 4, such as resnet110_cifar10; default: all of the preset.
+        rule: in the Gaussian's place: gaussian, laplacian or constant (at its peak);
+            not of figures 6 and 7 and the slow start, which are about the Gaussian.
+        start: the rate at the first update, of all rules; likewise those below, of all
+            networks but full-batch descent's.
+        peak: the Gaussian's largest rate.
+        variance: the Gaussian's sigma squared; it has no slow start then.
+        momentum: of SGD.
+        weight_decay: of an L2 term on weights, a dense layer's own not among them.
+        batch_size: examples an update.
         run_dir: where networks and results are kept; default:
             runs/nonmonotonic-PRESET.
         data_dir: the TFDS data directory; default: TFDS_DATA_DIR, or else
@@ -105,6 +141,13 @@ class Arguments:
     ensemble: Networks | None = None
     dataset: str | None = None
     rows: tuple[str, ...] | None = None
+    rule: str | None = None
+    start: Positive | None = None
+    peak: Positive | None = None
+    variance: Positive | None = None
+    momentum: Fraction | None = None
+    weight_decay: NotNegative | None = None
+    batch_size: Count | None = None
     run_dir: Directory | None = None
     data_dir: DataDirectory | None = None
     debug: bool = False
@@ -117,26 +160,44 @@ def lab_of(arguments: Arguments) -> Lab:
         InputError: an unknown name, or a number that cannot work.
     """
     least = {"epochs": 1, "seeds": 1, "examples": 0, "ensemble": 1}
-    check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS)
+    check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS, rule=INSTEAD)
     settings = PRESETS[arguments.preset]
     looked_at = list(ITEMS) if arguments.item == "all" else [arguments.item]
+    about_it = {"fig6", "fig7", "slow-start", "claims"}.intersection(looked_at)
+    if arguments.rule not in (None, "gaussian") and about_it:
+        raise InputError(
+            f"rule={arguments.rule!r}: {', '.join(sorted(about_it))} would be about "
+            "the Gaussian all the same; leave it out, or name another item"
+        )
     touched = {task for item in looked_at for task in tasks_of(item)}
     plans = {}
     for task, plan in settings.plans.items():
         asked = changes(arguments, "epochs", "seeds")
         whole = task == "descent"  # all examples are one batch
+        if not whole:
+            asked |= flags_given(arguments, *KNOBS)
+        if not whole and arguments.start is not None and arguments.variance is None:
+            # Else its start, which only the step rule would follow, were of no effect.
+            asked["variance"] = None
+        batch_size = asked.get("batch_size", plan.batch_size)
+        found = dataclasses.replace(plan, **asked)
+        if task in touched and found.variance is None and found.start > found.peak:
+            raise InputError(
+                f"start={found.start:g} is above peak={found.peak:g} ({task}): set "
+                "both, or a smaller start"
+            )
         if (
             task in touched
             and arguments.examples is not None
             and not (
-                arguments.examples >= plan.batch_size or whole or not arguments.examples
+                arguments.examples >= batch_size or whole or not arguments.examples
             )
         ):
             raise InputError(
                 f"examples={arguments.examples} must be at least one batch, "
-                f"{plan.batch_size} of {task}, or 0 for all"
+                f"{batch_size} of {task}, or 0 for all"
             )
-        plans[task] = dataclasses.replace(plan, **asked)
+        plans[task] = found
     sweep = settings.sweep
     if arguments.seeds is not None:
         sweep = dataclasses.replace(sweep, seeds=arguments.seeds)
@@ -185,7 +246,18 @@ def run(arguments: Arguments) -> None:
             "draws": lab.settings.draws,
         }
 
-    make("nonmonotonic", ITEMS, arguments, lab, about, datasets_of)
+    def followed(item: str) -> Callable[[Lab], Result]:
+        @functools.wraps(ITEMS[item])
+        def made(lab: Lab) -> Result:
+            found = ITEMS[item](lab)
+            if arguments.rule not in (None, "gaussian"):
+                found.notes.insert(0, f"Gaussian: here the rule {arguments.rule}")
+            return found
+
+        return made
+
+    items = {item: followed(item) for item in ITEMS}
+    make("nonmonotonic", items, arguments, lab, about, datasets_of)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,13 +32,6 @@ POINTS = 11
 TOGETHER = 4
 
 
-def kept_epochs(network: Network) -> list[int]:
-    """The epochs whose weights are there, in order."""
-    network.history()
-    found = [n for n in network.snapshots if n.startswith("epoch_")]
-    return sorted(int(name.split("_")[1]) for name in found)
-
-
 def curvature_of(lab: Lab, network: Network) -> list[dict[str, float]]:
     """At each kept epoch: the largest eigenvalue, and the last update's rate.
 
@@ -49,13 +42,13 @@ def curvature_of(lab: Lab, network: Network) -> list[dict[str, float]]:
     if network.config.batch_size == len(network.data.train):
         count = len(network.data.train)
     history, rows = network.history(), []
-    for epoch in kept_epochs(network):
+    for epoch in network.epochs_kept():
 
         def make(epoch: int = epoch) -> dict[str, float]:
             found = landscape.top_eigenpairs(
                 network.objective(count, l2=network.config.weight_decay,
                                   batch_size=GRADIENT_CHUNK),
-                network.at(f"epoch_{epoch}").params, 1, key=jax.random.key(0),
+                network.at(epoch).params, 1, key=jax.random.key(0),
                 tolerance=TOLERANCE,
             )  # fmt: skip
             return {
@@ -174,7 +167,7 @@ def slopes_of(lab: Lab, network: Network) -> dict[str, Any]:
 
     def make() -> dict[str, Any]:
         objective = network.objective(count, batch_size=GRADIENT_CHUNK)
-        start, end = network.at("epoch_0").params, network.final.params
+        start, end = network.at("initial").params, network.final.params
         way = landscape.line(start, end)
         along = np.linspace(0, 1, POINTS)
         segment = [
@@ -183,11 +176,11 @@ def slopes_of(lab: Lab, network: Network) -> dict[str, Any]:
         ]
         distance = float(tree.norm(tree.subtract(end, start)))
         fall = abs(float(objective(start)) - float(objective(end)))
-        epochs = kept_epochs(network)
+        epochs = network.epochs_kept()
         trajectory, variances = [], []
         noisy = network.objective(count, batch_size=max(1, count // NOISE_BATCHES))
         for epoch in epochs:
-            point = network.at(f"epoch_{epoch}").params
+            point = network.at(epoch).params
             trajectory.append(
                 float(tree.norm(landscape.loss_gradient(objective, point)))
             )

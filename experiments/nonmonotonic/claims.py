@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
@@ -31,7 +33,8 @@ from experiments.nonmonotonic.settings import Lab
 from experiments.nonmonotonic.tables import PAPER_MNIST
 
 # Percentage points that the paper's Gaussian gains at the best epoch and after the last
-# one, 0 where it has no number: claim 1.6, and 1.9's worst cell.
+# one, 0 where it has no number: claim 1.6, and 1.9's worst cell. Table 1's 16.91 is a
+# last epoch's, and its 18.79 a best one's in Sec. 7: 1.88 is the least that it can be.
 GAINS = {"small": (18.79 - 16.48, 18.79 - 16.91), "large": (9.53 - 8.68, 0.0)}
 WORST_GAIN = 18.79 - 18.15
 # Percentage points within which errors are as good as each other.
@@ -40,8 +43,8 @@ AS_GOOD = 1.0
 INITIAL = 0.1
 # Relative residual of Lemma 1, and what rounding may add to its bound.
 EXACT = 1e-12
-# Step networks that the paper says one Gaussian network is worth, at the least.
-ENOUGH = 4
+# Step networks that the paper says one Gaussian network is worth: Sec. 7.
+ENOUGH = 5
 # Per cent, of a run that failed.
 FAILED = 100.0
 # Times the limit of stability, of a descent that failed.
@@ -127,14 +130,48 @@ def _areas(lab: Lab, kind: str) -> Condition:
     return below(f"{lines.KINDS[kind]}: mean loss minus step's", difference)
 
 
+def at_unequal_cost(losses: Sequence[Condition], rises: Sequence[Condition]) -> str:
+    """What keeps losses from telling of flatness; empty: nothing.
+
+    The paper's conjecture is of networks of the same cost. A loss that is lower under
+    every perturbation and rises no less was lower without any: such a network has
+    learnt more, and that is all that is known.
+
+    Args:
+        losses: that they are lower.
+        rises: of each, that it rises less.
+
+    Example:
+        >>> lower, more = below('loss', [-1.0, -2.0]), below('rise', [0.5, 0.1])
+        >>> at_unequal_cost([lower], [more])
+        'the networks differ in cost before they are perturbed: loss, but not rise'
+    """
+    apart = [
+        f"{loss.name}, but not {rise.name}"
+        for loss, rise in zip(losses, rises, strict=True)
+        if np.mean(loss.values) > 0 >= np.mean(rise.values)
+    ]
+    said = "; ".join(apart)
+    return said and f"the networks differ in cost before they are perturbed: {said}"
+
+
 def flatness(lab: Lab) -> list[Claim]:
     """Claims 1.3 to 1.5."""
     failed = _gaussians_that_failed(lab)
-    shares = [
-        above(f"{kind}, {scale}: share",
-              scatter.shares_above(scatter.losses_of(lab, kind, scale)), 0.5)
+    moved = ("noise", "neighbors")
+    areas, rises = ([of(lab, kind) for kind in moved] for of in (_areas, _rises))
+    found = {
+        f"{kind}, {scale}": scatter.losses_of(lab, kind, scale)
         for scale in scatter.SCALES for kind in scatter.KINDS
-    ]  # fmt: skip
+    }  # fmt: skip
+    shares = [
+        above(f"{name}: share", scatter.shares_above(losses), 0.5)
+        for name, losses in found.items()
+    ]
+    risen = [
+        above(f"{name}: share by rise", scatter.shares_above(losses, rise=True), 0.5)
+        for name, losses in found.items()
+    ]
     return [
         Claim(
             "1.3", "towards the peak's weights the Gaussian's loss rises less",
@@ -142,11 +179,11 @@ def flatness(lab: Lab) -> list[Claim]:
         ),
         Claim(
             "1.4", "it is more robust to input noise and towards validation images",
-            [_areas(lab, "noise"), _areas(lab, "neighbors")], least=5, missing=failed,
+            [*areas, *rises], least=5, missing=failed or at_unequal_cost(areas, rises),
         ),
         Claim(
-            "1.5", "its loss is lower under perturbed weights", shares, least=5,
-            missing=failed,
+            "1.5", "its loss is lower under perturbed weights", [*shares, *risen],
+            least=5, missing=failed or at_unequal_cost(shares, risen),
         ),
     ]  # fmt: skip
 
@@ -155,7 +192,7 @@ def accuracy(lab: Lab) -> list[Claim]:
     """Claim 1.6."""
     claims = []
     for task, gains in GAINS.items():
-        found = curves.histories_of(lab, task, ("gaussian", "step"))
+        found = curves.histories_of(lab, task, ("step",))
         (tuned,) = (name for name in found if name.startswith("step, tuned"))
         errors = {name: curves.errors_of(one) for name, one in found.items()}
         for i, which in enumerate(("best", "last")):
@@ -165,6 +202,7 @@ def accuracy(lab: Lab) -> list[Claim]:
                 said = f"{against} minus Gaussian (points"
                 if effect:
                     said += f"; paper {effect:.3g}"
+                    said += " at the least" * (which == "last")
                 condition = above(
                     f"{said})", errors[against][i] - errors["gaussian"][i]
                 )
@@ -241,17 +279,16 @@ def sweeping(lab: Lab) -> list[Claim]:
         return np.mean([shapes[one][t] - shapes[other][t] for t in totals], axis=0)
 
     grid, baselines = sweeps.grid_of(lab), sweeps.baselines_of(lab)
-    worst = max(
-        (found for by in grid.values() for found in by.values()), key=np.mean
-    )  # fmt: skip
-    tuned = min(baselines.values(), key=np.mean)
-    published = baselines[lab.plans["small"].start]
+    totals = lab.settings.sweep.totals
+    own = baselines[lab.plans["small"].start]
     starts = sweeps.starts_of(lab)
     # Chosen beforehand: the best of these seeds would be better than all by chance.
     slow = lab.plans["small"].start
     ends = [min(starts), max(starts)]
-    failed = "the step rule's own start failed" if (published >= FAILED).any() else ""
-    few = _too_few(worst, SEEDS[lab.preset])
+    failed = ""
+    if any((errors >= FAILED).any() for errors in own.values()):
+        failed = "the step rule's own start failed"
+    few = _too_few(own[totals[0]], SEEDS[lab.preset])
     return [
         Claim(
             "1.8", "the Gaussian is slightly better than the Laplacian",
@@ -269,12 +306,16 @@ def sweeping(lab: Lab) -> list[Claim]:
              for shape in ("gaussian", "laplacian")],
         ),
         Claim(
-            "1.9", "the worst peak and length still beat the step rule's own rate",
-            [_beaten("worst cell", worst, published)], least=1, missing=few or failed,
+            "1.9", "at every length the worst peak still beats the step rule's own "
+            "rate after as many epochs",
+            [_beaten(grid, total, own[total], max(totals)) for total in totals],
+            least=1, missing=few or failed,
         ),
         Claim(
-            "1.9", "and its tuned one",
-            [_beaten("worst cell", worst, tuned)], least=1, missing=few or failed,
+            "1.9", "and the rate that is best for the step rule at that length",
+            [_beaten(grid, total, sweeps.tuned_of(baselines, total)[1], max(totals))
+             for total in totals],
+            least=1, missing=few or failed,
         ),
         Claim(
             "1.12", f"a start that is too small, or none that is slow, hurts: worse "
@@ -287,12 +328,21 @@ def sweeping(lab: Lab) -> list[Claim]:
     ]  # fmt: skip
 
 
-def _beaten(name: str, worst: np.ndarray, baseline: np.ndarray) -> Condition:
-    """That the interval of the worst cell lies below the baseline's mean."""
+def _beaten(
+    grid: dict[float, dict[int, np.ndarray]], total: int, baseline: np.ndarray,
+    longest: int,
+) -> Condition:  # fmt: skip
+    """That the interval of the worst peak lies below the baseline's mean.
+
+    The paper's own effect is taken to be of the longest runs.
+    """
+    peak, worst = sweeps.worst_of(grid, total)
     found, goal = bootstrap(worst), float(baseline.mean())
     return interval(
-        f"minus {name} (points)", goal - found.high, goal - found.low, 0.0, WORST_GAIN
-    )
+        f"{total} epochs: step minus the worst peak, {peak:g} (points)",
+        goal - found.high, goal - found.low, 0.0,
+        WORST_GAIN if total == longest else 0.0,
+    )  # fmt: skip
 
 
 def ensembles(lab: Lab) -> list[Claim]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import arms
-from experiments.nonmonotonic.rules import Rule, optimizer_of
-from lrscape import landscape, models, training
-from lrscape.errors import InputError
+from experiments.harness import network
+from experiments.nonmonotonic.rules import Rule, optimizer_of, rates_of
+from lrscape import landscape, training
 from lrscape.landscape import tree
 from lrscape.landscape.model_objective import ModelObjective
-from lrscape.runs import Snapshot, peak_step
+from lrscape.runs import RunConfig, peak_step
 
 PEAK = "peak"
 # Points on the way there whose weights are kept, ``step_0`` and on.
@@ -31,15 +28,12 @@ GRADIENT_CHUNK = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkConfig(arms.ArmConfig):
-    """How a network is trained.
+class NetworkConfig(RunConfig):
+    """How a network is trained: a run's settings and these.
 
     Attributes:
-        model_options: the model's own fields.
-        rule: how its rate goes.
-        momentum: of SGD.
-        weight_decay: of an L2 term on weights.
-        dense_decay: of dense layers' weights instead; None is the same.
+        dense_decay: of dense layers' weights, in place of `weight_decay`; None is the
+            same.
         bias_rate: how many times the rate biases take.
         peak_of: weights are kept at the update at which this rule peaks, whatever rule
             the network itself follows; None: they are not.
@@ -48,24 +42,14 @@ class NetworkConfig(arms.ArmConfig):
         each_epoch: whether errors are measured after every epoch, or after the last.
     """
 
-    model_options: dict[str, Any]
-    rule: Rule
-    momentum: float
-    weight_decay: float
     dense_decay: float | None
     bias_rate: float
     peak_of: Rule | None
     gradient_examples: int
     each_epoch: bool
 
-    def make_model(self, num_classes: int) -> nn.Module:
-        """The Linen module."""
-        return models.create(
-            self.model, num_classes=num_classes, **self.model_options
-        )  # fmt: skip
 
-
-class Network(arms.Arm):
+class Network(network.Network):
     """A network that one rule trains.
 
     Its history holds ``test_loss``, ``test_error``, ``validation_error`` where examples
@@ -75,12 +59,12 @@ class Network(arms.Arm):
 
     @functools.cached_property
     def tx(self) -> Any:
-        """Its optimizer."""
-        config = self.config
-        total = config.total_steps(self.data)
+        """Its optimizer, whose rates are data."""
+        config, total = self.config, self.config.total_steps(self.data)
+        schedule = config.make_schedule(total, self.steps_per_epoch)
         return optimizer_of(
-            config.rule,
-            config.rule.make(total, self.steps_per_epoch),
+            config.optimizer,
+            rates_of(schedule, total),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             dense_decay=config.dense_decay,
@@ -88,9 +72,9 @@ class Network(arms.Arm):
         )
 
     @property
-    def kept(self) -> Mapping[int, tuple[str, ...]]:
+    def kept(self) -> dict[int, tuple[str, ...]]:
         """The updates after which weights are kept, and the names of those."""
-        kept, rule = dict(super().kept), self.config.peak_of
+        kept, rule = super().kept, self.config.peak_of
         if rule is not None:
             total = self.config.total_steps(self.data)
             rates = rule.make(total, self.steps_per_epoch)
@@ -100,28 +84,28 @@ class Network(arms.Arm):
                 kept[early] = (*kept.get(early, ()), f"step_{early}")
         return kept
 
-    def watch(self) -> arms.Watch:
-        """Errors and gradients."""
-        return _Watch(self)
-
     @functools.cached_property
-    def final(self) -> Snapshot:
-        """After the last epoch; trains what is missing."""
-        return self.at(f"epoch_{self.config.epochs}")
+    def _gradient_of(self) -> ModelObjective:
+        count = min(self.config.gradient_examples, len(self.data.train))
+        return self.objective(count, batch_size=GRADIENT_CHUNK)
 
-    def at(self, name: str) -> Snapshot:
-        """Weights that were kept; trains what is missing.
+    def measure(self, state: training.TrainState) -> network.Row:
+        """Errors, and the norm of the full gradient over a sample."""
+        row: network.Row = {}
+        if self.config.gradient_examples:
+            slope = landscape.loss_gradient(self._gradient_of, state.params)
+            row["full_gradient_norm"] = float(tree.norm(slope))
+        last = int(state.step) == self.config.total_steps(self.data)
+        if self.config.each_epoch or last:
+            row |= super().measure(state)
+        return row
 
-        Raises:
-            InputError: the run failed before.
-        """
-        self.history()
-        if name not in self.snapshots:
-            raise InputError(
-                f"{str(self.records.path)!r} has no {name!r}: its loss stopped being "
-                "finite before; lower its rates, or look at other seeds"
-            )
-        return self.snapshots[name]
+    def row_of(self, line: network.Row) -> network.Row:
+        """A line of the metrics, whose gradient is the full one here."""
+        row = {k: v for k, v in line.items() if k != "gradient_norm"}
+        if "full_gradient_norm" in row:
+            row["gradient_norm"] = row.pop("full_gradient_norm")
+        return row
 
     def objective(
         self, count: int | None, *, part: str = "train", start: int = 0,
@@ -148,38 +132,3 @@ class Network(arms.Arm):
             for i in range(0, len(labels), CHUNK)
         ]
         return np.concatenate(chunks), np.asarray(labels)
-
-
-class _Watch:
-    """Measures a network at one point of its training."""
-
-    def __init__(self, network: Network):
-        self._network, config = network, network.config
-        self._evaluate = training.make_evaluate(
-            network.model, network.data, config, top5=bool(config.top5)
-        )
-        self._objective: Any = None
-        if config.gradient_examples:
-            count = min(config.gradient_examples, len(network.data.train))
-            self._objective = network.objective(count, batch_size=GRADIENT_CHUNK)
-
-    def start(self, state: training.TrainState) -> arms.Row:
-        """What can be measured before any update too."""
-        row: arms.Row = {}
-        if self._objective is not None:
-            slope = landscape.loss_gradient(self._objective, state.params)
-            row["gradient_norm"] = float(tree.norm(slope))
-        config = self._network.config
-        last = int(state.step) == config.total_steps(self._network.data)
-        if config.each_epoch or last:
-            row |= {f"test_{k}": v for k, v in self._evaluate(state, "test").items()}
-            if self._network.data.validation is not None:
-                found = self._evaluate(state, "validation")
-                row["validation_error"] = found["error"]
-        return row
-
-    def epoch(self, state: training.TrainState) -> arms.Row:
-        """What is measured after an epoch."""
-        train = training.averages(state)
-        row = {"train_loss": train["loss"], "train_error": train["error"]}
-        return {**row, **self.start(state)}

@@ -22,6 +22,7 @@ class Plan:
         seeds: networks that differ by their seed alone.
         start: the rate the nonmonotonic rules and the baselines start at.
         peak: the largest rate of the nonmonotonic rules, and full-batch descent's.
+        rule: the one that is compared with the baselines.
         variance: of the Gaussian, see `Rule`; None: its start says how slow it is.
         rates: starts of the step rule that its tuned one is chosen from.
         milestones: of the step rule, fractions of the run.
@@ -36,6 +37,8 @@ class Plan:
         keeps_peak: whether the weights at the peak and on the way there are kept.
         image_size: the side of a view, of data that is streamed; None: it is held in
             memory.
+        crop: of data that is streamed, see `lrscape.data.open_stream`; None is its
+            default.
         top5: whether labels beyond the five largest logits are counted too.
     """
 
@@ -50,6 +53,7 @@ class Plan:
     seeds: int
     start: float
     peak: float
+    rule: str = "gaussian"
     variance: float | None = None
     rates: tuple[float, ...] = ()
     milestones: tuple[float, ...]
@@ -63,6 +67,7 @@ class Plan:
     looked_at: tuple[int, ...] = ()
     keeps_peak: bool = True
     image_size: int | None = None
+    crop: str | None = None
     top5: bool = False
 
 
@@ -98,10 +103,11 @@ class Sweep:
     Attributes:
         examples: trained on; None is the plan's.
         seeds: of each cell.
-        totals: epochs, of figures 6 and 7.
+        totals: epochs, of figures 6 and 7; the paper's longest are table 1's 360.
         starts: rates at the start, of the slow start.
         peaks: largest rates, of figure 7; step's rates are tuned over them too.
         epochs: of the slow start.
+        random: settings of figure 7 that are drawn.
     """
 
     examples: int | None
@@ -110,6 +116,7 @@ class Sweep:
     starts: tuple[float, ...]
     peaks: tuple[float, ...]
     epochs: int
+    random: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -57,35 +57,52 @@ class Rule:
             parts += [f"to_{self.peak:g}"]
         if self.variance is not None:
             parts += [f"variance_{self.variance:g}"]
+        if self.schedule == "rational":
+            parts += [f"decay_{self.decay:g}"]
         return "_".join([*parts, *(["epochs"] if self.per_epoch else [])])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The schedule's arguments, without the run's length."""
+        if self.schedule in ("gaussian", "laplacian"):
+            if self.variance is not None:
+                return {"peak_value": self.peak, "variance": self.variance}
+            return {"peak_value": self.peak, "start_value": self.start}
+        if self.schedule == "step":
+            return {"init_value": self.start, "milestones": self.milestones}
+        return {"init_value": self.start, "decay": self.decay}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """A run's settings that say how its rate goes, and what follows it."""
+        constant = self.schedule == "constant"
+        return {
+            "schedule": "rational" if constant else self.schedule,
+            "schedule_options": self.options,
+            "per_epoch": self.per_epoch,
+            "optimizer": self.optimizer,
+        }
 
     def make(self, total_steps: int, steps_per_epoch: int) -> np.ndarray:
         """(total_steps,), the rate of each update."""
-        if self.schedule in ("gaussian", "laplacian"):
-            assert self.peak is not None
-            shape: dict[str, Any] = {"start_value": self.start}
-            if self.variance is not None:
-                shape = {"variance": self.variance}
-            made = schedules.create(
-                self.schedule, peak_value=self.peak, total_steps=total_steps, **shape
-            )
-        elif self.schedule == "step":
-            made = schedules.step(self.start, total_steps, milestones=self.milestones)
-        elif self.schedule == "rational":
-            made = schedules.rational(self.start, total_steps, decay=self.decay)
-        else:
-            made = optax.constant_schedule(self.start)
+        name, options = self.fields["schedule"], self.options
+        made = schedules.create(name, total_steps=total_steps, **options)
         if self.per_epoch:
             made = schedules.per_epoch(made, steps_per_epoch)
-        rates = made(jnp.arange(total_steps))
-        return np.broadcast_to(np.asarray(rates, np.float32), total_steps)
+        return rates_of(made, total_steps)
+
+
+def rates_of(schedule: optax.Schedule, total_steps: int) -> np.ndarray:
+    """(total_steps,), the rate of each update by a schedule."""
+    rates = schedule(jnp.arange(total_steps))
+    return np.broadcast_to(np.asarray(rates, np.float32), total_steps)
 
 
 def optimizer_of(
-    rule: Rule,
+    name: str,
     rates: Any,
     *,
-    momentum: float,
+    momentum: float | None,
     weight_decay: float,
     dense_decay: float | None,
     bias_rate: float,
@@ -93,7 +110,7 @@ def optimizer_of(
     """The optimizer that follows a rule.
 
     Args:
-        rule: has its name.
+        name: ``'sgd'`` or ``'rmsprop'``.
         rates: (updates,), see `Rule.make`.
         momentum: of ``'sgd'``; RMSprop has none.
         weight_decay: of an L2 term on weights.
@@ -109,7 +126,7 @@ def optimizer_of(
         parts.append(optax.add_decayed_weights(dense_decay, _dense))
     elif weight_decay:
         parts.append(optax.add_decayed_weights(weight_decay, weights_only))
-    if rule.optimizer == "sgd":
+    if name == "sgd":
         parts += [optax.trace(momentum)] if momentum else []
     else:
         parts.append(optax.scale_by_rms())

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.walk_with_sgd.result import joined
-from experiments.walk_with_sgd.settings import BATCH_SIZE, RATES, Lab
+from experiments.walk_with_sgd.settings import Lab
 from lrscape.figures.style import CYCLE, tidy
 
 # Updates that a drawn cosine is averaged over.
@@ -18,10 +18,10 @@ SMOOTHED = 20
 
 def settings_of(lab: Lab, model: str) -> dict[str, list[tuple[int, float]]]:
     """Batch sizes at the usual rate, and rates at the usual batch size."""
-    plan, usual = lab.plan(model), RATES[model][0]
+    plan, (usual, _) = lab.plan(model), lab.rates(model)
     return {
         "batch size": [(size, usual) for size in plan.batch_sizes],
-        "rate": [(BATCH_SIZE, rate) for rate in plan.rates],
+        "rate": [(plan.batch_size, rate) for rate in plan.rates],
     }
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
-from experiments.walk_with_sgd.settings import RATES, Lab
+from experiments.walk_with_sgd.settings import Lab
 from lrscape.figures.style import COLORS, CYCLE, tidy
 
 
@@ -20,7 +20,7 @@ def histories_of(lab: Lab, model: str) -> list[list[dict[str, Any]]]:
     """Spectral norms and errors epoch by epoch, one list a seed."""
     plan = lab.plan(model)
     return [
-        lab.network(model, rate=RATES[model][0], seed=seed).history(
+        lab.network(model, rate=lab.rates(model, "fig3")[0], seed=seed).curvatures(
             plan.trained, plan.curvature
         )
         for seed in range(plan.seeds)
@@ -54,7 +54,8 @@ def fig3(lab: Lab) -> Result:
             values = np.array([column(history, name) for history in found])
             dims = (f"{model}_seed", f"{model}_epoch")
             variables[f"{model}_{name}"] = (dims, values, {"units": unit})
-        title = f"{model} on {lab.dataset_of(model)}, rate {RATES[model][0]:g}"
+        rate, _ = lab.rates(model, "fig3")
+        title = f"{model} on {lab.dataset_of(model)}, rate {rate:g}"
         drawn[model] = _figure(found, title)
     sample = {
         model: lab.plan(model).curvature.examples for model in lab.models_of("fig3")

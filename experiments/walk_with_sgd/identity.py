@@ -13,7 +13,7 @@ from tqdm import tqdm
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.walk_with_sgd.networks import Network, Sample
-from experiments.walk_with_sgd.settings import RATES, Lab
+from experiments.walk_with_sgd.settings import Lab
 from lrscape import landscape
 from lrscape.landscape import tree
 from lrscape.landscape.curvature import subspace_overlap
@@ -30,7 +30,7 @@ def decompositions_of(lab: Lab, model: str, seed: int) -> list[dict[str, Any]]:
     """Eq. 3's two terms at the initial weights and after each epoch walked over."""
     plan = lab.plan(model)
     sample = plan.curvature
-    network = lab.network(model, rate=RATES[model][0], seed=seed)
+    network = lab.network(model, rate=lab.rates(model)[0], seed=seed)
     epochs = sorted({0, *plan.epochs, plan.trained})
     missing = [e for e in epochs if not network.has_numbers(_name(sample, e))]
     if missing:

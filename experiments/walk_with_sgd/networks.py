@@ -1,39 +1,29 @@
-"""Networks that are trained once, and what is measured while they are.
+"""Networks of paper 3: walked over while they are trained, in stretches of updates.
 
-Each lies in a run directory of its own, with what was measured as results: its walks in
-stretches of a few updates, its history epoch by epoch. What is there is not made again,
-and what was stopped goes on where it was: training repeats bit for bit.
+A walk that is asked for behind the newest checkpoint goes through the training again,
+which repeats bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 import xarray as xr
-from tqdm import tqdm
 
-from experiments.harness.signals import Signals
+from experiments.harness import network
 from experiments.walk_with_sgd.redrawn import RedrawnLoss, RedrawnWalk
-from lrscape import data as data_
 from lrscape import landscape, training, transforms
-from lrscape.environment import describe, differences
-from lrscape.errors import InputError
+from lrscape.environment import describe
 from lrscape.landscape import tree
-from lrscape.records import Records
-from lrscape.runs import Run, RunConfig, save_snapshot
-from lrscape.training.checkpoint import Checkpoints
+from lrscape.runs import Run
 from lrscape.training.device_data import DeviceData
-from lrscape.training.fit import raise_if_not_finite
 
 # Updates between two savings.
 STRETCH = 25
@@ -58,55 +48,28 @@ class Sample:
     redrawn: bool = False
 
 
-class Network:
-    """One training run, made as far as it is asked for.
+class Network(network.Network):
+    """A network whose ground is walked over.
 
-    Attributes:
-        config: how it is trained.
-        records: its directory.
+    Its history holds, of each epoch, ``train_loss`` and ``train_error`` as it was
+    trained, ``validation_error`` and ``test_error``.
     """
 
-    def __init__(self, config: RunConfig, path: Path):
-        self.config = config
-        # Several networks share a data set, which takes a while to be read.
-        data = _load(
-            config.dataset, config.data_dir, config.validation, config.split_seed
-        )
-        self.records, devices = Records(path), jax.local_devices()
-        if not self.records.exists():
-            with self.records.lock():  # in which another process may have been faster
-                if not self.records.exists():
-                    Records.create(path, {**config.to_dict(), **describe(devices)})
-        self._run = Run(path)
-        # Where the data lie may change.
-        if {**self._run.config.to_dict(), "data_dir": config.data_dir} != (
-            config.to_dict()
-        ):
-            raise InputError(
-                f"{str(path)!r} holds a network that was trained otherwise; remove it, "
-                "or choose another --run-dir"
-            )
-        self._run.data = data
-        for difference in differences(self.records.config(), devices):
-            print(
-                f"warning: {path.name}: {difference}: what is measured now is not of "
-                "quite the same network; choose another --run-dir for one of its own"
-            )
+    @functools.cached_property
+    def tx(self) -> optax.GradientTransformation:
+        """Its optimizer, which keeps each update's gradient."""
+        return optax.chain(transforms.keep_gradient(), super().tx)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Updates an epoch."""
-        return self.config.steps_per_epoch(self._run.data)
+    @functools.cached_property
+    def _run(self) -> Run:
+        run = Run(self.records.path)
+        run.data = self.data
+        return run
 
     def span(self, epoch: int, updates: int | None) -> tuple[int, int]:
         """The first updates of an epoch, counted from 1; None is all of them."""
         first = (epoch - 1) * self.steps_per_epoch
         return first, first + min(updates or self.steps_per_epoch, self.steps_per_epoch)
-
-    @property
-    def model(self) -> Any:
-        """Its Linen module."""
-        return self._run.model
 
     def walk(self, span: tuple[int, int], sample: Sample) -> xr.Dataset:
         """The ground under a span of updates, see `lrscape.landscape.Walk`."""
@@ -114,24 +77,11 @@ class Network:
             (first, min(first + STRETCH, span[1]))
             for first in range(span[0], span[1], STRETCH)
         ]
-        missing = [s for s in stretches if not self._is_there(_name(s, sample))]
+        missing = [s for s in stretches if not self.has_result(_name(s, sample))]
         if missing:
             self._walk(missing, sample)
         found = [self.records.load_result(_name(s, sample)) for s in stretches]
         return xr.concat(found, "step", combine_attrs="drop_conflicts")
-
-    def once(
-        self, name: str, settings: dict[str, Any], make: Callable[[], xr.Dataset]
-    ) -> xr.Dataset:
-        """A result that is made unless it is there, made with the same settings."""
-        wanted = json.loads(json.dumps(settings))
-        if self._is_there(name):
-            found = self.records.load_result(name)
-            if json.loads(found.attrs["settings"]) == wanted:
-                return found
-        made = make()
-        self.records.save_result(name, made, settings)
-        return made
 
     def angles(self, updates: int) -> xr.Dataset:
         """Over the first updates: the cosine of consecutive gradients, and distance."""
@@ -159,43 +109,37 @@ class Network:
 
         return self.once(f"angles-{updates}", {"updates": updates}, make)
 
-    def history(self, epochs: int, sample: Sample | None = None) -> list[dict]:
-        """Errors after each epoch, and with a sample the Hessian's spectral norm.
+    def curvatures(self, epochs: int, sample: Sample) -> list[dict]:
+        """The Hessian's spectral norm after each epoch, beside the errors.
 
         Args:
             epochs: the last one; the first row is of the initial weights.
-            sample: what curvature is measured on; None leaves it out.
+            sample: what curvature is measured on.
 
         Returns:
-            A row an epoch: ``train_loss`` (over the epoch, as it was trained),
-            ``train_error``, ``validation_error``, ``test_error``, and
-            ``norm_train`` and ``norm_eval``, by batch-norm mode, in nats.
+            The rows of `history_until` with ``norm_train`` and ``norm_eval``, by
+            batch-norm mode, in nats, and whether they converged.
         """
-        name = "history" if sample is None else f"history-{_size(sample)}"
-        rows: list = self.records.load_result_summary(name) or []
-        if len(rows) > epochs:
-            return rows[: epochs + 1]
+        name = f"history-{_size(sample)}"
+        norms: list = self.records.load_result_summary(name) or []
         per_epoch = self.steps_per_epoch
-        evaluate = training.make_evaluate(
-            self._run.model, self._run.data,
-            dataclasses.replace(self.config, num_devices=1),
-            batch_size=self.config.eval_batch_size,
-        )  # fmt: skip
-        for state in self.states(
-            len(rows) * per_epoch, epochs * per_epoch, lambda n: n % per_epoch == 0
-        ):
-            epoch = int(state.step) // per_epoch
-            row: dict[str, Any] = {"epoch": epoch}
-            if epoch:
-                train = training.averages(state)
-                row |= {"train_loss": train["loss"], "train_error": train["error"]}
-            for part in ("validation", "test"):
-                row[f"{part}_error"] = evaluate(state, part)["error"]
-            if sample is not None:
-                row |= self._norms(state, sample)
-            rows.append(row)
-            self.records.save_result_summary(name, rows)
-        return rows
+        if len(norms) <= epochs:
+            for state in self.states(
+                len(norms) * per_epoch, epochs * per_epoch, lambda n: n % per_epoch == 0
+            ):
+                norms.append(self._norms(state, sample))
+                self.records.save_result_summary(name, norms)
+        rows = self.history_until(epochs)
+        return [{**row, **found} for row, found in zip(rows, norms, strict=False)]
+
+    def history_until(self, epochs: int) -> list[dict]:
+        """The rows of the history up to an epoch, trained so far if they are not."""
+        if len(rows := self._rows()) <= epochs:
+            last = epochs * self.steps_per_epoch
+            for _ in self.states(None, last, lambda step: False):
+                pass
+            rows = self._rows()
+        return rows[: epochs + 1]
 
     def _norms(self, state: training.TrainState, sample: Sample) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -282,97 +226,17 @@ class Network:
         """Of the training set."""
         return len(self._run.data.train)
 
-    def has_numbers(self, name: str) -> bool:
-        """Whether `numbers` has them."""
-        return (self.records.path / "results" / f"{name}.json").exists()
-
-    def numbers(self, name: str, make: Callable[[], dict]) -> dict[str, Any]:
-        """A few numbers that are measured once."""
-        if not self.has_numbers(name):
-            self.records.save_result_summary(name, make())
-        return self.records.load_result_summary(name)
-
     def initial_params(self) -> Any:
         """The weights before the first update."""
         return self._initial_state.params
 
+    def initial_state(self) -> training.TrainState:
+        """The state before the first update."""
+        return self._initial_state
+
     @functools.cached_property
     def _initial_state(self) -> training.TrainState:
-        return training.initial_state(
-            self._run.model, self._run.data, self._optimizer, self.config.seed
-        )
-
-    @functools.cached_property
-    def _optimizer(self) -> optax.GradientTransformation:
-        total = self.config.total_steps(self._run.data)
-        schedule = self.config.make_schedule(total, self.steps_per_epoch)
-        return optax.chain(
-            transforms.keep_gradient(), self.config.make_optimizer(schedule)
-        )
-
-    def _is_there(self, name: str) -> bool:
-        return (self.records.path / "results" / f"{name}.nc").exists()
-
-    def states(
-        self,
-        since: int,
-        last: int,
-        wants: Callable[[int], bool],
-        *,
-        keeps: Callable[[int], bool] = lambda step: False,
-    ) -> Iterator[training.TrainState]:
-        """Trains, and yields the states after those updates that are wanted.
-
-        Args:
-            since: what lies before is not wanted: it goes on from the newest
-                checkpoint if that lies no later.
-            last: the last update.
-            wants: says of a step whether to yield the state after so many updates.
-            keeps: says of a step whether to keep a checkpoint, besides epochs' ends,
-                once its state was dealt with.
-
-        Raises:
-            KeyboardInterrupt: a signal asked to stop, after a checkpoint.
-        """
-        config, data = self.config, self._run.data
-        tx, start = self._optimizer, self._initial_state
-        with (
-            self.records.lock(),
-            Checkpoints(self.records.path / "checkpoints") as checkpoints,
-            Signals() as signals,
-            tqdm(total=last, unit="step", desc=self.records.path.name,
-                 leave=False) as bar,
-        ):  # fmt: skip
-            if "initial" not in self._run.snapshots:
-                save_snapshot(self.records, "initial", start)
-            newest = max(checkpoints.steps, default=-1)
-            restored = checkpoints.restore(start) if newest >= 0 else None
-            # What was left out before lies behind the newest: from the start again.
-            if restored is not None and int(restored[0].step) <= since:
-                start = restored[0]
-            states = training.fit(
-                self._run.model, data, tx,
-                dataclasses.replace(config, num_devices=1),
-                yield_every=self.steps_per_epoch,
-                yield_at=lambda step: (
-                    wants(step) or keeps(step) or step == last
-                    or signals.received is not None
-                ),
-                state=start,
-            )  # fmt: skip
-            for state in itertools.chain([start], states):
-                step = int(state.step)
-                raise_if_not_finite(state.first_bad_step)
-                if wants(step) and step >= since:
-                    yield state
-                at_end = keeps(step) or step % self.steps_per_epoch == 0
-                if at_end and step > newest:
-                    checkpoints.save(state, {})
-                bar.update(step - bar.n)
-                if step >= last:
-                    break
-                if signals.received:
-                    raise KeyboardInterrupt
+        return super().initial_state()
 
     def _walk(self, missing: Sequence[tuple[int, int]], sample: Sample) -> None:
         objective, second = self.objectives(sample)
@@ -435,10 +299,3 @@ _cosine = jax.jit(tree.cosine)
 @jax.jit
 def _distance(point, other):
     return tree.norm(tree.subtract(point, other))
-
-
-@functools.lru_cache(maxsize=2)
-def _load(name: str, data_dir: str | None, validation: int, split_seed: int) -> Any:
-    return data_.load(
-        name, data_dir=data_dir, validation=validation, split_seed=split_seed
-    )

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.walk_with_sgd.result import barriers, joined, on_both
-from experiments.walk_with_sgd.settings import RATES, Lab
+from experiments.walk_with_sgd.settings import Lab, Plan
 from lrscape.figures.style import CYCLE, tidy
 
 # Paper 3, Tables 1 and 2: by network, rate and epoch.
@@ -44,22 +44,33 @@ def walks_of(lab: Lab, model: str, rate: float, epoch: int) -> list[xr.Dataset]:
 
 def table1(lab: Lab) -> Result:
     """Barriers crossed in an epoch, their heights, and how many are on two samples."""
-    result = _table(lab, "table1", lambda model: RATES[model][:1], _barriers)
-    for model in lab.models_of("table1"):
+    return _table(lab, "table1", lambda model: lab.rates(model)[:1], _barriers)
+
+
+def fig8(lab: Lab) -> Result:
+    """Barriers crossed in each of the epochs that the figure counts."""
+    result = _table(lab, "fig8", lambda model: lab.rates(model)[:1], _barriers, counted)
+    for model in lab.models_of("fig8"):
         result.figures[model] = _figure_8(lab, model)
     return result
 
 
+def counted(plan: Plan) -> tuple[int, ...]:
+    """The epochs of figure 8."""
+    return plan.counted or plan.epochs
+
+
 def table2(lab: Lab) -> Result:
     """Mean height above the valley's floor, at two rates."""
-    return _table(lab, "table2", lambda model: RATES[model], _heights)
+    return _table(lab, "table2", lambda model: lab.rates(model, "table2"), _heights)
 
 
 def sec6(lab: Lab) -> Result:
     """Barriers crossed at a tenth of the rate, beside those at the rate itself."""
 
     def rates(model: str) -> tuple[float, ...]:
-        return RATES[model][0], RATES[model][0] / SMALL
+        usual, _ = lab.rates(model)
+        return usual, usual / SMALL
 
     def row_of(model, rate, epoch, walks):
         row = _barriers(model, rate, epoch, walks)
@@ -73,6 +84,7 @@ def _table(
     item: str,
     rates: Callable[[str], tuple[float, ...]],
     row_of: Callable[..., dict[str, Any]],
+    epochs: Callable[[Plan], tuple[int, ...]] = lambda plan: plan.epochs,
 ) -> Result:
     rows, walks = [], {}
     models = lab.models_of(item)
@@ -80,7 +92,7 @@ def _table(
         plan = lab.plan(model)
         for rate in rates(model):
             network = lab.network(model, rate=rate, seed=0)
-            for epoch in plan.epochs:
+            for epoch in epochs(plan):
                 found = walks_of(lab, model, rate, epoch)
                 walks[f"{model}-{rate:g}-{epoch}"] = found
                 about = {
@@ -166,7 +178,7 @@ def _heights(model, rate, epoch, walks) -> dict[str, Any]:
 
 def _figure_8(lab: Lab, model: str) -> Figure:
     """Barriers an epoch; and how high they are beside the loss."""
-    plan, rate = lab.plan(model), RATES[model][0]
+    plan, (rate, _) = lab.plan(model), lab.rates(model)
     figure = Figure(figsize=(6.4, 5), layout="constrained")
     counts, heights = figure.subplots(2, 1, sharex=True)
     parts: dict[str, Callable[[xr.Dataset], Any]] = {
@@ -175,7 +187,7 @@ def _figure_8(lab: Lab, model: str) -> Figure:
     }
     if plan.sample.redrawn:
         parts["redrawn at each point"] = lambda walk: barriers(walk, "redrawn_").sum()
-    walks = {epoch: walks_of(lab, model, rate, epoch) for epoch in plan.epochs}
+    walks = {epoch: walks_of(lab, model, rate, epoch) for epoch in counted(plan)}
     for (name, count), color in zip(parts.items(), CYCLE, strict=False):
         means = [np.mean([count(walk) for walk in found]) for found in walks.values()]
         counts.plot(list(walks), means, "o-", color=color, label=name)

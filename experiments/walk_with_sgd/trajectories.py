@@ -17,7 +17,7 @@ from experiments.harness.statistics import mean_and_interval
 from experiments.walk_with_sgd.descent import descend
 from experiments.walk_with_sgd.networks import chunk_size
 from experiments.walk_with_sgd.result import joined
-from experiments.walk_with_sgd.settings import RATES, Lab
+from experiments.walk_with_sgd.settings import Lab
 from lrscape import figures, landscape
 
 # Updates that are shown.
@@ -43,7 +43,7 @@ def descent_of(
     """
     name = "descent" if rate is None else f"descent-{rate:g}"
     plan, rate = lab.plan(model), rate or _descent_rate(lab, model)
-    network = lab.network(model, rate=RATES[model][0], seed=seed)
+    network = lab.network(model, rate=lab.rates(model)[0], seed=seed)
     sample = dataclasses.replace(plan.sample, second=False)
 
     def make() -> xr.Dataset:
@@ -76,7 +76,7 @@ def descent_of(
 
 
 def _descent_rate(lab: Lab, model: str) -> float:
-    return RATES[model][0] * (MICRO_BATCHES if lab.authors else 1)
+    return lab.rates(model)[0] * (MICRO_BATCHES if lab.authors else 1)
 
 
 def fig1(lab: Lab) -> Result:
@@ -90,7 +90,7 @@ def fig1(lab: Lab) -> Result:
 
 def sgd_of(lab: Lab, model: str, seed: int, epoch: int = 1) -> xr.Dataset:
     """The ground under the first updates of an epoch of SGD."""
-    network = lab.network(model, rate=RATES[model][0], seed=seed)
+    network = lab.network(model, rate=lab.rates(model)[0], seed=seed)
     updates = min(SHOWN, lab.plan(model).updates or SHOWN)
     return network.walk(network.span(epoch, updates), lab.plan(model).sample)
 
@@ -114,8 +114,8 @@ def _trajectories(
     rows, drawn, walks = [], {}, {}
     for model in lab.models_of(item):
         plan, data = lab.plan(model), lab.dataset_of(model)
-        rate = _descent_rate(lab, model) if item == "fig1" else RATES[model][0]
-        for epoch in epochs or plan.epochs:
+        rate = _descent_rate(lab, model) if item == "fig1" else lab.rates(model)[0]
+        for epoch in epochs or plan.drawn or plan.epochs:
             found = [walked(model, seed, epoch) for seed in range(plan.seeds)]
             name = f"{model}-epoch_{epoch}"
             walks[name] = found

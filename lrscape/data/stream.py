@@ -18,11 +18,17 @@ from PIL import Image
 from lrscape import checks
 from lrscape.data.dataset import NORMALIZATIONS, Examples, choose, moments
 from lrscape.data.encoded import Encoded, find
-from lrscape.data.views import MIN_AREA, middle_view, random_view, whole_view
+from lrscape.data.views import (
+    MIN_AREA,
+    middle_view,
+    random_view,
+    whole_view,
+    window_view,
+)
 from lrscape.environment import available_cores
 from lrscape.errors import InputError
 
-CROPS = ("random_resized", "none")
+CROPS = ("random_resized", "window", "none")
 # Whose pixels stand for all where mean and deviation are asked for.
 SAMPLE = 1000
 # Of a view, in pixels.
@@ -147,6 +153,8 @@ class Stream:
                 view = whole_view(encoded, self.side, self.channels)
             elif random is None:
                 view = middle_view(encoded, self.side, self.channels)
+            elif self.crop == "window":
+                view = window_view(encoded, self.side, self.channels, random)
             else:
                 view = random_view(
                     encoded, self.side, self.channels, random, self.min_area
@@ -364,6 +372,8 @@ def open_stream(
         test_examples: likewise of the test part.
         crop: ``'random_resized'``: trains on a random patch of the image, scaled and
             mirrored, and measures on its middle, 224 / 256 of the shorter side;
+            ``'window'``: trains on a window of that size at a random place of the
+            middle square, mirrored, and measures on the middle likewise;
             ``'none'``: scales the whole image in either case.
         min_area: the least share of the image that a random patch takes.
         threads: that read and decode side by side; None is one a core. They share one

@@ -71,6 +71,46 @@ def middle_box(width: int, height: int) -> Box:
     )  # fmt: skip
 
 
+def window_box(random: np.random.Generator, width: int, height: int, side: int) -> Box:
+    """A square of the middle square, 224 / 256 of the shorter side, at random.
+
+    What a window of `side` pixels shows of the image scaled to a shorter side of
+    ``side * 256 / 224`` and cut to its middle square: it lies at whole pixels of that.
+
+    Args:
+        random: the source of randomness.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        side: of the view, in pixels.
+
+    Returns:
+        Left, top, right and bottom, in pixels.
+
+    References:
+        Krizhevsky et al., `ImageNet Classification with Deep Convolutional Neural
+        Networks <https://doi.org/10.1145/3065386>`_, 2012, Sec. 2 and 4.1
+
+    Example:
+        >>> window_box(np.random.default_rng(0), 256, 300, 224)
+        (28.0, 43.0, 252.0, 267.0)
+    """
+    square = min(width, height)
+    room = round(side * MARGIN) - side
+    pixel = square / (side + room)
+    left, top = (pixel * int(random.integers(room + 1)) for _ in range(2))
+    left, top = left + (width - square) / 2, top + (height - square) / 2
+    return left, top, left + pixel * side, top + pixel * side
+
+
+def window_view(
+    encoded: bytes, side: int, channels: int, random: np.random.Generator
+) -> np.ndarray:
+    """`window_box`, scaled to (side, side, channels), mirrored half of the time."""
+    image = Image.open(io.BytesIO(encoded))
+    view = _scaled(image, window_box(random, *image.size, side), side, channels)
+    return view[:, ::-1] if random.random() < 0.5 else view
+
+
 def random_view(
     encoded: bytes,
     side: int,

@@ -36,6 +36,7 @@ from lrscape.landscape.protocol import (
 )
 from lrscape.landscape.sums import added, nothing, total_of, weighted_sum
 from lrscape.landscape.tree import check_point, is_concrete
+from lrscape.matmul import with_precision
 
 AXIS = "batches"
 
@@ -217,11 +218,11 @@ def jitted_batch_loss(objective: Any) -> Callable[[Any, Any], Any]:
             # Holds the objective weakly, or the entry would keep its own key alive.
             reference = weakref.ref(objective)
             _jitted[objective] = jax.jit(
-                lambda point, batch: _loss_of(reference())(point, batch)
+                with_precision(lambda point, batch: _loss_of(reference())(point, batch))
             )
         return _jitted[objective]
     except TypeError:  # neither hashable nor weakly referenced
-        return jax.jit(_loss_of(objective))
+        return jax.jit(with_precision(_loss_of(objective)))
 
 
 # One compiled loop.
@@ -342,7 +343,7 @@ def _jitted_add(function: Callable[..., Any], objective: Any) -> Callable[..., A
             value = function(objective_of(), point, batch, *args)
             return added(carry, weight, value)
 
-        return jax.jit(add_batch, donate_argnums=0)
+        return jax.jit(with_precision(add_batch), donate_argnums=0)
 
     try:
         known = _jitted_adds.setdefault(objective, {})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lrscape import checks
 from lrscape.landscape.flat import product
@@ -93,30 +94,40 @@ def _invariant_part(matrix: np.ndarray, eps: float) -> np.ndarray:
     return matrix[: ends[0] + 1, : ends[0] + 1] if len(ends) else matrix
 
 
-def tridiagonal_in_one_program(function, num_matvecs, *arrays: Any) -> jax.Array:
+@jit_objectives(static_argnums=(0, 1))
+def tridiagonal_in_one_program(function, num_matvecs, objective, point, entries, start):
     """The tridiagonal matrix of an iteration that is compiled as a whole.
 
     Args:
         function: a batch's share of a product.
         num_matvecs: m.
-        *arrays: the objective, the point, the entries of the mask, and the start.
+        objective: the objective.
+        point: the point.
+        entries: the entries of the mask.
+        start: (size,), the first vector.
 
     Returns:
         (m, m); beyond an invariant space it holds rounding errors.
     """
-    # matfree mixes dtypes, which not every configuration of JAX lets pass.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return _tridiagonal(function, num_matvecs, *arrays)
 
+    def one_more(carry: Any, n: jax.Array) -> tuple[Any, Any]:
+        basis, vector = carry
+        basis = basis.at[n].set(vector)
+        image = product(function, objective, point, entries, vector)
+        coefficient = jnp.vdot(vector, image)
+        rest = image
+        for _ in range(2):  # twice is enough (Kahan and Parlett)
+            rest = rest - (basis @ rest) @ basis
+        left = jnp.linalg.norm(rest)
+        vector = rest / jnp.where(left > 0, left, jnp.ones_like(left))
+        return (basis, vector), (coefficient, left)
 
-@jit_objectives(static_argnums=(0, 1))
-def _tridiagonal(function, num_matvecs, objective, point, entries, start):
-    from matfree import decomp
-
-    iterate = decomp.tridiag_sym(num_matvecs, materialize=True, reortho="full")
-    return iterate(
-        functools.partial(product, function, objective, point, entries), start
-    ).J_small
+    basis = jnp.zeros((num_matvecs, start.size), start.dtype)
+    first = start / jnp.linalg.norm(start)
+    counts = jnp.arange(num_matvecs)
+    found: Any = lax.scan(one_more, (basis, first), counts)[1]
+    diagonal, off = found
+    return jnp.diag(diagonal) + jnp.diag(off[:-1], 1) + jnp.diag(off[:-1], -1)
 
 
 def check_broadening(broadening: float | None, grid_size: int | None) -> None:

@@ -89,9 +89,8 @@ class ModelObjective(SampleObjective):
         """The settings that the numbers depend on, as JSON holds them."""
         loss = self.loss
         found = {
+            **super().settings,
             "objective": self.network.name,
-            "num_examples": self.num_examples,
-            "batch_size": self.counts[1],
             "norm": self.norm,
             "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "?"),
             "l2": self.l2,

@@ -14,6 +14,7 @@ from lrscape.errors import InputError
 from lrscape.landscape.accumulate import mean_loss
 from lrscape.landscape.programs import HoldsFunctions
 from lrscape.landscape.tree import leaf_names, own
+from lrscape.matmul import MEASURED
 
 
 class Objective(HoldsFunctions):
@@ -86,7 +87,7 @@ class Objective(HoldsFunctions):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that the numbers depend on, as JSON holds them."""
-        return {"objective": type(self).__name__}
+        return {"objective": type(self).__name__, "matmul_precision": MEASURED}
 
     def batch(self, i: int) -> Any:
         """The i-th batch, a pytree of arrays."""
@@ -146,7 +147,7 @@ class SampleObjective(Objective):
     def settings(self) -> dict[str, Any]:
         """The settings that the numbers depend on, as JSON holds them."""
         return {
-            "objective": type(self).__name__,
+            **super().settings,
             "num_examples": self.num_examples,
             "batch_size": self.counts[1],
         }

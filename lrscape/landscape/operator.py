@@ -385,7 +385,7 @@ class Operator:
             key: a PRNG key.
             num_matvecs: m, products for each random vector.
             num_samples: random vectors.
-            compiled: whether the whole iteration is one program (matfree's) or a loop
+            compiled: whether the whole iteration is one program or a loop
                 of separate products; None chooses the faster.
 
         Returns:

@@ -22,6 +22,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lrscape.matmul import with_precision
+
 # Of all decorated functions together; beyond it the least recently used one goes.
 MAX_PROGRAMS = 64
 
@@ -130,6 +132,7 @@ def _add(key, held, function, static_argnums, donate_argnums) -> Callable[..., A
     def own(*args: Any) -> Any:
         return function(*args)
 
+    own = with_precision(own)
     program = jax.jit(own, static_argnums=static_argnums, donate_argnums=donate_argnums)
     _programs.add(key, program, [one.reference for one in held])
     return program

@@ -44,9 +44,8 @@ class TextObjective(SampleObjective):
         """The settings that the numbers depend on, as JSON holds them."""
         inputs = self.whole[0]
         return {
+            **super().settings,
             "objective": type(self.model).__name__,
-            "num_examples": self.num_examples,
-            "batch_size": self.counts[1],
             "window": inputs.shape[-1],
             "starts_from": "initial_carry",
             "loss": "cross_entropy",

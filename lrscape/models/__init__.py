@@ -57,12 +57,67 @@ _FACTORIES: dict[str, Callable[..., nn.Module]] = {
 
 NAMES: tuple[str, ...] = tuple(_FACTORIES)
 
+# Of a user's own, for as long as the process lives.
+_REGISTERED: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register(name: str, factory: Callable[..., nn.Module]) -> None:
+    """Makes a factory of one's own known to `create`, in this process.
+
+    A directory of results names the model that it is of and is never imported from:
+    what opens it has to register that model first.
+
+    Args:
+        name: a new one, such as ``'package.module:factory'``.
+        factory: called with ``num_classes=`` and the model's other fields.
+
+    Raises:
+        InputError: a name of `NAMES`, or something that cannot be called.
+
+    Example:
+        >>> register('mine:wide', lambda num_classes: MLP(num_classes, (1000,)))
+        >>> create('mine:wide', num_classes=3).features
+        (1000,)
+    """
+    if name in NAMES:
+        raise InputError(f"name={name!r} is a model of lrscape's own; choose another")
+    if not callable(factory):
+        raise InputError(
+            f"factory={factory!r} cannot be called with num_classes=; pass a class of "
+            "flax.linen.Module, or a function that makes one"
+        )
+    _REGISTERED[name] = factory
+
+
+def fields_of(name: str) -> tuple[str, ...]:
+    """The fields of a model, besides the number of its outputs.
+
+    Raises:
+        InputError: an unknown name.
+
+    Example:
+        >>> fields_of('vgg11')
+        ('stages', 'dense', 'axis_name', 'weight_init')
+    """
+    return tuple(
+        field
+        for field in inspect.signature(_factory(name)).parameters
+        if field not in ("parent", "name", "num_classes")
+    )
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    checks.one_of("model", name, NAMES)
+    return _FACTORIES[name]
+
 
 def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
     """Makes a model by its name.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or what `register` was told.
         num_classes: the number of outputs.
         **kwargs: the model's own fields.
 
@@ -80,20 +135,15 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
         >>> jnp.asarray(model.apply(variables, jnp.ones((5, 64)), train=False)).shape
         (5, 10)
     """
-    checks.one_of("model", name, NAMES)
-    factory = _FACTORIES[name]
-    fields = [
-        field
-        for field in inspect.signature(factory).parameters
-        if field not in ("parent", "name", "num_classes")
-    ]
+    factory, fields = _factory(name), fields_of(name)
     for field, value in kwargs.items():
         if field not in fields:
             raise InputError(
                 f"{field}={value!r} is not a field of model={name!r}, which has "
                 f"{', '.join(fields)}"
             )
-    check_fields(factory, {"num_classes": num_classes, **kwargs})
+    if name in NAMES:
+        check_fields(factory, {"num_classes": num_classes, **kwargs})
     model = factory(num_classes=num_classes, **kwargs)
     check_together(model)
     return model
@@ -118,4 +168,6 @@ __all__ = [
     "Small",
     "WideResNet",
     "create",
+    "fields_of",
+    "register",
 ]

@@ -47,6 +47,8 @@ class Layers(nn.Module):
     axis_name: str | None = None
     weight_init: str = "fan_in"
     batch_norm: bool = True
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
@@ -78,8 +80,8 @@ class Layers(nn.Module):
         return nn.BatchNorm(
             use_running_average=not train,
             axis_name=self.axis_name,
-            momentum=0.9,
-            epsilon=1e-5,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
             dtype=jnp.dtype(self.dtype),
             name=name,
         )
@@ -107,6 +109,9 @@ class ResNet(Layers):
         axis_name: the mapped axis to synchronise batch norm over, if any.
         weight_init: how weights are drawn, see `lrscape.models.layers`.
         batch_norm: whether there is any; without it convolutions have biases.
+        norm_momentum: the share of batch norm's running averages that a batch leaves;
+            Keras has 0.99.
+        norm_epsilon: what batch norm adds to variances; Keras has 1e-3.
         shortcut: where a block changes shape: ``'A'`` takes every other pixel and pads
             channels with zeros, without parameters, as the paper does on CIFAR;
             ``'B'`` projects by a 1x1 convolution with batch norm.
@@ -157,6 +162,9 @@ class PreActResNet(Layers):
         axis_name: the mapped axis to synchronise batch norm over, if any.
         weight_init: how weights are drawn, see `lrscape.models.layers`.
         batch_norm: whether there is any; without it convolutions have biases.
+        norm_momentum: the share of batch norm's running averages that a batch leaves;
+            Keras has 0.99.
+        norm_epsilon: what batch norm adds to variances; Keras has 1e-3.
         block: ``'basic'``: two 3x3 convolutions with 16, 32, 64 channels;
             ``'bottleneck'``: 1x1, 3x3 and 1x1 with four times as many channels behind.
 

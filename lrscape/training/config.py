@@ -19,6 +19,7 @@ from lrscape.data import (
 )
 from lrscape.data.augment import check_names
 from lrscape.errors import InputError
+from lrscape.matmul import PRECISIONS
 from lrscape.training.mapping import MAPPINGS
 
 
@@ -35,6 +36,9 @@ class LoopConfig(abc.ABC):
         scan_steps: updates in one compiled loop, at the most; None is 1 on CPU and more
             on an accelerator.
         mapping: ``'pmap'`` or ``'shard_map'``, the way a step runs on several devices.
+        matmul_precision: of an update's matrix products and convolutions in float32,
+            one of `lrscape.matmul.PRECISIONS`; None is JAX's own choice on the device,
+            such as TF32 on recent GPUs. What is measured is always float32.
     """
 
     epochs: int
@@ -44,6 +48,7 @@ class LoopConfig(abc.ABC):
     num_devices: int | None = None
     scan_steps: int | None = None
     mapping: str = "pmap"
+    matmul_precision: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size"):
@@ -52,6 +57,8 @@ class LoopConfig(abc.ABC):
             if (value := getattr(self, field)) is not None:
                 self._set(field, checks.count(field, value))
         checks.one_of("mapping", self.mapping, MAPPINGS)
+        if self.matmul_precision is not None:
+            checks.one_of("matmul_precision", self.matmul_precision, PRECISIONS)
         self._set("seed", checks.seed("seed", self.seed))
 
     def _set(self, field: str, value: Any) -> None:
@@ -98,6 +105,9 @@ class Config(LoopConfig):
         mapping: how a step runs on several devices: through ``'pmap'`` or through
             ``'shard_map'``, the way that JAX develops further. States and measurements
             are the same to the last bit.
+        matmul_precision: of an update's matrix products and convolutions in float32:
+            ``'bfloat16'``, ``'tensorfloat32'`` or ``'float32'``; None is JAX's own
+            choice on the device. What is measured is always float32.
 
     Raises:
         InputError: a value that cannot work, before anything is compiled.
@@ -143,7 +153,8 @@ class TextConfig(LoopConfig):
         window: tokens a piece, through which gradients flow back.
         offset: tokens of the training text that are passed over, so that every piece
             is another one: another order of the same data.
-        log_every: as of `Config`; likewise `num_devices` and `mapping`.
+        log_every: as of `Config`; likewise `num_devices`, `mapping` and
+            `matmul_precision`.
         scan_steps: updates in one compiled loop, at the most; None is 100, on CPU too,
             where a recurrent network runs in a loop at full speed.
 

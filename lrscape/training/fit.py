@@ -185,6 +185,7 @@ def pass_through(
         devices,
         config.mapping,
         donate_argnums=(0,) if donate else (),
+        precision=config.matmul_precision,
     )
     placed, key = replicate(state, devices), state.key
     if donate:

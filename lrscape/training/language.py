@@ -182,6 +182,7 @@ def fit_text(
         devices,
         config.mapping,
         donate_argnums=(0,) if donate else (),
+        precision=config.matmul_precision,
     )
     placed = replicate(state, devices)
     if donate:

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lrscape import checks
+from lrscape.matmul import MEASURED, with_precision
 from lrscape.training.devices import AXIS, device_count
 from lrscape.training.programs import reusing
 
@@ -29,6 +30,7 @@ def map_over_devices(
     mapping: str,
     *,
     donate_argnums: tuple[int, ...] = (),
+    precision: str | None = MEASURED,
 ) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     """Compiles ``step(state, dataset, indices)`` for several devices.
 
@@ -47,6 +49,7 @@ def map_over_devices(
         devices: of this process.
         mapping: ``'pmap'`` or ``'shard_map'``.
         donate_argnums: the arguments whose memory the returned arrays may take over.
+        precision: of matrix products, see `lrscape.matmul.with_precision`.
 
     Returns:
         ``mapped(state, dataset, indices) -> (state, metrics)``. Each array of `indices`
@@ -74,7 +77,7 @@ def map_over_devices(
 
     axis = AXIS, device_count(devices)
     about = mapping, tuple(devices), donate_argnums
-    return reusing(step, map_step, axis=axis, about=about)
+    return reusing(with_precision(step, precision), map_step, axis=axis, about=about)
 
 
 def _by_pmap(step, devices, donate_argnums):

@@ -100,44 +100,44 @@ def limit_file_size(limit):
 
 def signal_at_update(step, name, delay):
     """A signal to this process so many seconds after an update."""
-    from experiments.harness.loop import Loop
+    from experiments.harness.trainer import Trainer
 
-    original = Loop.after_update
+    original = Trainer._after_update
     number = getattr(signal, name)
 
-    def after_update(self, now, state):
+    def after_update(self, now, *rest):
         if now == step:
             send = threading.Timer(delay, os.kill, (os.getpid(), number))
             send.daemon = True
             send.start() if delay else os.kill(os.getpid(), number)
-        original(self, now, state)
+        return original(self, now, *rest)
 
-    Loop.after_update = after_update
+    Trainer._after_update = after_update
 
 
 def fail_at_update(step, name, message):
     """An error of a kind after an update."""
-    from experiments.harness.loop import Loop
+    from experiments.harness.trainer import Trainer
     from lrscape.errors import InputError
 
-    original = Loop.after_update
+    original = Trainer._after_update
     error = {"InputError": InputError, "OSError": OSError}[name](message)
 
-    def after_update(self, now, state):
+    def after_update(self, now, *rest):
         if now == step:
             raise error
-        original(self, now, state)
+        return original(self, now, *rest)
 
-    Loop.after_update = after_update
+    Trainer._after_update = after_update
 
 
 def lose_directory_at_update(step, way, aside):
     """The run directory is removed, moved, or moved and replaced after an update."""
-    from experiments.harness.loop import Loop
+    from experiments.harness.trainer import Trainer
 
-    original = Loop.after_update
+    original = Trainer._after_update
 
-    def after_update(self, now, state):
+    def after_update(self, now, *rest):
         if now == int(step):
             if way == "remove":
                 shutil.rmtree(self.root)
@@ -145,9 +145,9 @@ def lose_directory_at_update(step, way, aside):
                 self.root.rename(aside)
             if way == "replace":
                 self.root.mkdir()
-        original(self, now, state)
+        return original(self, now, *rest)
 
-    Loop.after_update = after_update
+    Trainer._after_update = after_update
 
 
 def wait_before_locking(may_go):

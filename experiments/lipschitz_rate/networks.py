@@ -11,34 +11,37 @@ import jax
 import numpy as np
 import optax
 
-from experiments.harness import arms
+from experiments.harness import network
 from experiments.lipschitz_rate.methods import Method
 from lrscape import training, transforms
+from lrscape.runs import RunConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ArmConfig(arms.ArmConfig):
-    """How a network is trained.
+class NetworkConfig(RunConfig):
+    """How a network is trained: a run's settings and these.
 
     Attributes:
-        weight_decay: of an L2 term on all parameters.
         method: where the rate comes from.
         pass_batches: batches of the passes that measure K_z; None is all.
+        kernel_l2: see `Method.optimizer`.
     """
 
-    weight_decay: float
     method: Method
     pass_batches: int | None
+    kernel_l2: float | None = None
 
 
-class Arm(arms.Arm):
+class Network(network.Network):
     """A network that one method trains.
 
     Its history holds ``activation_norm``, which the last update's rate was made of,
     ``weight_norm`` and with batch norm's averages ``weight_norm_all``; ``train_norm``,
     ``train_max``, ``inference_norm`` and ``inference_max`` of the passes at that point,
     with their seconds; ``train_loss``, ``train_error`` (over the epoch, as it was
-    trained), ``validation_error``, ``test_error``.
+    trained), ``test_loss``, ``test_error`` and, where examples are held out,
+    ``validation_loss``, ``validation_error``: losses are mean cross-entropies in nats,
+    without an L2 term.
     """
 
     @functools.cached_property
@@ -49,23 +52,20 @@ class Arm(arms.Arm):
             batch_size=self.config.batch_size,
             weight_decay=self.config.weight_decay,
             steps_per_epoch=self.steps_per_epoch,
+            kernel_l2=self.config.kernel_l2,
         )
 
-    def watch(self) -> arms.Watch:
-        """Norms and errors."""
-        return _Watch(self)
-
-    def told(self, state: training.TrainState, row: arms.Row) -> Any:
+    def adapt(self, state: training.TrainState, line: network.Row) -> Any:
         """The state with what a pass at this point measured, if that is the method."""
         method = self.config.method
         if method.feed not in ("train", "inference"):
             return None
         # As their authors do, batch norm's averages are among the weights.
-        weights = row["weight_norm" if method.feed == "train" else "weight_norm_all"]
+        weights = line["weight_norm" if method.feed == "train" else "weight_norm_all"]
         return state.replace(
             opt_state=transforms.hold_norms(
                 state.opt_state,
-                activation_norm=row[f"{method.feed}_norm"],
+                activation_norm=line[method.measured_as(method.feed)],
                 weight_norm=weights,
             )
         )
@@ -74,30 +74,28 @@ class Arm(arms.Arm):
         """The rate of the last update."""
         return super().rate(state) * float(self.config.method.decayed(state.step - 1))
 
+    @functools.cached_property
+    def _passes(self) -> dict[str, Any]:
+        if not self.config.method.measured:
+            return {}
+        return {
+            mode: training.make_largest_activations(
+                self.model, self.data, self.config, mode=mode,
+                num_batches=self.config.pass_batches,
+            )
+            for mode in ("train", "inference")
+        }  # fmt: skip
 
-class _Watch:
-    """Measures a network at one point of its training."""
-
-    def __init__(self, arm: Arm):
-        self._arm, config = arm, arm.config
-        self._evaluate = training.make_evaluate(arm.model, arm.data, config)
-        self._passes = {}
-        if config.method.measured:
-            self._passes = {
-                mode: training.make_largest_activations(
-                    arm.model, arm.data, config, mode=mode,
-                    num_batches=config.pass_batches,
-                )
-                for mode in ("train", "inference")
-            }  # fmt: skip
-
-    def start(self, state: training.TrainState) -> arms.Row:
-        """What can be measured before any update too."""
-        row: arms.Row = {
+    def measure(self, state: training.TrainState) -> network.Row:
+        """Norms of weights and activations, and errors."""
+        row: network.Row = {
             "weight_norm": _largest_norm(state.params),
             "weight_norm_all": _largest_norm(state.variables),
-            "test_error": self._evaluate(state, "test")["error"],
+            **super().measure(state),
         }
+        if int(state.step) and self.config.method.feed != "none":
+            for name in ("activation_norm", "lipschitz_constant"):
+                row[name] = float(optax.tree.get(state.opt_state, name))
         for mode, measure in self._passes.items():
             if int(state.step) == 0:
                 measure(state)  # compiles, which is not the pass's time
@@ -106,18 +104,7 @@ class _Watch:
             row[f"{mode}_seconds"] = time.monotonic() - started
             row[f"{mode}_norm"] = found["activation_norm"]
             row[f"{mode}_max"] = found["activation_max"]
-        if self._arm.data.validation is not None:
-            row["validation_error"] = self._evaluate(state, "validation")["error"]
         return row
-
-    def epoch(self, state: training.TrainState) -> arms.Row:
-        """What is measured after an epoch."""
-        train = training.averages(state)
-        row = {"train_loss": train["loss"], "train_error": train["error"]}
-        if self._arm.config.method.feed != "none":
-            for name in ("activation_norm", "lipschitz_constant"):
-                row[name] = float(optax.tree.get(state.opt_state, name))
-        return {**row, **self.start(state)}
 
 
 def _largest_norm(tree: Any) -> float:

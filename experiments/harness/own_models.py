@@ -1,0 +1,47 @@
+"""Models of a user's own on a command line: ``package.module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from lrscape import models
+from lrscape.errors import InputError, unknown_name
+
+
+def known(field: str, name: str, others: Iterable[str] = models.NAMES) -> str:
+    """A model's name, once it can be made; what it names is imported, if it has to be.
+
+    Args:
+        field: the flag, for messages.
+        name: one of `lrscape.models.NAMES`, or ``package.module:factory``: something in
+            a module that Python finds, called with ``num_classes=``.
+        others: names that a misspelt one is compared with.
+
+    Raises:
+        InputError: an unknown name, or nothing to import.
+
+    Example:
+        >>> known('models', 'lrscape.models.plain:MLP')
+        'lrscape.models.plain:MLP'
+        >>> known('models', 'lrscape.models.plain:MPL')
+        Traceback (most recent call last):
+        lrscape.errors.InputError: models='lrscape.models.plain:MPL': \
+module 'lrscape.models.plain' has no 'MPL'
+    """
+    if name in models.NAMES:
+        return name
+    module, colon, factory = name.partition(":")
+    if not colon:
+        raise unknown_name(field, name, others)
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, ValueError) as error:  # an empty or a relative name
+        raise InputError(
+            f"{field}={name!r}: {error}; it is imported as Python finds it, from the "
+            "working directory or from what is installed"
+        ) from error
+    if not hasattr(found, factory):
+        raise InputError(f"{field}={name!r}: module {module!r} has no {factory!r}")
+    models.register(name, getattr(found, factory))
+    return name
