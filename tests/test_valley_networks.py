@@ -371,7 +371,8 @@ def test_networks_of_figure_14(lab):
     assert [n.model.batch_norm for n in kinds] == [True, False]
     # With batch norm it is the run that all figures share.
     assert kinds[0] is lab.network(pair, SWA, 0)
-    assert kinds[1].config.rate == kinds[0].config.rate
+    rates = [n.config.schedule_options["init_value"] for n in kinds]
+    assert rates[0] == rates[1]
 
 
 def test_verdicts_that_hang_on_zeta_are_named(lab, monkeypatch):
@@ -412,8 +413,8 @@ def test_knobs_reach_the_networks(tmp_path):
     assert (plan.small_batch, plan.small_epochs) == (16, 2)
     assert (lab.survey.r, lab.survey.zeta) == (3.0, 0.3)
     config = lab.network(PAIR, SWA, 0).config
-    assert (config.rate, config.averaged_from) == (0.2, 4)
-    np.testing.assert_allclose(config.last_rate, 0.04)
+    assert (config.schedule_options["init_value"], config.averaged_from) == (0.2, 4)
+    np.testing.assert_allclose(config.schedule_options["swa_value"], 0.04)
 
 
 def test_figures_of_the_appendix_are_of_its_networks(tmp_path):
