@@ -188,20 +188,33 @@ def _figure_8(lab: Lab, model: str) -> Figure:
     if plan.sample.redrawn:
         parts["redrawn at each point"] = lambda walk: barriers(walk, "redrawn_").sum()
     walks = {epoch: walks_of(lab, model, rate, epoch) for epoch in counted(plan)}
-    for (name, count), color in zip(parts.items(), CYCLE, strict=False):
+    most = 0.0
+    # Open and smaller from one to the next: where they agree all are seen.
+    styles = zip(("o-", "s--", "^:"), (9, 6, 4), CYCLE, strict=False)
+    for (name, count), (style, size, color) in zip(parts.items(), styles, strict=False):
         means = [np.mean([count(walk) for walk in found]) for found in walks.values()]
-        counts.plot(list(walks), means, "o-", color=color, label=name)
+        most = max(most, *means)
+        counts.plot(
+            list(walks), means, style, color=color, label=name, markersize=size,
+            markerfacecolor="none",
+        )  # fmt: skip
     for epoch, found in walks.items():
         shares = relative_heights(found)
         heights.plot([epoch] * len(shares), shares, ".", color=CYCLE[0], alpha=0.6)
-    counts.set_ylabel(f"barriers in {len(next(iter(walks.values()))[0].step)} updates")
-    counts.set_ylim(bottom=0)
+    updates = len(next(iter(walks.values()))[0].step)
+    counts.set_ylabel(f"barriers in {updates} updates")
+    counts.set_ylim(0, max(1.0, 1.1 * most))
     counts.legend(frameon=False)
     heights.set_ylabel("height / loss")
     if any(len(relative_heights(found)) for found in walks.values()):
         heights.set_yscale("log")
     else:
-        heights.text(0.5, 0.5, "no barrier", transform=heights.transAxes, ha="center")
+        seen = updates * sum(map(len, walks.values()))
+        heights.text(
+            0.5, 0.5, f"0 of {seen} updates crossed a barrier",
+            transform=heights.transAxes, ha="center",
+        )  # fmt: skip
+        heights.set_yticks([])
     heights.set_xlabel("epoch")
     heights.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (counts, heights):
