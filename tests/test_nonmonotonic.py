@@ -280,19 +280,19 @@ def test_descent_near_the_end_is_that_of_the_quadratic(lab):
 
 def test_flags_change_the_plans_and_the_networks_names(tmp_path):
     asked = nonmonotonic.Arguments(
-        item="fig5", start=0.05, peak=0.2, momentum=0.5, weight_decay=0.002,
+        item="fig5", start=0.05, peak=0.25, momentum=0.5, weight_decay=0.002,
         batch_size=32, rule="laplacian", dataset="digits", run_dir=tmp_path,
     )  # fmt: skip
     lab = nonmonotonic.lab_of(asked)
     rule = lab.rule("small", "gaussian")
-    assert rule == Rule(schedule="laplacian", start=0.05, peak=0.2)
+    assert rule == Rule(schedule="laplacian", start=0.05, peak=0.25)
     network = lab.network("small", rule, 0)
     config = network.config
     assert (config.momentum, config.weight_decay, config.batch_size) == (0.5, 0.002, 32)
     for part in ("momentum_0.5", "weight_decay_0.002", "batch_size_32", "laplacian"):
         assert part in network.records.path.name
     # Full-batch descent has neither momentum nor batches.
-    assert lab.plans["descent"].momentum == 0 and lab.plans["descent"].peak != 0.2
+    assert lab.plans["descent"].momentum == 0 and lab.plans["descent"].peak != 0.25
     plain = nonmonotonic.lab_of(nonmonotonic.Arguments(item="fig5", run_dir=tmp_path))
     name = plain.network("small", plain.rule("small", "gaussian"), 0).records.path.name
     assert "momentum" not in name and "batch_size" not in name
