@@ -280,12 +280,12 @@ def test_descent_near_the_end_is_that_of_the_quadratic(lab):
 
 def test_flags_change_the_plans_and_the_networks_names(tmp_path):
     asked = nonmonotonic.Arguments(
-        item="fig5", start=0.05, peak=0.2, momentum=0.5, weight_decay=0.002,
+        item="fig5", start=0.05, peak=0.25, momentum=0.5, weight_decay=0.002,
         batch_size=32, rule="laplacian", dataset="digits", run_dir=tmp_path,
     )  # fmt: skip
     lab = nonmonotonic.lab_of(asked)
     rule = lab.rule("small", "gaussian")
-    assert rule == Rule(schedule="laplacian", start=0.05, peak=0.2)
+    assert rule == Rule(schedule="laplacian", start=0.05, peak=0.25)
     network = lab.network("small", rule, 0)
     config = network.config
     assert (config.momentum, config.weight_decay, config.batch_size) == (0.5, 0.002, 32)

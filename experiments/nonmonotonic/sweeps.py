@@ -323,8 +323,8 @@ def fig7(lab: Lab) -> Result:
         },
     )  # fmt: skip
     by_peak = {f"peak {peak:g}": by_total for peak, by_total in grid.items()}
-    own = lab.plans[TASK].start
-    by_peak[f"step, start {own:g}"] = baselines[own]
+    start = lab.plans[TASK].start
+    by_peak[f"step, start {start:g}"] = baselines[start]
     title = "Gaussian, by its largest rate, and the step rule"
     figures = {
         "grid": _against(by_peak, "total epochs", title),
