@@ -13,8 +13,9 @@ import pytest
 from experiments.harness.signals import Signals
 from experiments.lipschitz_rate import __main__ as lipschitz_rate
 from experiments.lipschitz_rate import premise, tabular
+from experiments.lipschitz_rate.lab import Lab
 from experiments.lipschitz_rate.methods import Method
-from experiments.lipschitz_rate.settings import PRESETS, Lab, Plan
+from experiments.lipschitz_rate.presets import PRESETS, Plan
 from lrscape import data, models, training
 from lrscape.records import Records
 from lrscape.training import fit, initial_state
@@ -148,7 +149,7 @@ def test_k_z_for_nothing_is_looked_at_whatever_feeds_the_rate(tmp_path, presets)
 def test_a_failure_in_an_epochs_last_update_is_no_finished_run(presets, tmp_path):
     """It is seen once the epoch's state is handed out, not one call later."""
     lab = Lab("quick", PRESETS["quick"], tmp_path, None, "digits")
-    arm = lab.arm("mnist", Method(name="late", feed="none", rate=0.1), 0)
+    network = lab.network("mnist", Method(name="late", feed="none", rate=0.1), 0)
     kept = training.fit
 
     def fit(*args, **kwargs):
@@ -159,7 +160,7 @@ def test_a_failure_in_an_epochs_last_update_is_no_finished_run(presets, tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fit", fit)
-        history = arm.history()
+        history = network.history()
     assert [row["epoch"] for row in history] == [0, 1, 2]
     assert history[-1] == {"epoch": 2, "diverged": 7}
 
@@ -224,9 +225,9 @@ def test_a_run_that_fails_is_said_to_and_counts_as_nothing_right(
     presets, tmp_path, monkeypatch
 ):
     lab = Lab("quick", PRESETS["quick"], tmp_path, None, "digits")
-    arm = lab.arm("mnist", Method(name="far", feed="none", rate=1e30), 0)
-    history = arm.history()
-    assert "diverged" in history[-1] and arm.history() == history
+    network = lab.network("mnist", Method(name="far", feed="none", rate=1e30), 0)
+    history = network.history()
+    assert "diverged" in history[-1] and network.history() == history
     from experiments.lipschitz_rate.variants import last_accuracy
 
     np.testing.assert_array_equal(last_accuracy([history]), [0.0])
@@ -237,7 +238,7 @@ def test_the_limit_of_stability_is_compared_with_the_constant_itself(presets, tm
     from experiments.lipschitz_rate import claims, curves, stability
 
     lab = Lab("authors", PRESETS["authors"], tmp_path, None, "digits")
-    history = lab.arm("cifar10", lab.adaptive("cifar10"), 0).history()
+    history = lab.network("cifar10", lab.adaptive("cifar10"), 0).history()
     rows = stability.curvature_of(lab, "cifar10", 0)
     for row, seen in zip(rows, history, strict=True):
         norms = seen["inference_norm"], seen["weight_norm_all"]
@@ -360,17 +361,17 @@ def test_flags_change_the_rule_and_the_networks_name(presets, tmp_path):
         batch_size=32, weight_decay=0.01, rates=(0.2,), seeds=1,
     )  # fmt: skip
     lab = lipschitz_rate.lab_of(asked)
-    arm = lab.arm("mnist", lab.adaptive("mnist"), 0)
-    assert (arm.config.batch_size, arm.config.weight_decay) == (32, 0.01)
-    history = arm.history()
+    network = lab.network("mnist", lab.adaptive("mnist"), 0)
+    assert (network.config.batch_size, network.config.weight_decay) == (32, 0.01)
+    history = network.history()
     # K_z is the largest activation, and the rate is never above the cap.
     for row in history[1:]:
         constant = 0.9 * row["activation_norm"] / 32
         assert row["lipschitz_constant"] > constant
         assert row["rate"] == pytest.approx(min(1 / row["lipschitz_constant"], 0.5))
     assert history[-1]["activation_norm"] < history[-1]["train_norm"] / 2
-    assert "norm_max" in arm.records.path.name and "batch_size_32" in (
-        arm.records.path.name
+    assert "norm_max" in network.records.path.name and "batch_size_32" in (
+        network.records.path.name
     )
 
 

@@ -23,10 +23,10 @@ from experiments.loss_surfaces import (
 )
 from experiments.loss_surfaces.alignment import aligned, chain
 from experiments.loss_surfaces.drawing import surfaces_page
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import METHODS, Method
 from experiments.loss_surfaces.networks import drawn
-from experiments.loss_surfaces.plans import FIXED, PRESETS, Plan
-from experiments.loss_surfaces.settings import Lab
+from experiments.loss_surfaces.presets import FIXED, PRESETS, Plan
 from lrscape import landscape, models
 from lrscape.errors import InputError
 from lrscape.landscape import tree
@@ -77,26 +77,26 @@ def test_optimizers_share_start_and_order(tmp_path):
     """Exactly; and the control shares the start alone."""
     lab = lab_at(tmp_path)
     states = [
-        lab.arm(lab.method(name), 3).initial_state() for name in METHODS
+        lab.network(lab.method(name), 3).initial_state() for name in METHODS
     ]  # fmt: skip
     for state in states[1:]:
         assert same(state.params, states[0].params)
         for epoch in (0, 3):
             orders = [epoch_order(s.key, epoch, 128) for s in (states[0], state)]
             np.testing.assert_array_equal(*orders)
-    other = lab.arm(lab.method("sgd"), 3, order=1).initial_state()
+    other = lab.network(lab.method("sgd"), 3, order=1).initial_state()
     assert same(other.params, states[0].params)
     orders = [epoch_order(s.key, 0, 128) for s in (states[0], other)]
     assert (orders[0] != orders[1]).any()
-    another = lab.arm(lab.method("sgd"), 4).initial_state()
+    another = lab.network(lab.method("sgd"), 4).initial_state()
     assert not same(another.params, states[0].params)
 
 
 def test_reordered_is_the_same_until_then(tmp_path):
     lab = lab_at(tmp_path, epochs=5)
     method = lab.method("sgd")
-    one = lab.arm(method, 0)
-    other = lab.arm(method, 0, order=1, reordered=2)
+    one = lab.network(method, 0)
+    other = lab.network(method, 0, order=1, reordered=2)
     ours, theirs = one.history(), other.history()
     losses = [[row["train_loss"] for row in rows] for rows in (ours, theirs)]
     assert len(ours) == len(theirs) == 6
@@ -105,7 +105,7 @@ def test_reordered_is_the_same_until_then(tmp_path):
     assert [row["epoch"] for row in theirs] == list(range(6))
     assert ours[0]["distance"] == 0 < ours[1]["distance"]
     # Made once: what is there is taken.
-    assert lab_at(tmp_path, epochs=5).arm(method, 0).history() == ours
+    assert lab_at(tmp_path, epochs=5).network(method, 0).history() == ours
 
 
 def test_methods():
@@ -170,8 +170,10 @@ def test_flags_change_rates_batches_and_panels(tmp_path):
     lab = loss_surfaces.lab_of(asked)
     assert lab.plan.rates["sgd"] == (0.3, 0.1) and lab.plan.rates["adam"] == (0.01,)
     assert lab.plan.rates["adadelta"] == (1.0,) and lab.plan.panel_seeds == 2
-    arm = lab.arm(Method(optimizer="adam", rate=0.01), 0)
-    assert arm.config.batch_size == 32 and "batch_size_32" in arm.records.path.name
+    network = lab.network(Method(optimizer="adam", rate=0.01), 0)
+    assert (
+        network.config.batch_size == 32 and "batch_size_32" in network.records.path.name
+    )
     plain = loss_surfaces.lab_of(loss_surfaces.Arguments(item="fig4"))
     assert plain.plan.rates == PRESETS["quick"]["mlp"].rates
 
@@ -179,9 +181,9 @@ def test_flags_change_rates_batches_and_panels(tmp_path):
 def test_a_network_without_batch_norm_has_options_of_its_own(tmp_path):
     lab = lab_at(tmp_path, plain={"features": (4,)})
     for batch_norm, width in ((True, 8), (False, 4)):
-        arm = lab.arm(lab.method("sgd"), 0, batch_norm=batch_norm)
-        assert arm.initial["Dense_0"]["kernel"].shape == (64, width)
-        assert ("BatchNorm_0" in arm.initial) == batch_norm
+        network = lab.network(lab.method("sgd"), 0, batch_norm=batch_norm)
+        assert network.initial["Dense_0"]["kernel"].shape == (64, width)
+        assert ("BatchNorm_0" in network.initial) == batch_norm
 
 
 def test_figure_5_is_of_both_of_the_papers_networks():

@@ -25,16 +25,11 @@ from experiments.nonmonotonic import (
     sweeps,
     tables,
 )
+from experiments.nonmonotonic.lab import Lab
 from experiments.nonmonotonic.networks import PEAK
+from experiments.nonmonotonic.plans import Plan, Survey, Sweep
+from experiments.nonmonotonic.presets import BASELINES, PRESETS
 from experiments.nonmonotonic.rules import Rule, optimizer_of
-from experiments.nonmonotonic.settings import (
-    BASELINES,
-    PRESETS,
-    Lab,
-    Plan,
-    Survey,
-    Sweep,
-)
 from lrscape import data, landscape, models, schedules
 from lrscape.errors import InputError
 from lrscape.landscape import masks, tree

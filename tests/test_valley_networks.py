@@ -18,8 +18,9 @@ from experiments.asymmetric_valleys import (
     projections,
 )
 from experiments.asymmetric_valleys.averages import accuracy_of
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.networks import ALL, AVERAGE, NORMS, OTHERS, merged
-from experiments.asymmetric_valleys.settings import (
+from experiments.asymmetric_valleys.presets import (
     AFTER,
     LARGE,
     PRESETS,
@@ -28,7 +29,6 @@ from experiments.asymmetric_valleys.settings import (
     SWA,
     WITH,
     WITHOUT,
-    Lab,
     Theory,
 )
 from experiments.harness.statistics import Claim, above

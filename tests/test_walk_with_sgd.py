@@ -15,7 +15,7 @@ from experiments.walk_with_sgd import __main__ as walk_with_sgd
 from experiments.walk_with_sgd import networks, trajectories
 from experiments.walk_with_sgd.descent import descend
 from experiments.walk_with_sgd.networks import Sample
-from experiments.walk_with_sgd.settings import PRESETS
+from experiments.walk_with_sgd.presets import PRESETS
 from lrscape import landscape
 from lrscape.records import Records
 from lrscape.runs import open_run

@@ -17,7 +17,7 @@ from experiments.walk_with_sgd import claims, identity, noise, quadratic, rates,
 from experiments.walk_with_sgd.claims import PARTS
 from experiments.walk_with_sgd.descent import descend, minibatch_gradient
 from experiments.walk_with_sgd.networks import Sample
-from experiments.walk_with_sgd.settings import PRESETS, Plan
+from experiments.walk_with_sgd.presets import PRESETS, Plan
 from lrscape import data as data_
 from lrscape import landscape, models
 from lrscape.errors import InputError

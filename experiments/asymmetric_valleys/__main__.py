@@ -32,15 +32,10 @@ from experiments.asymmetric_valleys.assumptions import fig3, fig4
 from experiments.asymmetric_valleys.averages import fig13, fig14
 from experiments.asymmetric_valleys.claims import claims
 from experiments.asymmetric_valleys.directions import fig2, fig12
+from experiments.asymmetric_valleys.lab import Lab, check
 from experiments.asymmetric_valleys.lines import fig8, fig10, table1
+from experiments.asymmetric_valleys.presets import APPENDIX, DATASETS, PRESETS
 from experiments.asymmetric_valleys.projections import fig7, fig9
-from experiments.asymmetric_valleys.settings import (
-    APPENDIX,
-    DATASETS,
-    PRESETS,
-    Lab,
-    check,
-)
 from experiments.asymmetric_valleys.theory import (
     fig5,
     fig6,

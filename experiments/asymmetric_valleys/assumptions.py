@@ -16,8 +16,9 @@ from experiments.asymmetric_valleys.directions import (
     measured,
 )
 from experiments.asymmetric_valleys.drawing import panels
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.networks import Network
-from experiments.asymmetric_valleys.settings import SGD, Lab, Pair
+from experiments.asymmetric_valleys.presets import SGD, Pair
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from lrscape.figures.style import COLORS, CYCLE, DARK, tidy

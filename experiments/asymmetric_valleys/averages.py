@@ -10,8 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.asymmetric_valleys.drawing import band, panels
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.networks import ALL, NORMS, OTHERS, Network
-from experiments.asymmetric_valleys.settings import SWA, WITH, WITHOUT, Lab, Pair
+from experiments.asymmetric_valleys.presets import SWA, WITH, WITHOUT, Pair
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from lrscape.errors import InputError

@@ -18,16 +18,16 @@ from experiments.asymmetric_valleys import (
     theory,
     widths,
 )
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.networks import ALL, NORMS, OTHERS
 from experiments.asymmetric_valleys.one_dimensional import interval
-from experiments.asymmetric_valleys.settings import (
+from experiments.asymmetric_valleys.presets import (
     LARGE,
     SGD,
     SMALL,
     SWA,
     WITH,
     WITHOUT,
-    Lab,
     Pair,
 )
 from experiments.harness.paper import Result

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from experiments.asymmetric_valleys.drawing import panels
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.networks import Network
-from experiments.asymmetric_valleys.settings import SGD, Lab, Pair, Survey
+from experiments.asymmetric_valleys.presets import SGD, Pair, Survey
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from lrscape import landscape

@@ -9,16 +9,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.asymmetric_valleys.drawing import band, panels
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.networks import ALL, AVERAGE, Network
-from experiments.asymmetric_valleys.settings import (
-    AFTER,
-    LARGE,
-    SGD,
-    SMALL,
-    SWA,
-    Lab,
-    Pair,
-)
+from experiments.asymmetric_valleys.presets import AFTER, LARGE, SGD, SMALL, SWA, Pair
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from lrscape import landscape

@@ -19,9 +19,10 @@ from experiments.asymmetric_valleys.directions import (
     what_is_missing,
 )
 from experiments.asymmetric_valleys.drawing import panels
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.lines import chosen
 from experiments.asymmetric_valleys.networks import AVERAGE
-from experiments.asymmetric_valleys.settings import AFTER, SGD, SWA, Lab, Pair
+from experiments.asymmetric_valleys.presets import AFTER, SGD, SWA, Pair
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from lrscape import landscape

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.asymmetric_valleys import bias, toy
 from experiments.asymmetric_valleys.drawing import panels
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.one_dimensional import (
     VALLEYS,
     Valley,
@@ -19,7 +20,6 @@ from experiments.asymmetric_valleys.one_dimensional import (
     interval,
     rounds,
 )
-from experiments.asymmetric_valleys.settings import Lab
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from lrscape.figures.style import CYCLE, DARK, tidy

@@ -10,9 +10,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from experiments.asymmetric_valleys.drawing import band, panels
+from experiments.asymmetric_valleys.lab import Lab
 from experiments.asymmetric_valleys.lines import chosen, line_of
 from experiments.asymmetric_valleys.networks import AVERAGE
-from experiments.asymmetric_valleys.settings import AFTER, SGD, SMALL, SWA, Lab, Pair
+from experiments.asymmetric_valleys.presets import AFTER, SGD, SMALL, SWA, Pair
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from lrscape import landscape

@@ -24,9 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.bench.pairs import file_of_figures, write_json
+from experiments.walk_with_sgd.lab import Lab
 from experiments.walk_with_sgd.networks import STRETCH
+from experiments.walk_with_sgd.presets import PRESETS
 from experiments.walk_with_sgd.result import on_both
-from experiments.walk_with_sgd.settings import PRESETS, Lab
 from lrscape import console
 from lrscape.environment import describe
 from lrscape.parser import Parser

@@ -49,8 +49,9 @@ from experiments.lipschitz_rate.curves import (
     mnist,
 )
 from experiments.lipschitz_rate.estimates import estimates
+from experiments.lipschitz_rate.lab import Lab
 from experiments.lipschitz_rate.premise import eq1
-from experiments.lipschitz_rate.settings import DATASETS, PRESETS, Lab
+from experiments.lipschitz_rate.presets import DATASETS, PRESETS
 from experiments.lipschitz_rate.stability import stability
 from experiments.lipschitz_rate.tabular import eq9, eq15
 from experiments.lipschitz_rate.variants import variants

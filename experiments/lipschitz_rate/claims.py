@@ -21,7 +21,7 @@ from experiments.harness.statistics import (
 )
 from experiments.harness.verdicts import verdicts
 from experiments.lipschitz_rate import curves, premise, stability, tabular, variants
-from experiments.lipschitz_rate.settings import Lab
+from experiments.lipschitz_rate.lab import Lab
 from lrscape.transforms import lipschitz_constant
 
 # Times the limit of stability, of a run that failed: at least this.
@@ -272,7 +272,7 @@ def out_of_regime(lab: Lab, task: str, baseline: np.ndarray) -> str:
     reached, needed = float(np.mean(baseline)), TRAINED[task]
     if reached >= needed:
         return ""
-    updates = lab.arm(task, lab.adaptive(task), 0).steps_per_epoch
+    updates = lab.network(task, lab.adaptive(task), 0).steps_per_epoch
     return (
         f"out of regime: a tuned constant rate reaches {reached:.3g} % in "
         f"{lab.plans[task].epochs * updates} updates, and the claim is of trained "

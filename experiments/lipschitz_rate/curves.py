@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.network import column
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
+from experiments.lipschitz_rate.lab import Lab
 from experiments.lipschitz_rate.methods import Method
-from experiments.lipschitz_rate.settings import Lab
 from lrscape.figures.style import COLORS, CYCLE, tidy
 from lrscape.transforms import lipschitz_constant
 
@@ -119,15 +119,15 @@ def rate_at(lab: Lab, task: str, row: dict[str, Any], mode: str) -> float:
         row: of a history.
         mode: of the pass, ``'train'`` or ``'inference'``.
     """
-    arm = lab.arm(task, lab.adaptive(task), 0)
+    network = lab.network(task, lab.adaptive(task), 0)
     weights = row["weight_norm" if mode == "train" else "weight_norm_all"]
     constant = lipschitz_constant(
-        row[arm.config.method.measured_as(mode)],
-        num_classes=arm.data.num_classes,
-        batch_size=arm.config.batch_size,
-        form=arm.config.method.form,
-        norm=arm.config.method.norm,
-        weight_decay=arm.config.weight_decay,
+        row[network.config.method.measured_as(mode)],
+        num_classes=network.data.num_classes,
+        batch_size=network.config.batch_size,
+        form=network.config.method.form,
+        norm=network.config.method.norm,
+        weight_decay=network.config.weight_decay,
         weight_norm=weights,
     )
     return inverse(float(constant))
@@ -320,7 +320,7 @@ def adaptive_of(lab: Lab, task: str) -> dict[str, list[History]]:
 def fixed_of(lab: Lab, task: str, adaptive: Method | None = None) -> list[History]:
     """The rates from the adaptive runs' first epochs, seed by seed."""
     return [
-        lab.arm(task, lab.fixed(task, seed, adaptive), seed).history()
+        lab.network(task, lab.fixed(task, seed, adaptive), seed).history()
         for seed in range(lab.plans[task].seeds)
     ]
 

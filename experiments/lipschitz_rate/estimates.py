@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
-from experiments.lipschitz_rate.settings import Lab
+from experiments.lipschitz_rate.lab import Lab
 from lrscape.figures.style import CYCLE, tidy
 
 TASKS = ("variants", "cifar10")

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate.curves import beside
+from experiments.lipschitz_rate.lab import Lab
 from experiments.lipschitz_rate.networks import Network
-from experiments.lipschitz_rate.settings import Lab
 from lrscape import layers, training, transforms
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.training.device_data import DeviceData
@@ -65,14 +65,14 @@ def largest_entries(gradient: Any, num_classes: int) -> tuple[float, float]:
     return float(found["last"]), float(found["other"])
 
 
-def constants(arm: Network, frobenius: float, largest: float) -> dict[str, float]:
+def constants(network: Network, frobenius: float, largest: float) -> dict[str, float]:
     """The Lipschitz constant without weight decay, by form and reading of K_z."""
     return {
         f"{form}, {norm}": float(
             lipschitz_constant(
                 frobenius if norm == "frobenius" else largest,
-                num_classes=arm.data.num_classes,
-                batch_size=arm.config.batch_size, form=form, norm=norm,
+                num_classes=network.data.num_classes,
+                batch_size=network.config.batch_size, form=form, norm=norm,
             )
         )
         for form, norm in FORMS
@@ -84,34 +84,38 @@ def steps_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
 
     K_z comes for nothing here, whatever feeds the preset's own runs.
     """
-    arm = lab.arm(task, lab.free(task), seed)
+    network = lab.network(task, lab.free(task), seed)
     count = min(
-        lab.plans[task].premise, arm.config.total_steps(arm.data)
+        lab.plans[task].premise, network.config.total_steps(network.data)
     )  # fmt: skip
 
     def make() -> dict[str, Any]:
         tx = optax.with_extra_args_support(
-            optax.chain(transforms.keep_gradient(), keep_norms(), arm.tx)
+            optax.chain(transforms.keep_gradient(), keep_norms(), network.tx)
         )
-        start = training.initial_state(arm.model, arm.data, tx, arm.config.seed)
+        start = training.initial_state(
+            network.model, network.data, tx, network.config.seed
+        )
         found: dict[str, list[float]] = {"last": [], "other": []}
-        states = training.fit(arm.model, arm.data, tx, arm.config, state=start)
+        states = training.fit(
+            network.model, network.data, tx, network.config, state=start
+        )
         for state in _while_finite(states):
             gradient = optax.tree.get(state.opt_state, "gradient")
-            last, other = largest_entries(gradient, arm.data.num_classes)
+            last, other = largest_entries(gradient, network.data.num_classes)
             found["last"].append(last)
             found["other"].append(other)
             norms = [
                 float(optax.tree.get(state.opt_state, name))
                 for name in ("seen_norm", "seen_max")
             ]
-            for name, value in constants(arm, *norms).items():
+            for name, value in constants(network, *norms).items():
                 found.setdefault(name, []).append(value)
             if int(state.step) == count:
                 break
         return {"updates": len(found["last"]), **found}
 
-    return arm.numbers(f"premise-{count}", make)
+    return network.numbers(f"premise-{count}", make)
 
 
 def _while_finite(
@@ -128,28 +132,28 @@ def adversarial_of(lab: Lab, task: str, seed: int) -> dict[str, Any]:
     In inference mode, on the weights before the first and after the last epoch that
     were kept.
     """
-    arm = lab.arm(task, lab.adaptive(task), seed)
+    network = lab.network(task, lab.adaptive(task), seed)
 
     def make() -> dict[str, Any]:
-        kept, found = arm.epochs_kept(), dict[str, float]()
+        kept, found = network.epochs_kept(), dict[str, float]()
         for epoch in (kept[0], kept[-1]):
-            for kind, (images, labels) in _batches(arm).items():
+            for kind, (images, labels) in _batches(network).items():
                 gradient, norm, largest = _last_gradient(
-                    arm.model, arm.at(epoch).variables, images, labels
+                    network.model, network.at(epoch).variables, images, labels
                 )
-                for form, constant in constants(arm, norm, largest).items():
+                for form, constant in constants(network, norm, largest).items():
                     key = f"{kind}: {form}"
                     share = float(_ratios([gradient], [constant])[0])
                     found[key] = float(np.maximum(found.get(key, 0.0), share))
         return found
 
-    return arm.numbers("adversarial", make)
+    return network.numbers("adversarial", make)
 
 
-def _batches(arm: Network) -> dict[str, tuple[jax.Array, jax.Array]]:
+def _batches(network: Network) -> dict[str, tuple[jax.Array, jax.Array]]:
     """A batch of each kind, normalised; a class that is too small is repeated."""
-    data, count = arm.data, arm.config.batch_size
-    placed = DeviceData.of(data, "train", arm.config.normalize)
+    data, count = network.data, network.config.batch_size
+    placed = DeviceData.of(data, "train", network.config.normalize)
     of_one = np.flatnonzero(placed.label == 0)
     chosen = {"data": np.arange(count), "one class": np.resize(of_one, count)}
     found = {}

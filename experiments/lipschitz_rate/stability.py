@@ -14,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.lipschitz_rate import curves
+from experiments.lipschitz_rate.lab import Lab
 from experiments.lipschitz_rate.methods import convolutions
 from experiments.lipschitz_rate.networks import Network
-from experiments.lipschitz_rate.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
 
@@ -30,55 +30,55 @@ def curvature_of(lab: Lab, task: str, seed: int) -> list[dict[str, Any]]:
     Of the mean loss over training examples with its L2 term, batch norm in train mode,
     dropout off.
     """
-    arm = lab.arm(task, lab.adaptive(task), seed)
-    history = arm.history()
+    network = lab.network(task, lab.adaptive(task), seed)
+    history = network.history()
     count, rows = lab.plans[task].curvature[0], []
-    for epoch in arm.epochs_kept():
+    for epoch in network.epochs_kept():
         if epoch >= len(history) or "diverged" in history[epoch]:
             break
-        found = arm.numbers(
+        found = network.numbers(
             f"curvature-{count}-epoch_{epoch}",
-            functools.partial(_largest, arm, epoch, count),
+            functools.partial(_largest, network, epoch, count),
         )
         rate = curves.inverse_constant(lab, task, history[epoch])
         rows.append({"epoch": epoch, "rate": rate, **found})
     return rows
 
 
-def _largest(arm: Network, epoch: int, count: int) -> dict[str, Any]:
-    count = min(count, len(arm.data.train))
+def _largest(network: Network, epoch: int, count: int) -> dict[str, Any]:
+    count = min(count, len(network.data.train))
     objective = landscape.flax_objective(
-        arm.model, arm.examples("train", count), norm="train",
-        batch_size=min(arm.config.batch_size, count),
+        network.model, network.examples("train", count), norm="train",
+        batch_size=min(network.config.batch_size, count),
     )  # fmt: skip
     found = landscape.top_eigenpairs(
-        objective, arm.at(epoch).params, 1, key=jax.random.key(0),
+        objective, network.at(epoch).params, 1, key=jax.random.key(0),
         tolerance=TOLERANCE,
     )  # fmt: skip
-    value = float(found.eigenvalues[0]) + _of_l2(arm, found.eigenvectors)
+    value = float(found.eigenvalues[0]) + _of_l2(network, found.eigenvectors)
     return {
         "largest": value, "residual": float(found.residuals[0]), "examples": count
     }  # fmt: skip
 
 
-def _of_l2(arm: Network, eigenvectors: Any) -> float:
+def _of_l2(network: Network, eigenvectors: Any) -> float:
     """What the L2 term adds to the largest eigenvalue, to first order.
 
     A term on all parameters adds its factor to every eigenvalue; one on convolutions'
     kernels its factor times their share of the eigenvector.
     """
-    if arm.config.kernel_l2 is None:
-        return arm.config.weight_decay
+    if network.config.kernel_l2 is None:
+        return network.config.weight_decay
     first = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), eigenvectors)
     mask = convolutions(first)
     parts = jax.tree.map(lambda leaf, of_one: np.sum(of_one * leaf**2), first, mask)
     whole = sum(float(np.sum(leaf**2)) for leaf in jax.tree.leaves(first))
-    return 2 * arm.config.kernel_l2 * sum(jax.tree.leaves(parts)) / whole
+    return 2 * network.config.kernel_l2 * sum(jax.tree.leaves(parts)) / whole
 
 
 def failed(lab: Lab, task: str, seed: int) -> bool:
     """Whether the adaptive run's loss stopped being finite."""
-    return lab.arm(task, lab.adaptive(task), seed).failed()
+    return lab.network(task, lab.adaptive(task), seed).failed()
 
 
 def ratios_of(rows: list[dict[str, Any]]) -> np.ndarray:

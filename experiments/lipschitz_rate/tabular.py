@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
-from experiments.lipschitz_rate.settings import Lab
+from experiments.lipschitz_rate.lab import Lab
 from lrscape import models, transforms
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.training.step import penultimate

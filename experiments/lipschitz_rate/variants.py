@@ -17,8 +17,8 @@ from experiments.lipschitz_rate.curves import (
     curves_figure,
     rates_figure,
 )
+from experiments.lipschitz_rate.lab import Lab
 from experiments.lipschitz_rate.methods import Method
-from experiments.lipschitz_rate.settings import Lab
 
 TASK = "variants"
 L2 = 1e-4

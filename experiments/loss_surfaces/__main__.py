@@ -41,10 +41,10 @@ from experiments.loss_surfaces.around import fig4, fig5, fig6, fig8, fig10
 from experiments.loss_surfaces.claims import claims
 from experiments.loss_surfaces.extreme import fig11
 from experiments.loss_surfaces.integrators import fig9, table3
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import NAMES
 from experiments.loss_surfaces.pairs import table1
-from experiments.loss_surfaces.plans import MODELS, PRESETS, RATES
-from experiments.loss_surfaces.settings import DATASETS, Lab
+from experiments.loss_surfaces.presets import DATASETS, MODELS, PRESETS, RATES
 from experiments.loss_surfaces.surfaces import fig2, fig3, table2
 from experiments.loss_surfaces.switching import fig7, fig12, fig13, fig14, fig15
 from lrscape import checks, console

@@ -17,10 +17,10 @@ from experiments.loss_surfaces import probes
 from experiments.loss_surfaces.drawing import (
     lines_figure,
 )
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import TITLES
 from experiments.loss_surfaces.networks import Network
 from experiments.loss_surfaces.pairs import Pair, both, pairs_of
-from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import tree
@@ -46,9 +46,9 @@ def shown_pairs(lab: Lab, most: int = 3) -> list[Pair]:
     return ([pair for pair in SHOWN if pair in there] or there)[:most]
 
 
-def whole(arms: list[Network]) -> list[Network]:
+def whole(networks: list[Network]) -> list[Network]:
     """Those that did not fail."""
-    return [arm for arm in arms if not arm.failed()]
+    return [network for network in networks if not network.failed()]
 
 
 def start_curves(
@@ -58,9 +58,9 @@ def start_curves(
     return np.array(
         [
             np.full(len(alphas), np.nan)
-            if arm.failed()
-            else probes.from_start(lab, arm, alphas, kind)
-            for arm in lab.all_trained(name, **changes)
+            if network.failed()
+            else probes.from_start(lab, network, alphas, kind)
+            for network in lab.all_trained(name, **changes)
         ]
     )
 
@@ -97,7 +97,7 @@ def fig4(lab: Lab) -> Result:
     lab = lab.of("nin")
     rows, variables, found = [], {}, {}
     for name in lab.plan.optimizers:
-        histories = [arm.history() for arm in lab.all_trained(name)]
+        histories = [network.history() for network in lab.all_trained(name)]
         parts = {
             part: 100 * (1 - column(histories, f"{part}_error", worst=1.0))
             for part in ("train", "test")
@@ -304,13 +304,13 @@ def widths(lab: Lab, name: str) -> dict[str, np.ndarray]:
         the norm of the last weights.
     """
     found: dict[str, list[float]] = {"alpha": [], "distance": [], "relative": []}
-    for arm in lab.all_trained(name):
-        if arm.failed():
+    for network in lab.all_trained(name):
+        if network.failed():
             for values in found.values():
                 values.append(np.nan)
             continue
-        losses = back_losses(lab, arm)
-        size = sizes(arm)
+        losses = back_losses(lab, network)
+        size = sizes(network)
         share = width(losses, BACK)
         found["alpha"].append(share)
         found["distance"].append(share * size["distance"])
@@ -318,20 +318,20 @@ def widths(lab: Lab, name: str) -> dict[str, np.ndarray]:
     return {scale: np.array(values) for scale, values in found.items()}
 
 
-def back_losses(lab: Lab, arm: Network) -> np.ndarray:
+def back_losses(lab: Lab, network: Network) -> np.ndarray:
     """(points,), from the last weights past the initial ones, at `BACK`."""
-    return probes.from_start(lab, arm, 1 - BACK, "back")
+    return probes.from_start(lab, network, 1 - BACK, "back")
 
 
-def sizes(arm: Network) -> dict[str, float]:
+def sizes(network: Network) -> dict[str, float]:
     """The norm of the last weights, and how far they are from the initial ones."""
 
     def make() -> dict[str, float]:
-        last = arm.final.params
-        moved = landscape.parameter_distance(arm.initial, last)
+        last = network.final.params
+        moved = landscape.parameter_distance(network.initial, last)
         return {"distance": float(moved), "norm": float(tree.norm(last))}
 
-    return arm.numbers("sizes", make)
+    return network.numbers("sizes", make)
 
 
 def fig6(lab: Lab) -> Result:
@@ -348,9 +348,10 @@ def fig6(lab: Lab) -> Result:
                 "over the weights' norm": mean_and_interval(found["relative"]),
             }
         )
-        arms = whole(lab.all_trained(name))
+        networks = whole(lab.all_trained(name))
         panels[TITLES[name]] = [
-            (BACK * sizes(arm)["distance"], back_losses(lab, arm)) for arm in arms
+            (BACK * sizes(network)["distance"], back_losses(lab, network))
+            for network in networks
         ]
         for scale, values in found.items():
             variables[f"{name}_{scale}"] = (("seed",), values)

@@ -10,6 +10,7 @@ from experiments.harness.verdicts import verdicts
 from experiments.loss_surfaces import around, criteria, extreme, integrators, switching
 from experiments.loss_surfaces.alignment import chain
 from experiments.loss_surfaces.curvature import bottom_of
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.pairs import (
     aligned_barriers,
     barriers,
@@ -18,7 +19,6 @@ from experiments.loss_surfaces.pairs import (
     pairs_of,
 )
 from experiments.loss_surfaces.probes import barrier_between
-from experiments.loss_surfaces.settings import Lab
 from lrscape.errors import InputError
 
 
@@ -40,7 +40,7 @@ def quality(lab: Lab) -> list[Claim]:
     """Claim 2.3."""
     found: dict[str, dict[str, np.ndarray]] = {"train": {}, "test": {}}
     for name in lab.plan.optimizers:
-        last = [arm.history()[-1] for arm in lab.all_trained(name)]
+        last = [network.history()[-1] for network in lab.all_trained(name)]
         for part, values in found.items():
             # NaN of a run that failed: SGD's would be the lowest.
             values[name] = np.array(
@@ -76,7 +76,7 @@ def switched(lab: Lab) -> list[Claim]:
             [
                 np.mean(
                     [
-                        barrier_between(lab, one.arm, one.unswitched)
+                        barrier_between(lab, one.network, one.unswitched)
                         - barrier_between(lab, one.reordered, one.unswitched)
                         for one in runs
                         if one.share == share
@@ -86,7 +86,7 @@ def switched(lab: Lab) -> list[Claim]:
             ]
         )
     curves = [
-        [(switching.accuracy(one.arm.history()),
+        [(switching.accuracy(one.network.history()),
           switching.accuracy(one.new.history()), one.epoch) for one in runs]
         for runs in found
     ]  # fmt: skip
@@ -111,9 +111,9 @@ def _slopes(lab: Lab, decay: float) -> np.ndarray:
     for share in switching.SHARES:
         found.append([])
         for seed in lab.seeds:
-            arm = switching.switched(lab, adam, sgd, share, seed, decay)
-            away = switching.distances(arm.history())
-            found[-1].append(switching.slope_after(away, arm.config.method.after))
+            network = switching.switched(lab, adam, sgd, share, seed, decay)
+            away = switching.distances(network.history())
+            found[-1].append(switching.slope_after(away, network.config.method.after))
     return np.array(found)
 
 
@@ -175,24 +175,24 @@ def beyond(lab: Lab) -> list[Claim]:
 
 def extremes(lab: Lab) -> list[Claim]:
     """Claim 2.11."""
-    arms = {
+    networks = {
         (start, batch_norm): extreme.arms_of(lab, start, batch_norm=batch_norm)
         for start in extreme.STARTS
         for batch_norm in (True, False)
     }
 
     def gradients(start: str) -> np.ndarray:
-        found = [extreme.ground_of(lab, arm) for arm in arms[start, False]]
+        found = [extreme.ground_of(lab, network) for network in networks[start, False]]
         return np.array([ground["gradient_norm"] for ground in found])
 
-    chance = float(np.log(arms["normal", True][0].data.num_classes))
+    chance = float(np.log(networks["normal", True][0].data.num_classes))
     claims = []
     for start in list(extreme.STARTS)[1:]:
         claims += criteria.extremes(
-            start, plain=extreme.losses_of(arms[start, False]),
+            start, plain=extreme.losses_of(networks[start, False]),
             gradients=gradients(start), normal_gradients=gradients("normal"),
-            normed=extreme.losses_of(arms[start, True])[1],
-            normal=extreme.losses_of(arms["normal", True])[1], chance=chance,
+            normed=extreme.losses_of(networks[start, True])[1],
+            normal=extreme.losses_of(networks["normal", True])[1], chance=chance,
         )  # fmt: skip
     return claims
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.networks import Network
-from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.landscape import tree
 from lrscape.landscape.eigenpairs import extreme_pairs
@@ -131,16 +131,16 @@ def ends_of(objective: Any, params: Any) -> dict[str, float]:
     return found
 
 
-def bottom_of(lab: Lab, arm: Network) -> dict[str, float]:
+def bottom_of(lab: Lab, network: Network) -> dict[str, float]:
     """At the last weights: `ends_of` the Hessian, and the gradient's norm."""
-    count = min(lab.plan.curvature[0], len(arm.data.train))
-    if arm.failed():
+    count = min(lab.plan.curvature[0], len(network.data.train))
+    if network.failed():
         return dict.fromkeys(("largest", "least", "ratio", "gradient_norm"), np.nan)
 
     def make() -> dict[str, float]:
-        point = arm.final.params
-        objective = arm.objective(count, lab.plan.batch)
+        point = network.final.params
+        objective = network.objective(count, lab.plan.batch)
         slope = landscape.loss_gradient(objective, point)
         return {**ends_of(objective, point), "gradient_norm": float(tree.norm(slope))}
 
-    return arm.numbers(f"ends-{count}_{lab.plan.batch}", make)
+    return network.numbers(f"ends-{count}_{lab.plan.batch}", make)

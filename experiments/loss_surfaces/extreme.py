@@ -14,8 +14,8 @@ from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
 from experiments.loss_surfaces.around import ALPHAS
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.networks import Network
-from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, hatch_spans, tidy
 from lrscape.landscape import tree
@@ -32,48 +32,48 @@ def arms_of(lab: Lab, start: str, *, batch_norm: bool) -> list[Network]:
     """Networks that SGD trains from such weights, trained, one a seed."""
     method = lab.method("sgd", batch_norm=batch_norm)
     found = [
-        lab.arm(method, seed, batch_norm=batch_norm, start=STARTS[start])
+        lab.network(method, seed, batch_norm=batch_norm, start=STARTS[start])
         for seed in lab.seeds
     ]
-    for arm in found:
-        arm.history()
+    for network in found:
+        network.history()
     return found
 
 
-def ground_of(lab: Lab, arm: Network) -> dict[str, float]:
+def ground_of(lab: Lab, network: Network) -> dict[str, float]:
     """At the start: the loss, the gradient's norm and the largest eigenvalue.
 
     The eigenvalue is NaN where a product is not finite.
     """
-    count = min(lab.plan.curvature[0], len(arm.data.train))
+    count = min(lab.plan.curvature[0], len(network.data.train))
 
     def make() -> dict[str, Any]:
-        objective = arm.objective(count, lab.plan.batch)
+        objective = network.objective(count, lab.plan.batch)
         found = {
-            "loss": float(objective(arm.initial)),
+            "loss": float(objective(network.initial)),
             "gradient_norm": float(
-                tree.norm(landscape.loss_gradient(objective, arm.initial))
+                tree.norm(landscape.loss_gradient(objective, network.initial))
             ),
             "largest": float("nan"),
         }
         try:
             pairs = landscape.top_eigenpairs(
-                objective, arm.initial, 1, key=jax.random.key(0), tolerance=1e-2
+                objective, network.initial, 1, key=jax.random.key(0), tolerance=1e-2
             )
             found["largest"] = float(pairs.eigenvalues[0])
         except NonFiniteProductError:
             pass
         return found
 
-    return arm.numbers(f"start-{count}_{lab.plan.batch}", make)
+    return network.numbers(f"start-{count}_{lab.plan.batch}", make)
 
 
-def losses_of(arms: list[Network]) -> tuple[np.ndarray, np.ndarray]:
+def losses_of(networks: list[Network]) -> tuple[np.ndarray, np.ndarray]:
     """(seeds,) each, training losses before the first and after the last update.
 
     NaN after one of a run that failed.
     """
-    histories = [arm.history() for arm in arms]
+    histories = [network.history() for network in networks]
     losses = column(histories, "train_loss")
     last = [
         np.nan if "diverged" in history[-1] else history[-1]["train_loss"]
@@ -91,9 +91,9 @@ def fig11(lab: Lab) -> Result:
     for j, batch_norm in enumerate((True, False)):
         normed = "with" if batch_norm else "without"
         for i, start in enumerate(STARTS):
-            arms = arms_of(lab, start, batch_norm=batch_norm)
-            grounds = [ground_of(lab, arm) for arm in arms]
-            first, last = losses_of(arms)
+            networks = arms_of(lab, start, batch_norm=batch_norm)
+            grounds = [ground_of(lab, network) for network in networks]
+            first, last = losses_of(networks)
             rows.append(
                 {
                     "batch norm": normed,
@@ -101,7 +101,10 @@ def fig11(lab: Lab) -> Result:
                     "loss at first": mean_and_interval(first),
                     "at last": mean_and_interval(last),
                     "train error, last": mean_and_interval(
-                        [arm.history()[-1].get("train_error", np.nan) for arm in arms]
+                        [
+                            network.history()[-1].get("train_error", np.nan)
+                            for network in networks
+                        ]
                     ),
                     "gradient's norm at first": mean_and_interval(
                         [ground["gradient_norm"] for ground in grounds]
@@ -109,11 +112,11 @@ def fig11(lab: Lab) -> Result:
                     "largest eigenvalue": mean_and_interval(
                         [ground["largest"] for ground in grounds]
                     ),
-                    "failed": sum(arm.failed() for arm in arms),
+                    "failed": sum(network.failed() for network in networks),
                 }
             )
             color = CYCLE[i]
-            losses = column([arm.history() for arm in arms], "train_loss")
+            losses = column([network.history() for network in networks], "train_loss")
             variables[f"{normed}_{i}_loss"] = (
                 (f"seed_{normed}_{i}", f"epoch_{normed}_{i}"), losses,
                 {"units": "nat", "start": start},
@@ -121,10 +124,10 @@ def fig11(lab: Lab) -> Result:
             for k, curve in enumerate(losses):
                 grid[0, j].plot(curve, color=color, label=start if k == 0 else None)
                 hatch_spans(grid[0, j], np.arange(len(curve)), ~np.isfinite(curve))
-            for k, arm in enumerate(arms):
-                if arm.failed():
+            for k, network in enumerate(networks):
+                if network.failed():
                     continue
-                along = probes.from_start(lab, arm, ALPHAS, "start")
+                along = probes.from_start(lab, network, ALPHAS, "start")
                 grid[1, j].plot(
                     ALPHAS, along, color=color, label=start if k == 0 else None
                 )

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import Method
-from experiments.loss_surfaces.settings import Lab
 from experiments.loss_surfaces.switching import accuracy
 from lrscape import transforms
 from lrscape.figures.style import CYCLE, tidy
@@ -79,7 +79,7 @@ def curves_of(lab: Lab, method: Method) -> list[np.ndarray]:
     epochs = lab.plan.epochs + 1
     found = []
     for seed in lab.seeds:
-        curve = accuracy(lab.arm(method, seed).history())
+        curve = accuracy(lab.network(method, seed).history())
         missing = (0, epochs - len(curve))
         found.append(np.pad(curve, missing, constant_values=np.nan))
     return found

@@ -22,9 +22,9 @@ from experiments.loss_surfaces.drawing import (
     norm_of,
     surfaces_page,
 )
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import TITLES
 from experiments.loss_surfaces.networks import Network
-from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.errors import InputError
 from lrscape.figures.style import CYCLE, SURFACE, tidy

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.networks import Network
-from experiments.loss_surfaces.settings import Lab
 from lrscape import landscape
 from lrscape.landscape.distance import distance_objective
 
@@ -25,14 +25,14 @@ def chunk_size() -> int | None:
 
 
 def losses_at(
-    lab: Lab, arm: Network, subspace: Callable[[], Any], coordinates: Any, name: str,
+    lab: Lab, network: Network, subspace: Callable[[], Any], coordinates: Any, name: str,
     *, surface: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Training losses over a subspace, measured once.
 
     Args:
         lab: says how many examples.
-        arm: whose model and data they are of; they are kept in its directory.
+        network: whose model and data they are of; they are kept in its directory.
         subspace: makes it.
         coordinates: see `lrscape.landscape.evaluate`.
         name: that they are kept by, beside the setting.
@@ -42,13 +42,13 @@ def losses_at(
 
     def make() -> dict[str, Any]:
         found = landscape.evaluate(
-            arm.objective(count, lab.plan.batch), subspace(), coordinates,
+            network.objective(count, lab.plan.batch), subspace(), coordinates,
             chunk_size=chunk_size(),
         )  # fmt: skip
         return {"losses": np.asarray(found).tolist()}
 
     shape = "x".join(map(str, np.shape(coordinates)))
-    kept = arm.numbers(f"{name}-{count}_{lab.plan.batch}-{shape}", make)
+    kept = network.numbers(f"{name}-{count}_{lab.plan.batch}-{shape}", make)
     return np.asarray(kept["losses"], float)
 
 
@@ -80,13 +80,13 @@ def barrier_between(lab: Lab, a: Network, b: Network) -> float:
     return barrier(line(lab, a, b, pair_alphas(lab)))
 
 
-def from_start(lab: Lab, arm: Network, alphas: np.ndarray, name: str) -> np.ndarray:
+def from_start(lab: Lab, network: Network, alphas: np.ndarray, name: str) -> np.ndarray:
     """(points,), losses on the line from the initial weights, at 0, to the last."""
 
     def subspace():
-        return landscape.line(arm.initial, arm.final.params)
+        return landscape.line(network.initial, network.final.params)
 
-    return losses_at(lab, arm, subspace, alphas, name)
+    return losses_at(lab, network, subspace, alphas, name)
 
 
 def triangle(lab: Lab, a: Network, b: Network) -> np.ndarray:
@@ -102,11 +102,13 @@ def triangle(lab: Lab, a: Network, b: Network) -> np.ndarray:
     )  # fmt: skip
 
 
-def quadrangle(lab: Lab, points: Sequence[Any], arm: Network, name: str) -> np.ndarray:
+def quadrangle(
+    lab: Lab, points: Sequence[Any], network: Network, name: str
+) -> np.ndarray:
     """(grid, grid), losses between four points, Eq. 3 to 5."""
     axis = np.linspace(0, 1, lab.plan.grid)
     return losses_at(
-        lab, arm, lambda: landscape.bilinear(*points),
+        lab, network, lambda: landscape.bilinear(*points),
         landscape.grid_coordinates(axis, axis), name, surface=True,
     )  # fmt: skip
 
@@ -148,20 +150,20 @@ class Functions:
 
     Args:
         lab: says on how many.
-        arm: one of the networks that are compared; all are of the same model.
+        network: one of the networks that are compared; all are of the same model.
     """
 
-    def __init__(self, lab: Lab, arm: Network):
+    def __init__(self, lab: Lab, network: Network):
         plan = lab.plan
-        images, labels = arm.examples("train", plan.sample)
+        images, labels = network.examples("train", plan.sample)
         self.recalibrated = landscape.flax_objective(
-            arm.model, (images, labels), norm="recalibrate",
+            network.model, (images, labels), norm="recalibrate",
             batch_size=min(plan.batch, len(labels)),
         )  # fmt: skip
-        test, self.labels = arm.examples("test", plan.functional)
+        test, self.labels = network.examples("test", plan.functional)
 
         def outputs(point: Any, inputs: Any) -> Any:
-            return jnp.asarray(arm.model.apply(point, inputs, train=False))
+            return jnp.asarray(network.model.apply(point, inputs, train=False))
 
         self.distances = distance_objective(
             outputs, test, softmax=True, batch_size=min(plan.batch, len(test))
@@ -183,7 +185,10 @@ class Functions:
             ``distance`` and ``disagreement`` at each alpha, the last of which is 1, and
             the ``errors`` of both.
         """
-        ends = [with_statistics(self.recalibrated, arm.final.params) for arm in (a, b)]
+        ends = [
+            with_statistics(self.recalibrated, network.final.params)
+            for network in (a, b)
+        ]
         against = _Against(
             self.recalibrated, ends[0], landscape.line(a.final.params, b.final.params)
         )

@@ -18,9 +18,9 @@ from experiments.loss_surfaces.drawing import (
     norm_of,
     surfaces_page,
 )
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import TITLES
 from experiments.loss_surfaces.pairs import both
-from experiments.loss_surfaces.settings import Lab
 from lrscape.errors import InputError
 
 
@@ -46,10 +46,10 @@ def fig3(lab: Lab) -> Result:
         raise InputError(
             f"optimizers={' '.join(wanted)!r}: figure 3 lies between four; name four"
         )
-    arms = [lab.trained(name, 0) for name in wanted[:4]]
-    points = [arm.final.params for arm in arms]
-    named = "minima-" + "-".join(arm.config.method.name for arm in arms)
-    losses = probes.quadrangle(lab, points, arms[0], named)
+    networks = [lab.trained(name, 0) for name in wanted[:4]]
+    points = [network.final.params for network in networks]
+    named = "minima-" + "-".join(network.config.method.name for network in networks)
+    losses = probes.quadrangle(lab, points, networks[0], named)
     names = tuple(TITLES[name] for name in wanted[:4])
     return _quadrangle(lab, losses, names, "four minima from one start")
 

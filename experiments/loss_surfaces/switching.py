@@ -15,9 +15,9 @@ from experiments.harness.network import Row
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.loss_surfaces import probes
+from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import TITLES, Method
 from experiments.loss_surfaces.networks import Network
-from experiments.loss_surfaces.settings import Lab
 from lrscape.figures.style import CYCLE, tidy
 
 SHARES = (0.25, 0.5, 0.75)
@@ -66,7 +66,7 @@ class Switched(NamedTuple):
         first: the method that it began with.
         second: the one that took over.
         share: of the run after which it did.
-        arm: it.
+        network: it.
         unswitched: the run that went on with the first.
         reordered: the same, whose examples came in another order from there on.
         new: the run that had the second from the start.
@@ -75,7 +75,7 @@ class Switched(NamedTuple):
     first: str
     second: str
     share: float
-    arm: Network
+    network: Network
     unswitched: Network
     reordered: Network
     new: Network
@@ -83,7 +83,7 @@ class Switched(NamedTuple):
     @property
     def epoch(self) -> int:
         """After which it was switched."""
-        return self.arm.config.method.after
+        return self.network.config.method.after
 
 
 def epoch_of(lab: Lab, share: float) -> int:
@@ -97,9 +97,9 @@ def switched(
 ) -> Network:  # fmt: skip
     """A run that goes over from a method to another, trained."""
     method = dataclasses.replace(first, then=second, after=epoch_of(lab, share))
-    arm = lab.arm(method, seed, decay=decay)
-    arm.history()
-    return arm
+    network = lab.network(method, seed, decay=decay)
+    network.history()
+    return network
 
 
 def directions(lab: Lab) -> list[tuple[str, str]]:
@@ -120,9 +120,9 @@ def switches(lab: Lab, seed: int) -> list[Switched]:
     found = []
     for (one, other), share in itertools.product(directions(lab), SHARES):
         first, second = lab.method(one), taking_over(lab, one, other)
-        new = lab.arm(second, seed)
+        new = lab.network(second, seed)
         new.history()
-        again = lab.arm(first, seed, order=1, reordered=epoch_of(lab, share))
+        again = lab.network(first, seed, order=1, reordered=epoch_of(lab, share))
         again.history()
         found.append(
             Switched(
@@ -196,21 +196,21 @@ def fig7(lab: Lab) -> Result:
                 "to": f"{TITLES[one.second]} {one.new.config.method.rate:g}",
                 "after": f"{100 * one.share:g} %",
                 "barrier to unswitched": mean_and_interval(
-                    [probes.barrier_between(lab, r.arm, r.unswitched) for r in runs]
+                    [probes.barrier_between(lab, r.network, r.unswitched) for r in runs]
                 ),
                 "control, reordered": mean_and_interval(
                     [probes.barrier_between(lab, r.reordered, r.unswitched)
                      for r in runs]
                 ),
                 "epochs to the level": mean_and_interval(
-                    [epochs_to_level(accuracy(r.arm.history()),
+                    [epochs_to_level(accuracy(r.network.history()),
                                      accuracy(r.new.history()), r.epoch) for r in runs]
                 ),
                 "distance's slope after": mean_and_interval(
-                    [slope_after(distances(r.arm.history()), r.epoch) for r in runs]
+                    [slope_after(distances(r.network.history()), r.epoch) for r in runs]
                 ),
                 "train %, last": mean_and_interval(
-                    [accuracy(r.arm.history())[-1] for r in runs]
+                    [accuracy(r.network.history())[-1] for r in runs]
                 ),
             }
         )  # fmt: skip
@@ -219,16 +219,16 @@ def fig7(lab: Lab) -> Result:
     variables: dict[str, Any] = {}
     for pair, found in by_direction.items():
         named = [n for n in SWITCHED if n in pair]
-        arms = {TITLES[n]: lab.trained(n, 0) for n in named}
+        networks = {TITLES[n]: lab.trained(n, 0) for n in named}
         for one in found:
             if one.new.config.method != lab.method(one.second):
                 label = f"{TITLES[one.second]} {one.new.config.method.rate:g}"
-                arms[label] = one.new
+                networks[label] = one.new
             label = f"{TITLES[one.first]} {one.epoch}, {TITLES[one.second]}"
-            arms[label] = one.arm
-        figures["-".join(named)] = _figure(lab, {"": arms}, " and ".join(
+            networks[label] = one.network
+        figures["-".join(named)] = _figure(lab, {"": networks}, " and ".join(
             TITLES[n] for n in named))  # fmt: skip
-        variables |= _variables(arms)
+        variables |= _variables(networks)
     notes = [
         lab.note(),
         lab.tuned_note([n for n in SWITCHED if n in lab.plan.optimizers])
@@ -252,17 +252,17 @@ def panels(item: str, lab: Lab) -> Result:
     variables: dict[str, Any] = {}
     for panel, (before, after) in rates.items():
         start = {n: Method(optimizer=n, rate=before[n]) for n in pair}
-        arms = {TITLES[n]: lab.arm(start[n], 0) for n in pair}
+        networks = {TITLES[n]: lab.network(start[n], 0) for n in pair}
         for one, other in itertools.permutations(pair, 2):
             second = Method(optimizer=other, rate=after[other])
             for share in EARLY:
                 runs = [
                     (switched(lab, start[one], second, share, seed),
-                     lab.arm(start[one], seed))
+                     lab.network(start[one], seed))
                     for seed in range(min(lab.plan.panel_seeds, lab.plan.seeds))
                 ]  # fmt: skip
                 epoch = runs[0][0].config.method.after
-                arms[f"{TITLES[one]} {epoch}, {TITLES[other]}"] = runs[0][0]
+                networks[f"{TITLES[one]} {epoch}, {TITLES[other]}"] = runs[0][0]
                 rows.append(
                     {
                         "panel": panel,
@@ -281,8 +281,8 @@ def panels(item: str, lab: Lab) -> Result:
                         ),
                     }
                 )  # fmt: skip
-        drawn[panel] = arms
-        variables |= {f"{panel}_{n}": v for n, v in _variables(arms).items()}
+        drawn[panel] = networks
+        variables |= {f"{panel}_{n}": v for n, v in _variables(networks).items()}
     variables = {n.replace(", ", "_").replace(" ", "_"): v
                  for n, v in variables.items()}  # fmt: skip
     title = " and ".join(TITLES[n] for n in pair)
@@ -317,11 +317,11 @@ def fig15(lab: Lab) -> Result:
     return panels("fig15", lab)
 
 
-def _variables(arms: dict[str, Network]) -> dict[str, Any]:
+def _variables(networks: dict[str, Network]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, arm in arms.items():
+    for name, network in networks.items():
         label = name.replace(", ", "_").replace(" ", "_").replace("&", "_")
-        history = arm.history()
+        history = network.history()
         dims = (f"{label}_epoch",)
         found[f"{label}_accuracy"] = (dims, accuracy(history), {"units": "percent"})
         found[f"{label}_distance"] = (dims, distances(history))
@@ -333,22 +333,24 @@ def _figure(lab: Lab, drawn: dict[str, dict[str, Network]], title: str) -> Figur
     figure = Figure(figsize=(13, 0.6 + 3.4 * len(drawn)), layout="constrained")
     grid = figure.subplots(len(drawn), 3, squeeze=False)
     alphas = probes.pair_alphas(lab)
-    for (panel, arms), row in zip(drawn.items(), grid, strict=True):
-        whole = {name: arm for name, arm in arms.items() if not arm.failed()}
+    for (panel, networks), row in zip(drawn.items(), grid, strict=True):
+        whole = {
+            name: network for name, network in networks.items() if not network.failed()
+        }
         first = next(iter(whole.items()), None)
         low = 100.0
-        for i, (name, arm) in enumerate(arms.items()):
-            history = arm.history()
+        for i, (name, network) in enumerate(networks.items()):
+            history = network.history()
             style = {"color": CYCLE[i % len(CYCLE)], "linewidth": 1.3}
             seen = accuracy(history)
             row[0].plot(seen, label=name, **style)
             low = min(low, float(seen[len(seen) // 6]))
             row[1].plot(distances(history), **style)
-            if arm.config.method.after:
+            if network.config.method.after:
                 for axes in row[:2]:
-                    axes.axvline(arm.config.method.after, color="#cccccc", lw=0.7)
-            if first is not None and name in whole and arm is not first[1]:
-                losses = probes.line(lab, first[1], arm, alphas)
+                    axes.axvline(network.config.method.after, color="#cccccc", lw=0.7)
+            if first is not None and name in whole and network is not first[1]:
+                losses = probes.line(lab, first[1], network, alphas)
                 row[2].plot(alphas, losses, **style)
         row[0].set_ylim(low - 1, min(row[0].get_ylim()[1], 100.5))
         row[0].set_ylabel(f"{panel}\ntraining accuracy (%)" if panel else

@@ -45,10 +45,11 @@ from experiments.nonmonotonic.bounds import eq13, eq15, lemma1
 from experiments.nonmonotonic.claims import claims
 from experiments.nonmonotonic.curves import fig5
 from experiments.nonmonotonic.deep import TABLES
+from experiments.nonmonotonic.lab import Lab
 from experiments.nonmonotonic.lines import fig3
+from experiments.nonmonotonic.presets import DATASETS, INSTEAD, PRESETS
 from experiments.nonmonotonic.quadratic import eq11
 from experiments.nonmonotonic.scatter import fig4
-from experiments.nonmonotonic.settings import DATASETS, INSTEAD, PRESETS, Lab
 from experiments.nonmonotonic.sweeps import fig6, fig7, slow_start
 from experiments.nonmonotonic.tables import table1, table2
 from lrscape import console

@@ -15,8 +15,8 @@ from scipy import stats
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.nonmonotonic import lines
+from experiments.nonmonotonic.lab import Lab
 from experiments.nonmonotonic.networks import GRADIENT_CHUNK, PEAK, Network
-from experiments.nonmonotonic.settings import Lab
 from lrscape import landscape, layers
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import masks, tree

@@ -29,7 +29,7 @@ from experiments.nonmonotonic import (
     tables,
 )
 from experiments.nonmonotonic.deep import Row
-from experiments.nonmonotonic.settings import Lab
+from experiments.nonmonotonic.lab import Lab
 from experiments.nonmonotonic.tables import PAPER_MNIST
 
 # Percentage points that the paper's Gaussian gains at the best epoch and after the last

@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.network import Row, column
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
+from experiments.nonmonotonic.lab import Lab
+from experiments.nonmonotonic.presets import BASELINES
 from experiments.nonmonotonic.rules import Rule
-from experiments.nonmonotonic.settings import BASELINES, Lab
 from lrscape.figures.style import CYCLE, tidy
 
 History = list[Row]

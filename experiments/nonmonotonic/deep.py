@@ -11,7 +11,7 @@ import xarray as xr
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.nonmonotonic.curves import at_chance, errors_of
-from experiments.nonmonotonic.settings import Lab
+from experiments.nonmonotonic.lab import Lab
 
 RULES = ("step", "gaussian")
 

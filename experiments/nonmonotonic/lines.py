@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
+from experiments.nonmonotonic.lab import Lab
 from experiments.nonmonotonic.networks import PEAK, Network
-from experiments.nonmonotonic.settings import Lab
 from lrscape import landscape
 from lrscape.errors import InputError
 from lrscape.figures.style import CYCLE, tidy

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
+from experiments.nonmonotonic.lab import Lab
 from experiments.nonmonotonic.lines import TASK, compared, left_out
 from experiments.nonmonotonic.networks import GRADIENT_CHUNK, Network
-from experiments.nonmonotonic.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import masks

@@ -15,9 +15,9 @@ from scipy import stats
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.nonmonotonic.curves import errors_of
+from experiments.nonmonotonic.lab import Lab
 from experiments.nonmonotonic.networks import GRADIENT_CHUNK, Network
 from experiments.nonmonotonic.rules import Rule
-from experiments.nonmonotonic.settings import Lab
 from lrscape import landscape
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import tree

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.harness.paper import Result, shown
 from experiments.harness.statistics import mean_and_interval
 from experiments.nonmonotonic.curves import at_chance, errors_of
-from experiments.nonmonotonic.settings import Lab
+from experiments.nonmonotonic.lab import Lab
 from lrscape.errors import InputError
 from lrscape.figures.style import CYCLE, tidy
 

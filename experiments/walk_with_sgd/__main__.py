@@ -47,10 +47,11 @@ from experiments.walk_with_sgd.angles import fig4
 from experiments.walk_with_sgd.claims import claims
 from experiments.walk_with_sgd.curvature import fig3
 from experiments.walk_with_sgd.identity import eq3
+from experiments.walk_with_sgd.lab import Lab, plan_of
 from experiments.walk_with_sgd.noise import fig5
+from experiments.walk_with_sgd.presets import DATASETS, PRESETS
 from experiments.walk_with_sgd.quadratic import fig28
 from experiments.walk_with_sgd.rates import fig6
-from experiments.walk_with_sgd.settings import DATASETS, PRESETS, Lab, plan_of
 from experiments.walk_with_sgd.tables import fig8, sec6, table1, table2
 from experiments.walk_with_sgd.trajectories import fig1, fig2
 from lrscape import console

@@ -33,7 +33,7 @@ from experiments.walk_with_sgd import (
     tables,
     trajectories,
 )
-from experiments.walk_with_sgd.settings import Lab
+from experiments.walk_with_sgd.lab import Lab
 
 # Barriers in no more than so many of the updates are "hardly any".
 FEW = 0.01

@@ -12,7 +12,7 @@ from scipy import stats
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
-from experiments.walk_with_sgd.settings import Lab
+from experiments.walk_with_sgd.lab import Lab
 from lrscape.figures.style import COLORS, CYCLE, tidy
 
 

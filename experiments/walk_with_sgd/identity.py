@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
+from experiments.walk_with_sgd.lab import Lab
 from experiments.walk_with_sgd.networks import Network, Sample
-from experiments.walk_with_sgd.settings import Lab
 from lrscape import landscape
 from lrscape.landscape import tree
 from lrscape.landscape.curvature import subspace_overlap

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.walk_with_sgd.descent import descend, minibatch_gradient
+from experiments.walk_with_sgd.lab import Lab
 from experiments.walk_with_sgd.networks import Network, Sample
+from experiments.walk_with_sgd.presets import Plan
 from experiments.walk_with_sgd.result import joined
-from experiments.walk_with_sgd.settings import Lab, Plan
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.landscape import tree
 from lrscape.landscape.accumulate import mean_loss

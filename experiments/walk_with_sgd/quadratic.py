@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.harness.paper import Result
 from experiments.walk_with_sgd.descent import descend
-from experiments.walk_with_sgd.settings import Lab
+from experiments.walk_with_sgd.lab import Lab
 from lrscape.figures.style import CYCLE, tidy
 
 CURVATURES = (0.1, 0.4, 1.0)

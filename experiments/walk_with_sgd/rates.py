@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
+from experiments.walk_with_sgd.lab import Lab
 from experiments.walk_with_sgd.networks import Network
-from experiments.walk_with_sgd.settings import Lab
 from lrscape.figures.style import CYCLE, tidy
 from lrscape.training import NonFiniteLossError
 

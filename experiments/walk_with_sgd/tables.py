@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
+from experiments.walk_with_sgd.lab import Lab
+from experiments.walk_with_sgd.presets import Plan
 from experiments.walk_with_sgd.result import barriers, joined, on_both
-from experiments.walk_with_sgd.settings import Lab, Plan
 from lrscape.figures.style import CYCLE, tidy
 
 # Paper 3, Tables 1 and 2: by network, rate and epoch.

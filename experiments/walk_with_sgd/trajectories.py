@@ -15,9 +15,9 @@ from tqdm import tqdm
 from experiments.harness.paper import Result
 from experiments.harness.statistics import mean_and_interval
 from experiments.walk_with_sgd.descent import descend
+from experiments.walk_with_sgd.lab import Lab
 from experiments.walk_with_sgd.networks import chunk_size
 from experiments.walk_with_sgd.result import joined
-from experiments.walk_with_sgd.settings import Lab
 from lrscape import figures, landscape
 
 # Updates that are shown.

@@ -1,4 +1,4 @@
-"""Presets of paper 5's experiments."""
+"""What was asked for of paper 5, and the networks that it needs."""
 
 from __future__ import annotations
 
@@ -10,138 +10,14 @@ from typing import Any
 from experiments.harness.lab import Laboratory, errors_of, sizes_of
 from experiments.lipschitz_rate.methods import Method
 from experiments.lipschitz_rate.networks import Network, NetworkConfig
-from lrscape.transforms.lipschitz import MAX_RATE
-
-# What stands in for a data set that is not prepared, in this order; then digits.
-STAND_INS = {"cifar100": ("cifar10",)}
-AUGMENT = {"mnist": ("shift", "zoom", "rotation"), "digits": ()}
-DATASETS = ("mnist", "cifar10", "cifar100", "digits")
-
-# d of Keras' time decay, which the paper calls weight decay.
-TIME_DECAY = {"mnist": 0.0, "cifar10": 1e-3, "cifar100": 1e-4}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a task is trained.
-
-    Attributes:
-        model: see `lrscape.models.create`.
-        dataset: its own, see `DATASETS`.
-        examples: trained on; None is all.
-        validation: of those left over, how many choose the constant rate.
-        test: test examples; None is all.
-        batch_size: examples an update.
-        epochs: passes over the training examples.
-        seeds: networks that differ by their seed alone.
-        weight_decay: lambda, of the constant and of an L2 term on all parameters.
-        kernel_l2: of another L2 term in its place, see `Method.optimizer`.
-        model_options: the model's other fields.
-        feed: where K_z comes from, see `Method`.
-        form: of the constant, ``'paper'`` or ``'bound'``.
-        norm: what K_z is, see `Method`.
-        max_rate: no rate is larger, see `Method`.
-        rates: constant rates to choose among.
-        augmented: whether images are augmented as the paper's.
-        normalize: see `lrscape.data.NORMALIZATIONS`.
-        pass_batches: batches of the passes that measure K_z; None is all.
-        looked_at: epochs whose weights are kept, for the Hessian.
-        curvature: examples of the Hessian, and in how many of the seeds.
-        premise: updates over which the layers' gradients are compared.
-    """
-
-    model: str
-    dataset: str
-    examples: int | None = None
-    validation: int = 0
-    test: int | None = None
-    batch_size: int
-    epochs: int
-    seeds: int
-    weight_decay: float = 0.0
-    kernel_l2: float | None = None
-    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    feed: str
-    form: str = "paper"
-    # The text calls K_z the largest activation; its own numbers, and its authors' code,
-    # are of a batch's Frobenius norm.
-    norm: str = "frobenius"
-    # Ours: activations that are all zero would have an infinite rate. The authors'
-    # notebooks show 1.9 to 3.0 on MNIST and at most 2.5 on CIFAR.
-    max_rate: float = MAX_RATE
-    rates: tuple[float, ...]
-    augmented: bool = True
-    normalize: str = "scale"
-    pass_batches: int | None = None
-    looked_at: tuple[int, ...] = ()
-    curvature: tuple[int, int] = (512, 3)
-    premise: int = 40
-
-
-_RATES = (0.03, 0.1, 0.3, 1.0)
-_EARLY = (0, 1, 2, 3, 4, 5, 10, 20)
-_LATE = (*_EARLY, 50, 100, 150, 200, 250, 300)
-
-
-# Batch norm of the authors' code; the text does not say.
-_KERAS = {"norm_momentum": 0.99, "norm_epsilon": 1e-3}
-
-
-def _paper(feed: str, **changes: Any) -> dict[str, Plan]:
-    mnist = Plan(
-        model="mnist_cnn", dataset="mnist", batch_size=256, epochs=20, seeds=3,
-        feed=feed, rates=_RATES, looked_at=_EARLY, premise=4000,
-    )  # fmt: skip
-    cifar10 = Plan(
-        model="resnet20", dataset="cifar10", batch_size=128, epochs=300, seeds=3,
-        weight_decay=1e-3, feed=feed, rates=_RATES, looked_at=_LATE, premise=4000,
-        model_options=_KERAS,
-    )  # fmt: skip
-    cifar100 = dataclasses.replace(
-        cifar10, model="preresnet164", dataset="cifar100", weight_decay=1e-4
-    )
-    plans = {"mnist": mnist, "variants": mnist, "cifar10": cifar10,
-             "cifar100": cifar100}  # fmt: skip
-    return {n: dataclasses.replace(plan, **changes) for n, plan in plans.items()}
-
-
-PRESETS: dict[str, dict[str, Plan]] = {
-    "quick": {
-        "mnist": Plan(
-            model="mnist_cnn", dataset="mnist", examples=57_600, batch_size=128,
-            epochs=3, seeds=1, feed="free", form="bound", rates=_RATES,
-            augmented=False, pass_batches=10,
-        ),
-        "variants": Plan(
-            model="mnist_cnn", dataset="mnist", examples=2560, validation=1000,
-            test=2000, batch_size=128, epochs=4, seeds=5, feed="free", rates=_RATES,
-            augmented=False, looked_at=(0, 1, 2, 3, 4), curvature=(512, 5),
-        ),
-        "cifar10": Plan(
-            model="resnet20", dataset="cifar10", examples=1920, validation=500,
-            test=1000, batch_size=128, epochs=4, seeds=5, weight_decay=1e-3,
-            feed="free", rates=_RATES, looked_at=(0, 1, 2, 3, 4), curvature=(128, 5),
-            premise=20,
-        ),
-        "cifar100": Plan(
-            model="preresnet164", dataset="cifar100", examples=256, test=200,
-            batch_size=128, epochs=2, seeds=1, weight_decay=1e-4, feed="free",
-            rates=_RATES, looked_at=(0, 1, 2), curvature=(128, 1), premise=2,
-        ),
-    },
-    # A pass at each epoch's start, divided by 255 alone: the text. That the pass is in
-    # inference mode: the authors' code.
-    "paper": _paper("inference"),
-    "authors": _paper("inference"),
-}  # fmt: skip
-
-for _task, _plan in PRESETS["authors"].items():
-    # Their code subtracts the mean image of CIFAR, and adds Keras' l2(1e-4) of kernels
-    # of convolutions, whatever lambda is in the constant.
-    if _plan.dataset != "mnist":
-        PRESETS["authors"][_task] = dataclasses.replace(
-            _plan, normalize="center_scale", kernel_l2=1e-4
-        )
+from experiments.lipschitz_rate.presets import (
+    AUGMENT,
+    DATASETS,
+    PRESETS,
+    STAND_INS,
+    TIME_DECAY,
+    Plan,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +51,7 @@ class Lab(Laboratory):
         """The tasks' own data sets, each with the one that is taken for it."""
         return {self.plans[task].dataset: self.dataset_of(task) for task in tasks}
 
-    def arm(self, task: str, method: Method, seed: int) -> Network:
+    def network(self, task: str, method: Method, seed: int) -> Network:
         """A network, opened once."""
         plan, dataset = self.plans[task], self.dataset_of(task)
         sizes = sizes_of(dataset, plan.examples, plan.validation, plan.test)
@@ -223,7 +99,7 @@ class Lab(Laboratory):
     def histories(self, task: str, method: Method) -> list[list[dict[str, Any]]]:
         """Of all seeds of a task."""
         return [
-            self.arm(task, method, seed).history()
+            self.network(task, method, seed).history()
             for seed in range(self.plans[task].seeds)
         ]
 
@@ -277,7 +153,7 @@ class Lab(Laboratory):
         those at that epoch's end.
         """
         adaptive = adaptive or self.adaptive(task)
-        before, row = self.arm(task, adaptive, seed).history()[:2]
+        before, row = self.network(task, adaptive, seed).history()[:2]
         own, by_pass = "activation_norm", adaptive.measured_as(adaptive.feed)
         if adaptive.feed != "free":
             own = by_pass
@@ -304,7 +180,7 @@ class Lab(Laboratory):
         """
 
         def errors(method: Method) -> tuple[float, float]:
-            return errors_of(self.arm(task, method, 0).history()[-1])
+            return errors_of(self.network(task, method, 0).history()[-1])
 
         # Where all fail, the smallest has failed least.
         rates = sorted(self.plans[task].rates)
@@ -312,12 +188,12 @@ class Lab(Laboratory):
 
     def size_of(self, task: str) -> str:
         """How much data a task's networks see, in words."""
-        data = self.arm(task, self.adaptive(task), 0).data
+        data = self.network(task, self.adaptive(task), 0).data
         return f"{len(data.train)} training and {len(data.test)} test examples"
 
     def chosen_on(self, task: str) -> str:
         """What `tuned` chooses on, in words."""
-        if self.arm(task, self.adaptive(task), 0).data.validation is not None:
+        if self.network(task, self.adaptive(task), 0).data.validation is not None:
             return "validation examples"
         return "the test set, in the constant rate's favour"
 

@@ -1,4 +1,4 @@
-"""How paper 2's networks are trained and looked at: the fields of a preset."""
+"""Presets of paper 2's experiments."""
 
 from __future__ import annotations
 
@@ -131,3 +131,6 @@ PRESETS: dict[str, dict[str, Plan]] = {
     },
 }  # fmt: skip
 MODELS = ("mlp", "nin", "vgg")
+
+
+DATASETS = ("mnist", "cifar10", "cifar100", "digits")

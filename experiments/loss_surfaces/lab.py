@@ -10,9 +10,7 @@ from typing import Any
 from experiments.harness.lab import Laboratory, errors_of, sizes_of
 from experiments.loss_surfaces.methods import METHODS, Method
 from experiments.loss_surfaces.networks import Network, NetworkConfig
-from experiments.loss_surfaces.plans import PRESETS, Plan
-
-DATASETS = ("mnist", "cifar10", "cifar100", "digits")
+from experiments.loss_surfaces.presets import DATASETS, PRESETS, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Lab(Laboratory):
         """Network and data, in words."""
         return f"{self.plan.model} on {self.data_name}"
 
-    def arm(
+    def network(
         self,
         method: Method,
         seed: int,
@@ -136,9 +134,9 @@ class Lab(Laboratory):
         name = "-".join(parts)
 
         def make(path: Path) -> Network:
-            arm = Network(config, path)
-            arm.checkpoint_every = plan.checkpoint_every
-            return arm
+            network = Network(config, path)
+            network.checkpoint_every = plan.checkpoint_every
+            return network
 
         return self.opened(name, make)
 
@@ -179,8 +177,8 @@ class Lab(Laboratory):
             return methods[0]
 
         def errors(method: Method) -> tuple[float, float]:
-            arm = self.arm(method, 0, batch_norm=batch_norm)
-            return errors_of(arm.history()[-1], otherwise="train")
+            network = self.network(method, 0, batch_norm=batch_norm)
+            return errors_of(network.history()[-1], otherwise="train")
 
         return min(methods, key=errors)
 
@@ -189,9 +187,9 @@ class Lab(Laboratory):
     ) -> Network:
         """A network by one of table 1's methods, trained."""
         method = self.method(name, batch_norm=batch_norm)
-        arm = self.arm(method, seed, batch_norm=batch_norm, **changes)
-        arm.history()
-        return arm
+        network = self.network(method, seed, batch_norm=batch_norm, **changes)
+        network.history()
+        return network
 
     def all_trained(self, name: str, **changes: Any) -> list[Network]:
         """Of all seeds."""
@@ -218,7 +216,7 @@ class Lab(Laboratory):
 
     def note(self) -> str:
         """How much data the networks see, in words."""
-        data = self.arm(self.method("sgd"), 0).data
+        data = self.network(self.method("sgd"), 0).data
         return (
             f"{self.what}, {len(data.train)} training and {len(data.test)} test "
             f"examples, {self.plan.epochs} epochs; losses over "
