@@ -25,8 +25,8 @@ def chunk_size() -> int | None:
 
 
 def losses_at(
-    lab: Lab, network: Network, subspace: Callable[[], Any], coordinates: Any, name: str,
-    *, surface: bool = False,
+    lab: Lab, network: Network, subspace: Callable[[], Any], coordinates: Any,
+    name: str, *, surface: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Training losses over a subspace, measured once.
 
