@@ -19,7 +19,7 @@ import xarray as xr
 from experiments.harness import filing, stand_ins
 from experiments.harness.memory import keep_freed_memory
 from experiments.harness.parsing import parse
-from experiments.harness.trainer import Stopped
+from experiments.harness.trainer import Stopped, StorageError
 from experiments.harness.values import (
     DataDirectory,
     Directory,
@@ -356,6 +356,8 @@ def guarded(function: Callable[[], None], *, debug: bool) -> int:
     except (InputError, CorruptCheckpointError) as error:
         return _said(error, 2, debug)
     except NonFiniteLossError as error:
+        return _said(error, 1, debug)
+    except StorageError as error:
         return _said(error, 1, debug)
     except OSError as error:
         way_out = (

@@ -278,6 +278,7 @@ class Trainer:
         self._training_seconds, self._training_steps = 0.0, 0
         self._progress: Progress | None = None
         self.step = self.parameters = 0
+        self._last = training.total_steps
         self._done = -1  # the last update whose metrics and snapshots are kept
         self._logged: dict[int, Line] = {}  # of a run that is gone through again
 
@@ -312,7 +313,7 @@ class Trainer:
             Stopped: a signal asked to stop, after everything was saved.
         """
         total = self.training.total_steps
-        last = total if last is None else min(last, total)
+        self._last = last = total if last is None else min(last, total)
         # What a model is not made for shows here, before there is a run.
         initial = self.training.initial_states([own.seed for own, _ in self.runs])
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(initial[0].params))
@@ -466,10 +467,14 @@ class Trainer:
         except OSError as error:
             for place in self.places:  # one that is gone needs no room
                 place.records.check_there()
+            again = (
+                "give the same command again"
+                if self.training.quiet
+                else f"go on with --resume --run-dir={self.root}"
+            )
             raise StorageError(
                 f"{self.root} cannot be written: {error}; "
-                f"{self.places[0].last_checkpoint}. Make room, then go on with "
-                f"--resume --run-dir={self.root}"
+                f"{self.places[0].last_checkpoint}. Make room, then {again}"
             ) from error
         finally:
             self.close()
@@ -512,7 +517,7 @@ class Trainer:
             self._resumed = now
             alone = self._together is None and self.training.quiet
             self._progress = Progress(
-                self.training.total_steps, step, shown=is_first(),
+                self._last, step, shown=is_first(),
                 name=self.places[0].records.path.name if alone else "",
                 lines=not self.training.quiet,
             )  # fmt: skip
