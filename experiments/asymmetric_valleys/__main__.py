@@ -44,6 +44,7 @@ from experiments.asymmetric_valleys.theory import (
     toy_item,
 )
 from experiments.asymmetric_valleys.widths import appendix_h, fig11
+from experiments.harness.own_models import stands_in
 from experiments.harness.paper import (
     ALL,
     Paper,
@@ -57,8 +58,7 @@ from experiments.harness.values import (
     Epochs,
     Positive,
 )
-from lrscape import console, models
-from lrscape.errors import InputError, unknown_name
+from lrscape import console
 
 
 def of_others(make_item: Callable[..., Result], item: str, title: str) -> Any:
@@ -125,7 +125,8 @@ class Arguments(PaperArguments):
         small_rate: the rate then, with either batch.
         r: the outer distance of Definition 1.
         zeta: its inner one: what is nearer does not count.
-        models: instead of each figure's own network; figure 14 keeps its own.
+        models: any of lrscape.models, or package.module:factory, instead of each
+            figure's own network; figure 14 keeps its own.
         dataset: instead of each figure's own: cifar10, cifar100 or digits.
     """
 
@@ -153,10 +154,7 @@ def lab_of(arguments: Arguments) -> Lab:
     least = {"seeds": 1, "examples": 0, "sgd_epochs": 1, "swa_epochs": 1, "swa_from": 1}
     check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS)
     for name in arguments.models or ():
-        if name not in models.NAMES:
-            raise unknown_name("models", name, models.NAMES)
-        if name == "lstm":
-            raise InputError("models='lstm' reads text, and not images; choose another")
+        stands_in("models", name)
     settings = PRESETS[arguments.preset]
     asked = changes(
         arguments, "seeds", "sgd_epochs", "swa_epochs", "swa_from", "rate", "swa_rate",

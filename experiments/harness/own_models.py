@@ -45,3 +45,19 @@ module 'lrscape.models.plain' has no 'MPL'
         raise InputError(f"{field}={name!r}: module {module!r} has no {factory!r}")
     models.register(name, getattr(found, factory))
     return name
+
+
+def stands_in(field: str, name: str) -> str:
+    """The name of a model of images that stands in for a paper's own.
+
+    Args:
+        field: the flag, for messages.
+        name: see `known`; it takes none of the options of the paper's own.
+
+    Raises:
+        InputError: an unknown name, nothing to import, or a model of text.
+    """
+    known(field, name)
+    if "embedding" in models.fields_of(name):
+        raise InputError(f"{field}={name!r} reads text, and not images; choose another")
+    return name

@@ -28,6 +28,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from experiments.harness.own_models import stands_in
 from experiments.harness.paper import (
     Paper,
     PaperArguments,
@@ -100,6 +101,9 @@ class Arguments(PaperArguments):
 
     Attributes:
         preset: quick, paper or authors.
+        model: any of lrscape.models, or package.module:factory, called with
+            num_classes=, instead of each task's own;
+            it sows its last layer's inputs as penultimate.
         epochs: passes over the training examples, of all but eq9 and eq15.
         seeds: networks that differ by their seed alone.
         examples: trained on; 0: all of them.
@@ -117,6 +121,7 @@ class Arguments(PaperArguments):
         dataset: instead of each task's own: mnist, cifar10, cifar100 or digits.
     """
 
+    model: str | None = None
     epochs: Epochs | None = None
     feed: str | None = None
     form: str | None = None
@@ -140,6 +145,8 @@ def lab_of(arguments: Arguments) -> Lab:
     )  # fmt: skip
     if arguments.rates == ():
         raise InputError("rates: name at least one")
+    if arguments.model is not None:
+        stands_in("model", arguments.model)
     plans = {}
     for task, plan in PRESETS[arguments.preset].items():
         asked = changes(
@@ -147,6 +154,8 @@ def lab_of(arguments: Arguments) -> Lab:
             "batch_size", "weight_decay", "rates",
             batch_size=arguments.batch_size or plan.batch_size,
         )  # fmt: skip
+        if arguments.model is not None:
+            asked |= {"model": arguments.model, "model_options": {}}
         plans[task] = dataclasses.replace(plan, **asked)
     root = arguments.root("lipschitz_rate")
     return Lab(arguments.preset, plans, root, arguments.data_dir, arguments.dataset)

@@ -19,6 +19,9 @@ from experiments.lipschitz_rate.presets import (
     Plan,
 )
 
+# Settings that name a network where they are not the preset's.
+_SHOWN = ("model", "batch_size", "weight_decay", "kernel_l2", "norm", "max_rate")
+
 
 @dataclasses.dataclass(frozen=True)
 class Lab(Laboratory):
@@ -92,7 +95,7 @@ class Lab(Laboratory):
         plan, usual = self.plans[task], PRESETS[self.preset][task]
         return "".join(
             f"-{field}_{getattr(plan, field)}"
-            for field in ("batch_size", "weight_decay", "kernel_l2", "norm", "max_rate")
+            for field in _SHOWN
             if getattr(plan, field) != getattr(usual, field)
         )
 

@@ -24,6 +24,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.harness.own_models import stands_in
 from experiments.harness.paper import (
     Paper,
     PaperArguments,
@@ -44,7 +45,7 @@ from experiments.loss_surfaces.integrators import fig9, table3
 from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import NAMES
 from experiments.loss_surfaces.pairs import table1
-from experiments.loss_surfaces.presets import DATASETS, MODELS, PRESETS, RATES
+from experiments.loss_surfaces.presets import DATASETS, PRESETS, RATES
 from experiments.loss_surfaces.surfaces import fig2, fig3, table2
 from experiments.loss_surfaces.switching import fig7, fig12, fig13, fig14, fig15
 from lrscape import checks, console
@@ -79,7 +80,9 @@ class Arguments(PaperArguments):
 
     Attributes:
         preset: quick or paper.
-        model: mlp, nin or vgg; default: mlp of quick, of paper each item's own.
+        model: mlp, nin or vgg, another of lrscape.models, or package.module:factory,
+            called with num_classes=, that is trained as the preset's first; default:
+            mlp of quick, of paper each item's own.
         optimizers: of table 1 and what follows from it.
         epochs: passes over the training examples.
         seeds: starts; all optimizers share each.
@@ -137,9 +140,7 @@ def lab_of(arguments: Arguments) -> Lab:
     """
     # A switch after a quarter of the run needs four epochs.
     least = {"epochs": 4, "seeds": 1, "examples": 0, "grid": 3}
-    check_flags(
-        arguments, ITEMS, PRESETS, least, dataset=DATASETS, model=MODELS
-    )  # fmt: skip
+    check_flags(arguments, ITEMS, PRESETS, least, dataset=DATASETS)
     for name in arguments.optimizers or ():
         if name not in NAMES:
             raise unknown_name("optimizers", name, NAMES)
@@ -147,7 +148,12 @@ def lab_of(arguments: Arguments) -> Lab:
         raise InputError(f"optimizers={' '.join(arguments.optimizers or ())!r} repeats")
     chosen = rates_of(arguments.rates or ())
     plans = {}
-    for model, plan in PRESETS[arguments.preset].items():
+    preset = dict(PRESETS[arguments.preset])
+    if arguments.model is not None and arguments.model not in preset:
+        first = next(iter(preset.values()))
+        model = stands_in("model", arguments.model)
+        preset[model] = dataclasses.replace(first, model=model, options={}, plain={})
+    for model, plan in preset.items():
         asked = changes(
             arguments,
             "epochs",

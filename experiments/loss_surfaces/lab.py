@@ -11,6 +11,8 @@ from experiments.harness.lab import Laboratory, errors_of, sizes_of
 from experiments.loss_surfaces.methods import METHODS, Method
 from experiments.loss_surfaces.networks import Network, NetworkConfig
 from experiments.loss_surfaces.presets import DATASETS, PRESETS, Plan
+from lrscape import models
+from lrscape.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +104,21 @@ class Lab(Laboratory):
             decay: an L2 term.
         """
         plan, dataset = self.plan, self.data_name
+        normed = {"batch_norm": batch_norm}
+        if "batch_norm" not in models.fields_of(plan.model):
+            if not batch_norm:
+                raise InputError(
+                    f"model={plan.model!r} has no field batch_norm, and this is about "
+                    "networks with and without it; choose another, or another item"
+                )
+            normed = {}
         sizes = sizes_of(dataset, plan.examples, plan.validation, plan.test)
         config = NetworkConfig(
             experiment="loss_surfaces", preset=self.preset, dataset=dataset,
             data_dir=self.data_path, **sizes,
             model=plan.model, model_options={
                 **plan.options, **({} if batch_norm else plan.plain),
-                "batch_norm": batch_norm,
+                **normed,
             },
             epochs=plan.epochs, seed=seed,
             batch_size=min(plan.batch_size, 64) if dataset == "digits" else (

@@ -24,6 +24,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from experiments.harness.own_models import stands_in
 from experiments.harness.paper import (
     Paper,
     PaperArguments,
@@ -102,6 +103,8 @@ class Arguments(PaperArguments):
 
     Attributes:
         preset: quick or paper.
+        model: any of lrscape.models, or package.module:factory, called with
+            num_classes=, instead of each task's own.
         epochs: passes over the training examples, of all networks but figures 6's and
             7's and the slow start's.
         seeds: networks that differ by their seed alone.
@@ -122,6 +125,7 @@ class Arguments(PaperArguments):
         batch_size: examples an update.
     """
 
+    model: str | None = None
     epochs: Epochs | None = None
     ensemble: Networks | None = None
     rows: tuple[str, ...] | None = None
@@ -151,12 +155,16 @@ def lab_of(arguments: Arguments) -> Lab:
             "the Gaussian all the same; leave it out, or name another item"
         )
     touched = {task for item in looked_at for task in tasks_of(item)}
+    if arguments.model is not None:
+        stands_in("model", arguments.model)
     plans = {}
     for task, plan in settings.plans.items():
         asked = changes(arguments, "epochs", "seeds")
         whole = task == "descent"  # all examples are one batch
         if not whole:
             asked |= flags_given(arguments, *KNOBS)
+        if arguments.model is not None:
+            asked |= {"model": arguments.model, "model_options": {}}
         if not whole and arguments.start is not None and arguments.variance is None:
             # Else its start, which only the step rule would follow, were of no effect.
             asked["variance"] = None

@@ -118,4 +118,4 @@ PRESETS: dict[str, Settings] = {
 # Rules that can stand in the Gaussian's place; a constant one is at its peak.
 INSTEAD = ("gaussian", "laplacian", "constant")
 # Fields of a plan that names of networks show where they are not the preset's own.
-SHOWN = ("batch_size", "momentum", "weight_decay", "rule")
+SHOWN = ("model", "batch_size", "momentum", "weight_decay", "rule")

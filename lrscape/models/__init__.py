@@ -107,7 +107,7 @@ def fields_of(name: str) -> tuple[str, ...]:
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
-    if name in _REGISTERED:
+    if isinstance(name, str) and name in _REGISTERED:
         return _REGISTERED[name]
     checks.one_of("model", name, NAMES)
     return _FACTORIES[name]
