@@ -19,6 +19,7 @@ import xarray as xr
 from experiments.harness import filing, stand_ins
 from experiments.harness.memory import keep_freed_memory
 from experiments.harness.parsing import parse
+from experiments.harness.sources import Source, settings_table
 from experiments.harness.trainer import Stopped, StorageError
 from experiments.harness.values import (
     DataDirectory,
@@ -34,8 +35,9 @@ from lrscape.training import NonFiniteLossError
 from lrscape.training.checkpoint import CorruptCheckpointError
 from lrscape.user_cache import private_directory
 
-# Items of every paper: all that it has, and a list of the results that there are.
-ALL, RESULTS = "all", "results"
+# Items of every paper: all that it has, a list of the results that there are, and one
+# of the preset's settings with their sources.
+ALL, RESULTS, SETTINGS = "all", "results", "settings"
 
 
 @dataclasses.dataclass
@@ -62,7 +64,8 @@ class PaperArguments:
     """Flags that the papers' commands share; None means "from the preset".
 
     Attributes:
-        item: the table or figure, all, or results: a list of what there is.
+        item: the table or figure, all, or results: a list of what there is, or
+            settings: those of the preset, each with its source.
         preset: of the paper's presets.
         seeds: networks that differ by their seed alone.
         examples: trained on; 0: all of them.
@@ -103,6 +106,9 @@ class Paper:
         about: the laboratory and an item -> its settings, as JSON holds them.
         items_of: of a command line and its laboratory those of `items` that are made,
             where that depends on other flags.
+        plans_of: of a laboratory the dataclasses that hold its settings, by name.
+        sources: where the settings of the preset `paper` come from, see
+            `experiments.harness.sources.settings_table`.
     """
 
     name: str
@@ -113,6 +119,8 @@ class Paper:
     datasets_of: Callable[[Any, str], dict[str, str]]
     about: Callable[[Any, str], dict[str, Any]]
     items_of: Callable[[Any, Any], Mapping[str, Callable[[Any], Result]]] | None = None
+    plans_of: Callable[[Any], Mapping[str, Any]] | None = None
+    sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
 
     def run(self, arguments: Any) -> None:
         """Makes the items that were asked for, prints and saves them."""
@@ -166,7 +174,7 @@ def check_flags(
 
     Args:
         arguments: with ``item``, ``preset`` and the fields below.
-        items: that can be made, besides ``all``, or listed by ``results``.
+        items: that can be made, besides ``all``, ``results`` and ``settings``.
         presets: that can be followed.
         least: numbers' names -> the least that they may be; None is from the preset.
         **choices: other fields' names -> what they may be, or None.
@@ -174,7 +182,7 @@ def check_flags(
     Raises:
         InputError: an unknown name, or a number that cannot work.
     """
-    if arguments.item not in (named := [*items, ALL, RESULTS]):
+    if arguments.item not in (named := [*items, ALL, RESULTS, SETTINGS]):
         raise unknown_name("item", arguments.item, named)
     for field, known in {"preset": presets, **choices}.items():
         value = getattr(arguments, field)
@@ -223,7 +231,7 @@ def make(
     arguments: Any,
     lab: Any,
 ) -> None:
-    """Makes tables and figures, prints and saves them; or lists those that there are.
+    """Makes tables and figures, prints and saves them; or lists results or settings.
 
     Args:
         paper: whose they are.
@@ -238,6 +246,13 @@ def make(
     """
     if arguments.item == RESULTS:
         print(as_text(filing.listed(lab.root)))
+        return
+    if arguments.item == SETTINGS:
+        if paper.plans_of is None:
+            raise InputError(f"{paper.name} does not list its settings")
+        print(as_text(settings_table(paper.plans_of(lab), paper.sources)))
+        if lab.preset != "paper":
+            print("The sources are those of the preset paper.")
         return
     wanted = list(items) if arguments.item == ALL else [arguments.item]
     used = {item: paper.datasets_of(lab, item) for item in wanted}

@@ -52,7 +52,8 @@ from experiments.lipschitz_rate.curves import (
 from experiments.lipschitz_rate.estimates import estimates
 from experiments.lipschitz_rate.lab import Lab
 from experiments.lipschitz_rate.premise import eq1
-from experiments.lipschitz_rate.presets import DATASETS, PRESETS
+from experiments.lipschitz_rate.presets import DATASETS, PRESETS, Plan
+from experiments.lipschitz_rate.sources import SOURCES
 from experiments.lipschitz_rate.stability import stability
 from experiments.lipschitz_rate.tabular import eq9, eq15
 from experiments.lipschitz_rate.variants import variants
@@ -171,7 +172,15 @@ def about(lab: Lab, item: str) -> dict[str, Any]:
     return {"plans": {task: lab.about(task) for task in TASKS[item]}}
 
 
-PAPER = Paper("lipschitz_rate", __doc__, Arguments, ITEMS, lab_of, datasets_of, about)
+def plans_of(lab: Lab) -> dict[str, Plan]:
+    """What holds the settings, by name."""
+    return lab.plans
+
+
+PAPER = Paper(
+    "lipschitz_rate", __doc__, Arguments, ITEMS, lab_of, datasets_of, about,
+    plans_of=plans_of, sources=SOURCES,
+)  # fmt: skip
 main = PAPER.main
 
 if __name__ == "__main__":

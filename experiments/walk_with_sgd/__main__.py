@@ -49,9 +49,10 @@ from experiments.walk_with_sgd.curvature import fig3
 from experiments.walk_with_sgd.identity import eq3
 from experiments.walk_with_sgd.lab import Lab, plan_of
 from experiments.walk_with_sgd.noise import fig5
-from experiments.walk_with_sgd.presets import DATASETS, PRESETS
+from experiments.walk_with_sgd.presets import DATASETS, PRESETS, Training
 from experiments.walk_with_sgd.quadratic import fig28
 from experiments.walk_with_sgd.rates import fig6
+from experiments.walk_with_sgd.sources import SOURCES
 from experiments.walk_with_sgd.tables import fig8, sec6, table1, table2
 from experiments.walk_with_sgd.trajectories import fig1, fig2
 from lrscape import console
@@ -201,7 +202,21 @@ def about(lab: Lab, item: str) -> dict[str, Any]:
     return {"plans": {model: lab.about(model) for model in lab.models_of(item)}}
 
 
-PAPER = Paper("walk_with_sgd", __doc__, Arguments, ITEMS, lab_of, datasets_of, about)
+def plans_of(lab: Lab) -> dict[str, Any]:
+    """What holds the settings, by name."""
+    training = Training(
+        datasets={model: lab.dataset_of(model) for model in DATASETS},
+        rate=lab.rates("vgg11")[0],
+        rate_table2=lab.rates("resnet56", "table2")[0],
+        rate_fig3=lab.rates("resnet56", "fig3")[0],
+    )
+    return {**lab.plans, "training": training}
+
+
+PAPER = Paper(
+    "walk_with_sgd", __doc__, Arguments, ITEMS, lab_of, datasets_of, about,
+    plans_of=plans_of, sources=SOURCES,
+)  # fmt: skip
 main = PAPER.main
 
 if __name__ == "__main__":

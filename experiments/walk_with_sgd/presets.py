@@ -9,6 +9,7 @@ from experiments.walk_with_sgd.networks import Sample
 
 # The paper's networks; 45,000 examples make its 450 updates of 100 an epoch.
 DATASETS = {"mlp": "mnist", "vgg11": "cifar10", "resnet56": "cifar10"}
+# The authors' code; the text does not say.
 AUGMENT = {
     "mnist": (),
     "digits": (),
@@ -67,12 +68,35 @@ class Plan:
     noise: tuple[int, int]
     shares: tuple[float, ...] = (0.1, 0.05)  # Sec. 4
     peaks: tuple[float, ...]
-    curvature: Sample
+    curvature: Sample  # the authors' code: 25,000 in batches of 500
     batch_size: int = BATCH_SIZE
     weight_decay: float = 1e-4  # the authors' code; the text names none
     # The authors' code: variance 2 / fan-out for convolutions, and PyTorch's default
     # for dense layers. The text says nothing.
     weight_init: str = "fan_out"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is trained, and how fast: the same in all presets.
+
+    Attributes:
+        datasets: each network's own.
+        examples: that CIFAR-10 and MNIST are trained on; the others are held out.
+        augment: of CIFAR-10's images; MNIST's are not augmented.
+        rate: the usual one.
+        rate_table2: of ResNet-56 in Table 2.
+        rate_fig3: of ResNet-56 in figure 7, which `fig3` makes.
+        smaller: Table 2's smaller rate, as a share of the larger one.
+    """
+
+    datasets: dict[str, str]
+    examples: int = TRAIN_EXAMPLES["cifar10"]
+    augment: tuple[str, ...] = AUGMENT["cifar10"]
+    rate: float
+    rate_table2: float
+    rate_fig3: float
+    smaller: float = SMALLER
 
 
 def _sample(examples: int | None, batch_size: int, **options: Any) -> Sample:
