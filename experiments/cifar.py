@@ -75,6 +75,7 @@ PRESETS = {
             "batch_size": 128,
             "peak_lr": 0.2,
             "start_lr": 0.1,
+            "variance": 0.0128,
             "weight_decay": 5e-4,
         },
         model_options={"dropout": 0.3},

@@ -109,7 +109,9 @@ class MyObjective(Objective):
 
 def test_a_subclass_needs_three_methods():
     assert float(MyObjective()(jnp.ones(2))) == 1.0
-    assert MyObjective().settings == {"objective": "MyObjective"}
+    assert MyObjective().settings == {
+        "objective": "MyObjective", "matmul_precision": "float32",
+    }  # fmt: skip
 
 
 def test_under_jit_grad_and_vmap():

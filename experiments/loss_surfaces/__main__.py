@@ -2,6 +2,7 @@
 
     python -m experiments.loss_surfaces table1 --preset=quick
     python -m experiments.loss_surfaces results
+    python -m experiments.loss_surfaces settings --preset=paper
 
 Items: table1 (every two optimizers: surfaces, functions, barriers), fig2, fig3
 (surfaces between four networks), fig4 (accuracies), fig5, fig6 (losses around minima),
@@ -46,6 +47,7 @@ from experiments.loss_surfaces.lab import Lab
 from experiments.loss_surfaces.methods import NAMES
 from experiments.loss_surfaces.pairs import table1
 from experiments.loss_surfaces.presets import DATASETS, PRESETS, RATES
+from experiments.loss_surfaces.sources import SOURCES, plans_of
 from experiments.loss_surfaces.surfaces import fig2, fig3, table2
 from experiments.loss_surfaces.switching import fig7, fig12, fig13, fig14, fig15
 from lrscape import checks, console
@@ -185,7 +187,10 @@ def about(lab: Lab, item: str) -> dict[str, Any]:
     return {"plan": lab.about()}
 
 
-PAPER = Paper("loss_surfaces", __doc__, Arguments, ITEMS, lab_of, datasets_of, about)
+PAPER = Paper(
+    "loss_surfaces", __doc__, Arguments, ITEMS, lab_of, datasets_of, about,
+    plans_of=plans_of, sources=SOURCES,
+)  # fmt: skip
 main = PAPER.main
 
 if __name__ == "__main__":

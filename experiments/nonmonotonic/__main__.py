@@ -2,6 +2,7 @@
 
     python -m experiments.nonmonotonic fig5 --preset=quick
     python -m experiments.nonmonotonic results
+    python -m experiments.nonmonotonic settings --preset=paper
 
 Items: fig3 (the loss towards the peak's weights, in noise, towards test images), fig4
 (perturbed weights), fig5 (rate, gradient and errors over epochs), fig6 (Gaussian and
@@ -51,6 +52,7 @@ from experiments.nonmonotonic.lines import fig3
 from experiments.nonmonotonic.presets import DATASETS, INSTEAD, PRESETS
 from experiments.nonmonotonic.quadratic import eq11
 from experiments.nonmonotonic.scatter import fig4
+from experiments.nonmonotonic.sources import SOURCES, plans_of
 from experiments.nonmonotonic.sweeps import fig6, fig7, slow_start
 from experiments.nonmonotonic.tables import table1, table2
 from lrscape import console
@@ -251,8 +253,9 @@ def items_of(arguments: Arguments, lab: Lab) -> dict[str, Callable[[Lab], Result
 
 
 PAPER = Paper(
-    "nonmonotonic", __doc__, Arguments, ITEMS, lab_of, datasets_of, about, items_of
-)
+    "nonmonotonic", __doc__, Arguments, ITEMS, lab_of, datasets_of, about, items_of,
+    plans_of=plans_of, sources=SOURCES,
+)  # fmt: skip
 main = PAPER.main
 
 if __name__ == "__main__":
