@@ -2,6 +2,7 @@
 
     python -m experiments.asymmetric_valleys fig2 --preset=quick
     python -m experiments.asymmetric_valleys results
+    python -m experiments.asymmetric_valleys settings --preset=paper
 
 Items: theorem1, theorem2, toy, fig5 and fig6 (no networks: seconds); fig2 (asymmetric
 directions, and what is not merely the direction of ones), fig3 (test loss, shifted),
@@ -36,6 +37,7 @@ from experiments.asymmetric_valleys.lab import Lab, check
 from experiments.asymmetric_valleys.lines import fig8, fig10, table1
 from experiments.asymmetric_valleys.presets import APPENDIX, DATASETS, PRESETS
 from experiments.asymmetric_valleys.projections import fig7, fig9
+from experiments.asymmetric_valleys.sources import SOURCES, plans_of
 from experiments.asymmetric_valleys.theory import (
     fig5,
     fig6,
@@ -201,6 +203,8 @@ PAPER = Paper(
     datasets_of,
     about,
     items_of,
+    plans_of=plans_of,
+    sources=SOURCES,
 )
 main = PAPER.main
 
