@@ -101,6 +101,7 @@ class Laboratory:
 
     def opened(self, name: str, make: Callable[[Path], Opened]) -> Opened:
         """A network, opened once, in the directory of its name."""
+        name = name.replace(":", "_")  # of package.module:factory
         if name not in self.networks:
             self.networks[name] = make(self.root / name)
         return self.networks[name]

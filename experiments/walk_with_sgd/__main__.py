@@ -28,7 +28,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from experiments.harness.own_models import known
+from experiments.harness.own_models import stands_in
 from experiments.harness.paper import (
     Paper,
     PaperArguments,
@@ -57,7 +57,7 @@ from experiments.walk_with_sgd.tables import fig8, sec6, table1, table2
 from experiments.walk_with_sgd.trajectories import fig1, fig2
 from lrscape import console
 from lrscape.errors import InputError
-from lrscape.models import NAMES, fields_of
+from lrscape.models import fields_of
 from lrscape.models.layers import INITS
 
 # Flags that take several values.
@@ -136,7 +136,7 @@ def lab_of(arguments: Arguments) -> Lab:
     if arguments.models is not None and not arguments.models:
         raise InputError(f"models: name at least one of {', '.join(DATASETS)}")
     for model in arguments.models or ():
-        known("models", model, (*DATASETS, *NAMES))
+        stands_in("models", model)
         if arguments.init and "weight_init" not in fields_of(model):
             raise InputError(
                 f"init={arguments.init!r}: models={model!r} draws its weights in one "

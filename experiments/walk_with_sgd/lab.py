@@ -170,7 +170,7 @@ class Lab(Laboratory):
         named += [schedule] if schedule else []
         named += [f"batch_{batch_size}"] if batch_size != BATCH_SIZE else []
         named += _otherwise(plan)
-        name = "-".join([*named, f"seed_{seed}"]).replace(":", "_")
+        name = "-".join([*named, f"seed_{seed}"])
         # Opened once: a table asks for the same network at every epoch.
         return self.opened(name, lambda path: Network(config, path))
 
