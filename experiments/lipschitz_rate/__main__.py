@@ -2,6 +2,7 @@
 
     python -m experiments.lipschitz_rate mnist --preset=quick
     python -m experiments.lipschitz_rate results
+    python -m experiments.lipschitz_rate settings --preset=paper
 
 Items: mnist (figures 1, 2), cifar10-fixed (figure 3), cifar10-adaptive (figures 4, 5,
 beside a tuned constant rate), cifar100 (figures 6, 7), eq1 (is the last layer's

@@ -2,6 +2,7 @@
 
     python -m experiments.walk_with_sgd table1 --preset=quick
     python -m experiments.walk_with_sgd results
+    python -m experiments.walk_with_sgd settings --preset=paper
 
 Items: fig1 (the ground under full-batch gradient descent; figures 9, 17, 20), fig2
 (under SGD; 10 to 16, 18, 19, 21), table1 (barriers crossed in an epoch), fig8 (the
