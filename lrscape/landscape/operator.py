@@ -138,9 +138,8 @@ class Operator:
         self._point = jax.tree.map(tree.own, point)
         with jax.ensure_compile_time_eval():  # a mask has values under `jit` too
             selected = as_mask(mask, self._point)
-        # Once for all products: batch statistics may be estimated at the point.
-        self._objective = fill_in(KINDS[kind][1](as_objective(objective)), self._point)
-        self._function = KINDS[kind][0]
+        self._function, suited = KINDS[kind]
+        self._given = suited(as_objective(objective))
         leaves = jax.tree.leaves(self._point)
         self.dtype = flat.dtype_of(leaves)
         self.size = sum(leaf.size for leaf in leaves)
@@ -151,10 +150,22 @@ class Operator:
             )
             self._entries = jnp.asarray(np.flatnonzero(chosen))
             self.size = len(self._entries)
-        can_reuse = kind == "hessian" and is_compilable(self._objective)
+        can_reuse = kind == "hessian" and is_compilable(self._given)
         self._reuse = reuse if can_reuse else False
         self._linear: Any = None
         self.count = 0
+
+    @functools.cached_property
+    def _objective(self) -> Any:
+        """The objective at the point, where batch statistics may be estimated.
+
+        Once for all products, and not before the first: until then arguments may prove
+        to be wrong.
+        """
+        if not tree.is_concrete((self._given, self._point)):
+            return fill_in(self._given, self._point)
+        with jax.ensure_compile_time_eval():  # also within a function that is traced
+            return fill_in(self._given, self._point)
 
     def to_tree(self, vector: jax.Array) -> Any:
         """A flat vector as a tree like the point; zero where the mask is."""
