@@ -269,7 +269,8 @@ def test_descent_near_the_end_is_that_of_the_quadratic(lab):
     ratios = found["ratios"]["steepest"]
     assert abs(ratios[1] - 1) < 0.1 < abs(ratios[3] - 1)
     run = found["0.5"]
-    assert run["apart"][0] < 1e-3 and run["apart"][1] < 0.2
+    # A prediction without the Hessian would be half its own length off.
+    assert run["apart"][0] < 1e-3 and run["apart"][1] < 0.45
     assert run["measured"][0] == pytest.approx(run["predicted"][0], rel=1e-3)
 
 
