@@ -291,7 +291,9 @@ def test_flags_change_the_plans_and_the_networks_names(tmp_path):
     descent = PRESETS["quick"].plans["descent"]
     assert lab.plans["descent"].momentum == 0
     assert lab.plans["descent"].peak == descent.peak
-    plain = nonmonotonic.lab_of(nonmonotonic.Arguments(item="fig5", run_dir=tmp_path))
+    plain = nonmonotonic.lab_of(
+        nonmonotonic.Arguments(item="fig5", dataset="digits", run_dir=tmp_path)
+    )
     name = plain.network("small", plain.rule("small", "gaussian"), 0).records.path.name
     assert "momentum" not in name and "batch_size" not in name
 
