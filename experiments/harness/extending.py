@@ -16,12 +16,8 @@ import numpy as np
 import optax
 
 from experiments.harness.flags import CommonArguments
-from experiments.harness.trainer import (
-    Training,
-    check_length,
-    newest_whole,
-    no_checkpoint,
-)
+from experiments.harness.restoring import check_length, newest_whole, no_checkpoint
+from experiments.harness.training import Training
 from lrscape.errors import InputError, unknown_name
 from lrscape.extensions import EXACT, WAYS, Extension
 from lrscape.processes import wait_for_all

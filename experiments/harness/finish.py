@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 
 from experiments.harness.flags import CommonArguments
-from experiments.harness.trainer import Place, Stopped, Trainer, Training
+from experiments.harness.restoring import Place
+from experiments.harness.trainer import Stopped, Trainer
+from experiments.harness.training import Training
 from lrscape import figures
 from lrscape.extensions import seams
 from lrscape.records import Records, best

@@ -22,13 +22,9 @@ import xarray as xr
 from experiments.harness.finish import write_summary
 from experiments.harness.kinds import IMAGES
 from experiments.harness.mappings import few_mappings
-from experiments.harness.trainer import (
-    Trainer,
-    Training,
-    failures,
-    note_failures,
-    rate_of,
-)
+from experiments.harness.restoring import failures, note_failures
+from experiments.harness.trainer import Trainer
+from experiments.harness.training import Training, rate_of
 from lrscape import training
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.environment import describe, differences

@@ -18,13 +18,9 @@ from experiments.harness.finish import as_dataset, train_to_end
 from experiments.harness.flags import CommonArguments
 from experiments.harness.kinds import Kind
 from experiments.harness.paper import Result, as_text, save
+from experiments.harness.restoring import check_length, failures, note_failures
 from experiments.harness.statistics import bootstrap
-from experiments.harness.trainer import (
-    Training,
-    check_length,
-    failures,
-    note_failures,
-)
+from experiments.harness.training import Training
 from lrscape import figures
 from lrscape.environment import describe
 from lrscape.errors import InputError, unknown_name

@@ -36,7 +36,8 @@ from experiments.harness.memory import keep_freed_memory
 from experiments.harness.paper import compiled_once
 from experiments.harness.parents import end_with_launcher
 from experiments.harness.tensorboard import check_tensorboard
-from experiments.harness.trainer import StorageError, Training
+from experiments.harness.trainer import StorageError
+from experiments.harness.training import Training
 from experiments.harness.values import check_values
 from lrscape.errors import InputError
 from lrscape.processes import (

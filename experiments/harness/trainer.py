@@ -7,7 +7,6 @@ The command line of training and the papers' networks share this one loop.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import signal
 import time
@@ -15,41 +14,38 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from tqdm import tqdm
 
-from experiments.harness.kinds import Kind
 from experiments.harness.progress import Progress
+from experiments.harness.restoring import (
+    Place,
+    check_length,
+    failures,
+    note_failures,
+    restore,
+    restore_all,
+)
 from experiments.harness.signals import noted_signals
-from experiments.harness.tensorboard import EventWriter, open_events, write_line
+from experiments.harness.tensorboard import open_events, write_line
+from experiments.harness.training import Line, Training
 from lrscape.data import Dataset, StreamedDataset
-from lrscape.environment import describe, differences
-from lrscape.errors import InputError
-from lrscape.processes import from_first, is_first, wait_for_all
+from lrscape.environment import describe
+from lrscape.processes import is_first, wait_for_all
 from lrscape.records import Records
-from lrscape.run_fields import RunFields
-from lrscape.runs import config_of, peak_step, save_snapshot
+from lrscape.runs import save_snapshot
 from lrscape.training import (
     NonFiniteLossError,
     TrainState,
     averages,
     fit_seeds,
-    learning_rate,
-    stacked,
     unstacked,
 )
-from lrscape.training.checkpoint import Checkpoints, CorruptCheckpointError
-from lrscape.training.devices import choose_devices, replicate
+from lrscape.training.checkpoint import Checkpoints
+from lrscape.training.devices import replicate
 from lrscape.training.feed import position
 from lrscape.training.fit import raise_if_not_finite
-
-# The result that says at which update seeds turned non-finite.
-FAILED = "failed"
-
-Line = dict[str, Any]
 
 
 class StorageError(OSError):
@@ -67,169 +63,6 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: signal.Signals, step: int):
         super().__init__(f"stopped by {number.name} at step {step}; saved")
         self.signal, self.step = number, step
-
-
-def _nothing(state: TrainState, line: Line) -> TrainState | None:
-    return None
-
-
-def _as_it_is(name: str, state: TrainState) -> TrainState:
-    return state
-
-
-def rate_of(state: TrainState) -> float:
-    """The rate of a state's last update; NaN where there is none, or several."""
-    rate = learning_rate(state.opt_state)
-    return math.nan if rate is None or isinstance(rate, dict) else float(rate)
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """What a run trains, with what, and what is measured of it; for all of its seeds.
-
-    Attributes:
-        config: the run's settings.
-        kind: of its data.
-        data: what is trained on.
-        devices: of this process.
-        model: its Linen module.
-        schedule: its learning rate.
-        tx: its optimizer.
-        initial: ``seed -> state``, before the first update.
-        measure: ``state -> numbers`` by name, after an epoch.
-        snapshots: the names of the snapshots that are due at each step.
-        steps_per_epoch: updates an epoch.
-        total_steps: updates in the whole run.
-        checkpoint_every: updates between checkpoints.
-        from_start: whether the initial state is measured too, and the first update
-            logged.
-        adapt: ``(state, line) -> state`` to go on from after an epoch, changed by what
-            was logged; None: as it is.
-        snapshot: ``(name, state) -> state``, what a snapshot of that name holds.
-        rate: the rate of a state's last update.
-        quiet: whether epochs are logged without being printed.
-        donates: whether an update may reuse the memory of the state before it.
-    """
-
-    config: Any
-    kind: Kind
-    data: Any
-    devices: list[jax.Device]
-    model: nn.Module
-    schedule: optax.Schedule
-    tx: optax.GradientTransformation
-    initial: Callable[[int], TrainState]
-    measure: Callable[[TrainState], dict[str, float]]
-    snapshots: Mapping[int, Sequence[str]]
-    steps_per_epoch: int
-    total_steps: int
-    checkpoint_every: int
-    from_start: bool = False
-    adapt: Callable[[TrainState, Line], TrainState | None] = _nothing
-    snapshot: Callable[[str, TrainState], TrainState] = _as_it_is
-    rate: Callable[[TrainState], float] = rate_of
-    quiet: bool = False
-    donates: bool = True
-
-    @classmethod
-    def of(cls, config: Any, kind: Kind) -> Training:
-        """Reads the data and makes the rest; raises InputError where that fails."""
-        print(f"reading {config.dataset}")
-        data = config.load_data()
-        config.steps_per_epoch(data)  # a batch that is too large is seen first
-        model = config.make_model(data.num_classes)
-        parts, evaluate = kind.parts(data), kind.evaluate(model, data, config)
-
-        def measure(state: TrainState) -> dict[str, float]:
-            return {
-                f"{part}_{name}": value
-                for part in parts
-                for name, value in evaluate(state, part).items()
-            }
-
-        kind.prepare(data, config)
-        return cls.made_of(config, kind, data, model=model, measure=measure)
-
-    @classmethod
-    def made_of(cls, config: Any, kind: Kind, data: Any, **others: Any) -> Training:
-        """All that follows from settings and data, unless it is given."""
-        steps_per_epoch = config.steps_per_epoch(data)
-        total_steps = config.total_steps(data)
-        schedule = config.make_schedule(total_steps, steps_per_epoch)
-        tx = others.pop("tx", None) or config.make_optimizer(schedule)
-        found: dict[str, Any] = {
-            "devices": choose_devices(config.num_devices, config.batch_size),
-            "schedule": schedule,
-            "tx": tx,
-            "initial": kind.make_initial_state(others["model"], data, tx, config),
-            "snapshots": snapshot_steps(config, steps_per_epoch, total_steps, schedule),
-            "checkpoint_every": config.checkpoint_every or steps_per_epoch,
-            **others,
-        }
-        return cls(
-            config=config, kind=kind, data=data, steps_per_epoch=steps_per_epoch,
-            total_steps=total_steps, **found,
-        )  # fmt: skip
-
-    def with_config(self, config: Any) -> Training:
-        """The same for a run of another length."""
-        total_steps = config.total_steps(self.data)
-        schedule = config.make_schedule(total_steps, self.steps_per_epoch)
-        tx = config.make_optimizer(schedule)
-        return dataclasses.replace(
-            self, config=config, schedule=schedule, total_steps=total_steps, tx=tx,
-            initial=self.kind.make_initial_state(self.model, self.data, tx, config),
-            snapshots=snapshot_steps(
-                config, self.steps_per_epoch, total_steps, schedule
-            ),
-        )  # fmt: skip
-
-    def initial_states(self, seeds: Sequence[int]) -> list[TrainState]:
-        """The states before the first update, on the devices."""
-        return [replicate(self.initial(seed), self.devices) for seed in seeds]
-
-
-def snapshot_steps(
-    config: RunFields, steps_per_epoch: int, total_steps: int, schedule: optax.Schedule
-) -> dict[int, list[str]]:
-    """The names of the snapshots that are due at each step."""
-    due: dict[int, list[str]] = {}
-    peak = peak_step(schedule, total_steps)
-    named = {"initial": 0, "peak": peak, "final": total_steps}
-    named.update({f"epoch_{e}": e * steps_per_epoch for e in config.snapshot_epochs})
-    for name, step in named.items():
-        due.setdefault(step, []).append(name)
-    return due
-
-
-@dataclasses.dataclass
-class Place:
-    """Where a network's run is kept.
-
-    Attributes:
-        records: its directory.
-        checkpoints: its checkpoints.
-        name: what it is called where it is one of several; empty: it is alone.
-        failed: the update at which one of several turned non-finite.
-        saved_step: of the last checkpoint that was saved.
-        events: TensorBoard's files, where they are wanted.
-    """
-
-    records: Records
-    checkpoints: Checkpoints
-    name: str = ""
-    failed: int | None = None
-    saved_step: int | None = None
-    events: EventWriter | None = None
-
-    @property
-    def last_checkpoint(self) -> str:
-        """Where the last good state lies, as a clause."""
-        if not (steps := self.checkpoints.steps):
-            return "there is no checkpoint yet"
-        return (
-            f"the last good checkpoint is {self.checkpoints.directory / str(steps[-1])}"
-        )
 
 
 def _never(step: int) -> bool:
@@ -394,14 +227,14 @@ class Trainer:
         )  # fmt: skip
         if self._together is not None:
             seeds = [own.seed for own, _ in self.runs]
-            state, seconds = _restore_all(
+            state, seconds = restore_all(
                 self.places, initial, seeds, self._together, data, config.batch_size,
                 devices,
             )  # fmt: skip
             self._done = int(np.max(state.step)) or -1
         else:
             told = () if self.training.quiet else devices
-            state, seconds = _restore(
+            state, seconds = restore(
                 self.places[0], initial[0], data, config.batch_size, told
             )
             restored = bool(self.places[0].checkpoints.steps)
@@ -700,154 +533,3 @@ def _reordered(told: TrainState, state: TrainState) -> bool:
     """Whether the order of the examples, which follows the key, is another one."""
     new, old = (np.asarray(jax.random.key_data(one.key)) for one in (told, state))
     return not np.array_equal(new, old)
-
-
-def _restore_all(
-    places: list[Place],
-    initial: list[TrainState],
-    seeds: list[int],
-    root: Records,
-    data: Any,
-    batch_size: int,
-    devices: list[jax.Device],
-) -> tuple[TrainState, float]:
-    """Several seeds' states after the last update that all have saved, stacked.
-
-    Raises:
-        CorruptCheckpointError: there is no such update any more.
-    """
-    failed = failures(root)
-    going = [n for n, seed in enumerate(seeds) if seed not in failed]
-    last = min(max(places[n].checkpoints.steps, default=0) for n in going)
-    states, seconds, found = list(initial), 0.0, set[int]()
-    # Again where a damaged checkpoint takes one back further than the others.
-    while len(found) != 1:
-        for n in going:
-            if (steps := places[n].checkpoints.steps) and min(steps) > last:
-                raise CorruptCheckpointError(
-                    f"{root.path}: its seeds have no checkpoints after the same "
-                    "update any more; start another run"
-                )
-        for n in going:
-            told = devices if n == going[0] else ()
-            states[n], seconds = _restore(
-                places[n], initial[n], data, batch_size, told, last
-            )
-        found = {int(states[n].step) for n in going}
-        last = min(found)
-    for n, seed in enumerate(seeds):
-        if seed in failed:
-            # It keeps its place, so that the program and the others stay the same.
-            places[n].failed = failed[seed]
-            states[n] = initial[n].replace(
-                step=states[going[0]].step,
-                first_bad_step=replicate(np.int32(failed[seed]), devices),
-            )
-    return stacked(states), seconds
-
-
-def _restore(
-    place: Place,
-    state: TrainState,
-    data: Any,
-    batch_size: int,
-    devices: Sequence[jax.Device],
-    last: int | None = None,
-) -> tuple[TrainState, float]:
-    """The last good state and the seconds it took, or the initial one and none.
-
-    Args:
-        place: where it lies.
-        state: the initial one.
-        data: that is trained on.
-        batch_size: examples an update.
-        devices: that a warning is given of, where they are not those of before.
-        last: the last update to go on from; None: any.
-
-    Raises:
-        InputError: a stream that would not go on at the example that comes next.
-        CorruptCheckpointError: there was a checkpoint, and none is left.
-    """
-    records = place.records
-    restored = place.checkpoints.restore(
-        state, last=last, problem_of=_problem_of(records)
-    )
-    if restored is None:
-        # The first checkpoint is saved before any update is logged.
-        if records.metrics_length():
-            if any(line.get("step") for line in records.metrics()):
-                raise no_checkpoint(records)
-            records.truncate_metrics(0)
-        return state, 0.0
-    state, notes, problems = restored
-    for problem in problems:
-        print(f"warning: {problem}; fell back to an older checkpoint")
-    if isinstance(data, StreamedDataset):
-        before = notes.get("stream")
-        now = position(data, state.key, int(state.step), batch_size)
-        if before != now:
-            raise InputError(
-                f"dataset={data.name!r} is not what {records.path} was trained on: the "
-                f"next example was {before}, and would be {now}; bring the data back "
-                "as it was, or start another run"
-            )
-    records.truncate_metrics(notes["metrics_bytes"])
-    for difference in differences(records.config(), devices) if devices else ():
-        print(
-            f"warning: {difference}: the run goes on, but not bit for bit as it would "
-            "have"
-        )
-    if devices:
-        print(f"resuming {records.path} at step {int(state.step)}")
-    return state, notes["seconds"]
-
-
-def newest_whole(
-    training: Training, records: Records, config: Any
-) -> tuple[TrainState, dict[str, Any], list[str]] | None:
-    """A run's newest checkpoint that is whole, see `Checkpoints.restore`."""
-    (template,) = training.initial_states([config.seed])
-    with Checkpoints(records.path / "checkpoints") as checkpoints:
-        return checkpoints.restore(template, problem_of=_problem_of(records))
-
-
-def _problem_of(records: Records) -> Callable[[int, dict[str, Any]], str | None]:
-    """What says whether a run's metrics fit the notes of a checkpoint."""
-
-    def problem_of(step: int, notes: dict[str, Any]) -> str | None:
-        # The first process says it to all, so that they load the same one.
-        found = records.metrics_problem(notes["metrics_bytes"]) if is_first() else None
-        fits = bool(from_first(np.array([found is None]))[0])
-        return None if fits else found or "the first process says so"
-
-    return problem_of
-
-
-def no_checkpoint(records: Records) -> CorruptCheckpointError:
-    """The error for a run that was trained and has no checkpoint any more."""
-    return CorruptCheckpointError(
-        f"run_dir={str(records.path)!r} has metrics and no checkpoint to go on from: "
-        f"bring {str(records.path / 'checkpoints')!r} back from a copy, or start "
-        "another run in another directory"
-    )
-
-
-def check_length(records: Records, config: Any) -> None:
-    """Raises InputError where a run is not, or no longer, what was found of it."""
-    found = config_of(records.config())
-    if (found.epochs, found.extended) != (config.epochs, config.extended):
-        raise InputError(
-            f"run_dir={str(records.path)!r} was made longer by another process, to "
-            f"{found.epochs} epochs; give the same command again"
-        )
-
-
-def failures(root: Records) -> dict[int, int]:
-    """The updates at which seeds turned non-finite, so far."""
-    noted = root.load_result_summary(FAILED) or {}
-    return {int(seed): step for seed, step in noted.items()}
-
-
-def note_failures(root: Records, found: Mapping[int, int]) -> None:
-    """Writes down which seeds turned non-finite."""
-    root.save_result_summary(FAILED, {str(s): step for s, step in found.items()})
