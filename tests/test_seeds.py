@@ -94,7 +94,10 @@ def test_they_are_gathered(together, capsys):
     assert numbers["standard_deviation"] == pytest.approx(
         abs(last[0] - last[1]) / np.sqrt(2)
     )
-    assert numbers["low"] == min(last) and numbers["high"] == max(last)
+    # Student's t: of two seeds 12.7 standard errors, and one is half their difference.
+    half = 12.7062047 * abs(last[0] - last[1]) / 2
+    assert numbers["high"] - numbers["mean"] == pytest.approx(half)
+    assert numbers["mean"] - numbers["low"] == pytest.approx(half)
     rows = Records(together).load_result_summary("seeds")["rows"]
     assert "test error (%)" in [row["metric"] for row in rows]
     assert (together / "figures" / "seeds.png").stat().st_size > 10_000
@@ -300,14 +303,18 @@ def test_curves_have_bands():
     np.testing.assert_allclose(loss.get_lines()[0].get_ydata(), [1.5, 2.5])
     (band,) = loss.collections
     ys = band.get_paths()[0].vertices[:, 1]
-    assert ys.min() == 1.0 and ys.max() == 3.0
+    half = 12.7062047 / 2
+    assert ys.min() == pytest.approx(1.5 - half)
+    assert ys.max() == pytest.approx(2.5 + half)
     assert not seeds.curves([lines(0.0)], "title").axes[0].collections
 
 
 def test_rows_show_per_cent_and_dashes():
     row = seeds.row_of("test_error", seeds.spread([0.02, 0.04]))
     assert row["metric"] == "test error (%)" and row["mean"] == "3"
-    assert row["standard deviation"] == "1.414" and row["95 % interval"] == "2 to 4"
+    assert row["standard deviation"] == "1.414" and row["95 % interval"] == (
+        "-9.706 to 15.71"
+    )
     assert seeds.row_of("test_loss", seeds.spread([0.5])) == {
         "metric": "test loss (nats)", "mean": "0.5", "standard deviation": "-",
         "95 % interval": "-",

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from experiments.harness import statistics
-from experiments.harness.statistics import Claim, Condition, bootstrap, judge
+from experiments.harness.statistics import Claim, Condition, judge, t_interval
 from experiments.walk_with_sgd import __main__ as walk_with_sgd
 from experiments.walk_with_sgd import claims, identity, noise, quadratic, rates, redrawn
 from experiments.walk_with_sgd.claims import PARTS
@@ -402,10 +402,20 @@ def test_isotropic_noise_has_its_variance():
 
 
 def test_intervals():
-    interval = bootstrap([1.0, 2.0, 6.0])
-    assert interval.mean == 3 and 1 <= interval.low < 3 < interval.high <= 6
-    assert np.isnan(bootstrap([1.0]).low)
+    interval = t_interval([1.0, 2.0, 6.0])
+    # Of two degrees of freedom, 4.302653 standard errors.
+    half = 4.302653 * (7 / 3) ** 0.5
+    np.testing.assert_allclose(interval, (3, 3 - half, 3 + half), rtol=1e-6)
+    assert np.isnan(t_interval([1.0]).low)
     assert statistics.mean_and_interval([]) == "-"
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_an_interval_covers_the_mean_as_often_as_it_says(count):
+    drawn = np.random.default_rng(count).normal(1.0, 3.0, (4000, count))
+    covered = [low <= 1 <= high for _, low, high in map(t_interval, drawn)]
+    # Three standard errors of 4,000 draws are 1 %.
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.011)
 
 
 def verdicts(*claims):

@@ -19,7 +19,7 @@ from experiments.harness.flags import CommonArguments
 from experiments.harness.kinds import Kind
 from experiments.harness.paper import Result, as_text, save
 from experiments.harness.restoring import check_length, failures, note_failures
-from experiments.harness.statistics import bootstrap
+from experiments.harness.statistics import t_interval
 from experiments.harness.training import Training
 from lrscape import figures
 from lrscape.environment import describe
@@ -34,10 +34,7 @@ REPLICAS = ("auto", "together", "apart")
 RESULT = "seeds"
 # How the names end of what is averaged over seeds.
 MEASURES = ("_loss", "_error", "_perplexity")
-NOTE = (
-    "after the last epoch; intervals of the mean: 95 %, bootstrap over seeds, which "
-    "with five and fewer are too narrow"
-)
+NOTE = "after the last epoch; intervals of the mean: 95 %, Student's t over seeds"
 
 
 def asked_for(
@@ -241,7 +238,7 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
         >>> spread([1.0, 3.0])['standard_deviation'] == 2 ** 0.5
         True
     """
-    interval = bootstrap(values)
+    interval = t_interval(values)
     several = len(values) > 1
     return {
         "mean": interval.mean,
@@ -296,7 +293,7 @@ def curves(runs: Sequence[list[dict[str, Any]]], title: str) -> Figure:
         ends: tuple[dict[str, Any], ...] = (dict(kept), dict(kept), dict(kept))
         for name in lines[0]:
             if name.endswith(MEASURES):
-                interval = bootstrap([line[name] for line in lines])
+                interval = t_interval([line[name] for line in lines])
                 for end, value in zip(ends, interval, strict=True):
                     end[name] = value
         for collected, end in zip((means, lows, highs), ends, strict=True):

@@ -20,29 +20,32 @@ SEEDS = {"quick": 5, "paper": LEAST, "authors": LEAST}
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % bootstrap interval; of a single value the value alone."""
+    """A mean and its 95 % interval; of a single value the value alone."""
 
     mean: float
     low: float
     high: float
 
 
-def bootstrap(values: Any) -> Interval:
-    """The mean of values and its interval, by resampling them (percentiles).
+def t_interval(values: Any) -> Interval:
+    """The mean of values and its 95 % interval by Student's t.
 
-    With five values and fewer such an interval is too narrow: it never leaves the
-    range of what was seen.
+    It covers the mean of normal values in 95 % of cases, however few they are. An
+    interval by resampling never leaves the range of what was seen: of three values it
+    covers the mean in 76 %, of five in 83 %.
 
     Example:
-        >>> bootstrap([1.0, 1.0, 1.0])
-        Interval(mean=1.0, low=1.0, high=1.0)
+        >>> print(*(round(v, 3) for v in t_interval([1.0, 2.0, 6.0])))
+        3.0 -3.572 9.572
     """
     values = np.asarray(values, float)
     if len(values) < 2:
         value = float(values[0]) if len(values) else np.nan
         return Interval(value, np.nan, np.nan)
-    low, high = np.percentile(_means(values), [50 - 50 * LEVEL, 50 + 50 * LEVEL])
-    return Interval(float(values.mean()), float(low), float(high))
+    mean, count = float(values.mean()), len(values)
+    quantile = special.stdtrit(count - 1, (1 + LEVEL) / 2)
+    half = float(quantile * values.std(ddof=1) / np.sqrt(count))
+    return Interval(mean, mean - half, mean + half)
 
 
 def _means(values: np.ndarray) -> np.ndarray:
@@ -57,7 +60,7 @@ def _draws(resamples: int, count: int) -> np.ndarray:
 
 
 def mean_and_interval(values: Any) -> str:
-    """A mean, with its 95 % bootstrap interval where there are several values.
+    """A mean, with its 95 % interval where there are several values.
 
     Example:
         >>> mean_and_interval([2.0]), mean_and_interval([1.0, 1.0, 1.0])
@@ -66,7 +69,7 @@ def mean_and_interval(values: Any) -> str:
     values = np.asarray(values, float)
     if not len(values):
         return "-"
-    found = bootstrap(values)
+    found = t_interval(values)
     if len(values) == 1:
         return f"{found.mean:.4g}"
     return f"{found.mean:.4g} ({found.low:.3g} to {found.high:.3g})"
@@ -148,7 +151,7 @@ def every(what: str, holds: Any, values: Any, name: str) -> Condition:
 
     Example:
         >>> print(every('below 1', [True, True], [0.5, 0.7], 'ratio'))
-        all below 1: 2 of 2 (ratio 0.6 (0.5 to 0.7)) > all but one
+        all below 1: 2 of 2 (ratio 0.6 (-0.671 to 1.87)) > all but one
     """
     values = np.asarray(values, float)
     share = np.where(np.isfinite(values), np.asarray(holds, float), np.nan)

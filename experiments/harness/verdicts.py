@@ -11,7 +11,7 @@ from experiments.harness.paper import Result
 from experiments.harness.statistics import Claim, judge
 
 INTERVALS = (
-    "intervals: 95 %, bootstrap over seeds, which with five and fewer are too narrow; "
+    "intervals: 95 %, Student's t over seeds; "
     "p: the larger one-sided p of bootstrap and t test, after Holm's correction over "
     "the claims of the paper, which has to be 0.025 at the most: beside an interval "
     "without zero a claim is undecided where p is larger; in k of n: the seeds that "

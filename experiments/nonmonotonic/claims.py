@@ -15,8 +15,8 @@ from experiments.harness.statistics import (
     above,
     baselines_failed,
     below,
-    bootstrap,
     every,
+    t_interval,
 )
 from experiments.harness.verdicts import verdicts
 from experiments.nonmonotonic import (
@@ -337,7 +337,7 @@ def _beaten(
     The paper's own effect is taken to be of the longest runs.
     """
     peak, worst = sweeps.worst_of(grid, total)
-    found, goal = bootstrap(worst), float(baseline.mean())
+    found, goal = t_interval(worst), float(baseline.mean())
     return interval(
         f"{total} epochs: step minus the worst peak, {peak:g} (points)",
         goal - found.high, goal - found.low, 0.0,

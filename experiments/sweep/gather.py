@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from experiments.harness.statistics import bootstrap, mean_and_interval
+from experiments.harness.statistics import mean_and_interval, t_interval
 from experiments.sweep.grid import Job
 from lrscape.errors import InputError
 from lrscape.figures.style import tidy
@@ -130,7 +130,7 @@ def figure(found: xr.Dataset) -> Figure:
     for n, at in enumerate(curves):
         one = found.isel(dict(zip(others, at, strict=True))).isel({along: order})
         values = 100 * one.test_error.transpose(along, "seed").values
-        means = [bootstrap(v[np.isfinite(v)]) for v in values]
+        means = [t_interval(v[np.isfinite(v)]) for v in values]
         mean, low, high = np.array(means, float).T
         # Side by side, so that bars do not hide one another.
         shift = 0 if is_number else 0.08 * (n - (len(curves) - 1) / 2)

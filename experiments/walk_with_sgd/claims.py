@@ -427,9 +427,9 @@ def claims(lab: Lab) -> Result:
     device = jax.local_devices()[0]
     notes = [
         f"preset {lab.preset} on {device.device_kind}; {scale_of(lab)}",
-        ("supported: each part's bootstrap interval over seeds is on the claim's side, "
-         "after Holm's correction over all claims (p); contradicted: one part's is on "
-         "the other side. Percentiles of so few seeds are too narrow"),
+        ("supported: each part's mean over seeds is on the claim's side, after Holm's "
+         "correction over all claims (p); contradicted: one part's is on the other "
+         "side"),
         ("networks that are compared share their initial weights, and at equal batch "
          "sizes the order of their batches"),
         ("3.1 and 3.2: on part of the training set; 3.3: without augmentation, preset "

@@ -112,7 +112,7 @@ def _table(
             f"{p.sample.batch_size}, {p.seeds} seed{'s' if p.seeds > 1 else ''}"
             for m, p in ((m, lab.plan(m)) for m in models)
         ),
-        "a value over several seeds is their mean, with its 95 % bootstrap interval",
+        "a value over several seeds is their mean, with its 95 % t interval",
     ]
     spent = {
         model: np.median([
