@@ -217,14 +217,14 @@ def test_interrupted_between_epochs_it_goes_on(presets, tmp_path, monkeypatch):
         patch.setattr("experiments.harness.trainer.noted_signals", Stopping)
         stopped = call(tmp_path / "cut", "mnist", "--seeds=1")
     assert stopped == 128 + signal.SIGTERM
-    logged = lines_of(tmp_path / "cut", "mnist-*-seed_0")
+    logged = lines_of(tmp_path / "cut", "mnist-*-adaptive-seed_0")
     assert [line["step"] for line in logged] == [0, 1, 4]
     assert call(tmp_path / "cut", "mnist", "--seeds=1") == 0
     histories = [
         [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
         for rows in (
-            lines_of(whole, "mnist-*-seed_0"),
-            lines_of(tmp_path / "cut", "mnist-*-seed_0"),
+            lines_of(whole, "mnist-*-adaptive-seed_0"),
+            lines_of(tmp_path / "cut", "mnist-*-adaptive-seed_0"),
         )
     ]  # fmt: skip
     assert histories[0] == histories[1]
