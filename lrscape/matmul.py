@@ -31,7 +31,8 @@ def with_precision(function: Function, precision: str | None = MEASURED) -> Func
             double or half precision are not touched by it.
 
     Example:
-        >>> with_precision(lambda: jax.config.jax_default_matmul_precision)()
+        >>> name = 'jax_default_matmul_precision'
+        >>> with_precision(lambda: getattr(jax.config, name))()
         'float32'
     """
     if precision is None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from experiments.harness.flags import CommonArguments
 from experiments.harness.restoring import Place
 from experiments.harness.trainer import Stopped, Trainer
 from experiments.harness.training import Training
@@ -17,6 +16,9 @@ from lrscape import figures
 from lrscape.extensions import seams
 from lrscape.records import Records, best
 from lrscape.runs import open_run
+
+if TYPE_CHECKING:  # the papers' networks need no command line
+    from experiments.harness.flags import CommonArguments
 
 # Of what is neither a loss nor an error.
 UNITS = {

@@ -5,14 +5,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import optax
 
-from experiments.harness.arguments import Preset, resolve
-from experiments.harness.flags import Arguments, CommonArguments
 from lrscape.data import Dataset, StreamedDataset
 from lrscape.errors import InputError
 from lrscape.run_fields import RunFields
@@ -21,6 +19,10 @@ from lrscape.training import TrainState, fit, make_evaluate
 from lrscape.training.fit import scan_steps
 from lrscape.training.state import make_initial_state
 
+if TYPE_CHECKING:  # command lines need more than training does
+    from experiments.harness.arguments import Preset
+    from experiments.harness.flags import CommonArguments
+
 Evaluate = Callable[..., dict[str, float]]
 
 
@@ -28,16 +30,19 @@ class Kind(abc.ABC):
     """A kind of data: how it is trained on and measured, and what is said of that.
 
     Attributes:
-        flags: of its command line.
         unit: what is counted a second.
         best_by: of what is measured on a part, what the best epoch has least of.
         in_one_program: whether `lrscape.training.fit_seeds` trains several networks.
     """
 
-    flags: type[CommonArguments]
     unit: str
     best_by: str
     in_one_program: bool
+
+    @property
+    @abc.abstractmethod
+    def flags(self) -> type[CommonArguments]:
+        """The flags of its command line."""
 
     @abc.abstractmethod
     def resolve(
@@ -105,13 +110,21 @@ class Kind(abc.ABC):
 class Images(Kind):
     """Labelled images, in memory or streamed."""
 
-    flags = Arguments
     unit = "images"
     best_by = "error"
     in_one_program = True
 
+    @property
+    def flags(self) -> type[CommonArguments]:
+        """The flags of its command line."""
+        from experiments.harness.flags import Arguments
+
+        return Arguments
+
     def resolve(self, experiment, presets, preset, given, data_dir) -> RunConfig:
         """See `Kind.resolve`."""
+        from experiments.harness.arguments import resolve
+
         return resolve(experiment, presets, preset, given, data_dir)
 
     def parts(self, data: Dataset | StreamedDataset) -> tuple[str, ...]:

@@ -132,10 +132,14 @@ class TextArguments(CommonArguments, TextFlags, LanguageFlags):
 class Texts(Kind):
     """Text, by characters or words."""
 
-    flags = TextArguments
     unit = "tokens"
     best_by = "perplexity"
     in_one_program = False
+
+    @property
+    def flags(self) -> type[CommonArguments]:
+        """The flags of its command line."""
+        return TextArguments
 
     def resolve(self, experiment, presets, preset, given, data_dir) -> TextRunConfig:
         """See `Kind.resolve`."""
