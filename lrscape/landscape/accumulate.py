@@ -261,6 +261,8 @@ def _mean(losses: Any, weights: np.ndarray) -> Any:
 
 
 _add_tree_jitted = jax.jit(added, donate_argnums=0)
+# A call for all leaves, where an array each takes as long as a small product.
+_nothing_jitted = jax.jit(nothing)
 
 
 def _in_one_loop(function, objective, point, args):
@@ -434,7 +436,7 @@ def accumulate_linear(
         >>> print(accumulate_linear(halves, np.array([0.5, 0.5]), jnp.float32(1)))
         3.0
     """
-    carry = nothing(vector)
+    carry = _nothing_jitted(vector)
     for i, (function, weight) in enumerate(zip(functions, weights, strict=True)):
         with _named(i, len(weights)):
             carry = _add_linear(carry, np.float64(weight), function, vector)
