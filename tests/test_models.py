@@ -568,3 +568,13 @@ def test_other_convolutions_are_left_alone(options):
     params = plain.init(jax.random.key(0), x)
     ours = nn.Conv(2, (3, 3), conv_general_dilated=conv_general_dilated, **options)
     np.testing.assert_allclose(ours.apply(params, x), plain.apply(params, x), rtol=1e-5)
+
+
+def test_a_name_that_cannot_be_registered_is_refused():
+    for name, words in (([], "must be a text"), ("mlp", "lrscape's own")):
+        with pytest.raises(InputError, match=words):
+            models.register(name, print)
+    with pytest.raises(InputError, match="cannot be called"):
+        models.register("mine:model", 3)
+    with pytest.raises(InputError, match="did you mean"):
+        models.fields_of("resnet21")

@@ -79,6 +79,11 @@ def register(name: str, factory: Callable[..., nn.Module]) -> None:
         >>> create('mine:wide', num_classes=3).features
         (1000,)
     """
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            f"name={checks.shown(name)} must be a text, such as "
+            "'package.module:factory'"
+        )
     if name in NAMES:
         raise InputError(f"name={name!r} is a model of lrscape's own; choose another")
     if not callable(factory):
