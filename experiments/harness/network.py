@@ -236,9 +236,6 @@ class Network:
                 yield state
 
     def _trainer(self) -> Trainer:
-        def finish(trainer: Trainer, place: Any) -> None:
-            write_summary(trainer, place)
-
         made = Training.made_of(
             self.config, IMAGES, self.data, model=self.model, tx=self.tx,
             initial=lambda seed: self.initial_state(), measure=self.measure,
@@ -247,7 +244,7 @@ class Network:
             checkpoint_every=self.checkpoint_every * self.steps_per_epoch,
         )  # fmt: skip
         runs = [(self.config, self.records)]
-        return Trainer(made, runs, self.records.path, finish=finish)
+        return Trainer(made, runs, self.records.path, finish=write_summary)
 
     def _rows(self) -> list[Row]:
         rows: list[Row] = []

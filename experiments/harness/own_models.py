@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 
 from lrscape import models
 from lrscape.errors import InputError, unknown_name
 
 
-def known(field: str, name: str, others: Iterable[str] = models.NAMES) -> str:
-    """A model's name, once it can be made; what it names is imported, if it has to be.
+def stands_in(field: str, name: str) -> str:
+    """The name of a model of images that stands in for a paper's own.
+
+    It takes none of the options of the paper's own. What it names is imported, if it
+    has to be.
 
     Args:
         field: the flag, for messages.
         name: one of `lrscape.models.NAMES`, or ``package.module:factory``: something in
             a module that Python finds, called with ``num_classes=``.
-        others: names that a misspelt one is compared with.
 
     Raises:
-        InputError: an unknown name, or nothing to import.
+        InputError: an unknown name, nothing to import, or a model of text.
 
     Example:
-        >>> known('models', 'lrscape.models.plain:MLP')
+        >>> stands_in('models', 'lrscape.models.plain:MLP')
         'lrscape.models.plain:MLP'
-        >>> known('models', 'lrscape.models.plain:MPL')
+        >>> stands_in('models', 'lrscape.models.plain:MPL')
         Traceback (most recent call last):
         lrscape.errors.InputError: models='lrscape.models.plain:MPL': \
 module 'lrscape.models.plain' has no 'MPL'
     """
-    if name in models.NAMES:
-        return name
+    if name not in models.NAMES:
+        _register(field, name)
+    if "embedding" in models.fields_of(name):
+        raise InputError(f"{field}={name!r} reads text, and not images; choose another")
+    return name
+
+
+def _register(field: str, name: str) -> None:
+    """Imports a model, and makes it known by its name."""
     module, colon, factory = name.partition(":")
     if not colon:
-        raise unknown_name(field, name, others)
+        raise unknown_name(field, name, models.NAMES)
     try:
         found = importlib.import_module(module)
     except (ImportError, ValueError) as error:  # an empty or a relative name
@@ -44,20 +52,3 @@ module 'lrscape.models.plain' has no 'MPL'
     if not hasattr(found, factory):
         raise InputError(f"{field}={name!r}: module {module!r} has no {factory!r}")
     models.register(name, getattr(found, factory))
-    return name
-
-
-def stands_in(field: str, name: str) -> str:
-    """The name of a model of images that stands in for a paper's own.
-
-    Args:
-        field: the flag, for messages.
-        name: see `known`; it takes none of the options of the paper's own.
-
-    Raises:
-        InputError: an unknown name, nothing to import, or a model of text.
-    """
-    known(field, name)
-    if "embedding" in models.fields_of(name):
-        raise InputError(f"{field}={name!r} reads text, and not images; choose another")
-    return name

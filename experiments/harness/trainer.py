@@ -95,13 +95,14 @@ class Trainer:
         given: Sequence[Mapping[str, Any] | None] = (None,),
         together: Records | None = None,
         tensorboard: bool = False,
-        finish: Callable[[Trainer, Place], None] | None = None,
+        finish: Callable[[Trainer, Place], Any] | None = None,
     ):
         config, data = training.config, training.data
         self.training, self.runs, self.root = training, list(runs), root
         self._given, self._together, self._tensorboard = given, together, tensorboard
         self._finish = finish
         self.places: list[Place] = []
+        self._stride = training.kind.stride(config, training.devices)
         self._log_every = config.log_every or training.steps_per_epoch
         self._gauge = data.train.gauge if isinstance(data, StreamedDataset) else None
         self._waited_before = 0.0
@@ -274,7 +275,7 @@ class Trainer:
         """The training loop, from a state on."""
         t = self.training
         options: dict[str, Any] = {
-            "yield_every": t.kind.stride(t.config, t.devices), "yield_at": due,
+            "yield_every": self._stride, "yield_at": due,
             "donate": t.donates, "state": state,
         }  # fmt: skip
         if self._together is None:
@@ -286,8 +287,7 @@ class Trainer:
 
     def _next_step(self, state: TrainState) -> int:
         # Reading state.step would wait for the device at every update.
-        stride = self.training.kind.stride(self.training.config, self.training.devices)
-        return self.step + 1 if stride == 1 else int(np.max(state.step))
+        return self.step + 1 if self._stride == 1 else int(np.max(state.step))
 
     @contextlib.contextmanager
     def _errors_explained(self) -> Iterator[None]:
